@@ -1,0 +1,154 @@
+"""What a translated HL7 v2 message is: a list of changes to apply, never a finished state.
+
+HL7 v2 chapter 2.5.3.2 (absent, empty and ``""`` fields) and 2.10 (segments speak only of what they carry). The hub
+owns what is stored; these values say what the message asserts about it, so that the same message applied twice, late
+or out of order leaves the records as they should be (:mod:`fhir_mappings.hl7v2.status` holds the rules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+#: ``demographics``: a message about an older moment never overwrites a newer one.
+#: ``status``: the lattice of the resource's status decides as well (observations, reports, encounters).
+#: ``none``: what arrives last is what stands.
+Guard = Literal["demographics", "status", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """One finding about a message that was translated all the same; never holds patient data.
+
+    Attributes:
+        severity: ``warning`` or ``information``.
+        code: FHIR issue-type, for example ``code-invalid`` or ``value``.
+        message: what was found and what became of it.
+        where: the place, for example ``OBX-8 of segment 6``.
+    """
+
+    severity: str
+    code: str
+    message: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upsert:
+    """Create the resource, or change the stored one in the elements given here.
+
+    Attributes:
+        resource: ``resourceType``, ``id`` and only the elements that the message speaks of.
+        cleared: elements that the message nulls with ``""`` or that a full statement no longer makes; a dotted path
+            reaches into an object (``period.end``), ``value[x]`` stands for every type, what is given is not cleared.
+        guard: which rule protects the stored resource.
+        create_only: leave a stored resource alone altogether (a stub that a richer source fills).
+        defaults: required elements that count only when the resource is made (``Encounter.status`` of an A08).
+    """
+
+    resource: dict[str, Any]
+    cleared: frozenset[str] = frozenset()
+    guard: Guard = "none"
+    create_only: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """``Type/id`` of the resource."""
+        return f"{self.resource['resourceType']}/{self.resource['id']}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The message listed every resource of this kind; what it no longer lists is no longer so.
+
+    The scope is this sender, this subject and this segment type: stored resources of *resource_type* for the subject
+    that came from *source_key* of the same institution and are not in *keep_ids* become inactive
+    (:func:`fhir_mappings.hl7v2.status.retire`). An empty list is never sent: a message without the segment says nothing.
+
+    Attributes:
+        source_key: segment name (``AL1``), the same text that stands in ``meta.tag`` of the listed resources.
+    """
+
+    resource_type: str
+    subject_id: str
+    source_key: str
+    keep_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Two patient records of the sender are one person (ADT^A40, HL7 v2 3.3.40); applying it twice changes nothing.
+
+    Both ids are of the sender's own assigning authority. The dead record becomes inactive with a ``replaced-by`` link,
+    the survivor gets a ``replaces`` link, and what arrives later for the dead id lands on the survivor.
+    """
+
+    survivor_id: str
+    dead_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """Bytes that a message carried inline; the hub keeps them as an object and answers ``Binary/{binary_id}``.
+
+    The resource already points at ``Binary/{binary_id}``, so nothing needs rewriting once the bytes are stored.
+
+    Attributes:
+        content_type: what the bytes are by their own evidence (``%PDF`` beats a label that says otherwise).
+        context: ``Type/id`` of the resource whose access decides (``Binary.securityContext``).
+    """
+
+    binary_id: str
+    content_type: str
+    data: bytes
+    context: str
+
+
+Change = Upsert | Snapshot | Merge | Attachment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowEvent:
+    """Something the message asks of, or reports to, a workflow.
+
+    Attributes:
+        kind: ``order.new``, ``referral.requested``, ``report.final`` and so on.
+        focus: references of the resources it is about, the request first.
+        placer_number: order number of the side that asked.
+        filler_number: order number of the side that does the work.
+        receiver: code of the institution it is meant for as the sender wrote it; empty when the message does not say.
+        performer: the receiving person's number as the sender wrote it.
+        reason: why, in the sender's words, for refusals and cancellations.
+    """
+
+    kind: str
+    focus: tuple[str, ...] = ()
+    placer_number: str = ""
+    filler_number: str = ""
+    receiver: str = ""
+    performer: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """Everything one message asserts.
+
+    Attributes:
+        event: ``ADT^A01``; MSH-9 decides, EVN-1 is only compared with it.
+        asserted_at: the moment the message speaks of: EVN-6, else EVN-2, else MSH-7, else receipt.
+        changes: in the order to apply them; a resource stands before what refers to it.
+        patient_id: FHIR id of the patient the message is about, if it is about one.
+        issues: what could not be carried over, with its place.
+        workflow_events: in the order the message states them.
+    """
+
+    event: str
+    asserted_at: datetime
+    changes: tuple[Change, ...] = ()
+    patient_id: str | None = None
+    issues: tuple[Issue, ...] = ()
+    workflow_events: tuple[WorkflowEvent, ...] = ()

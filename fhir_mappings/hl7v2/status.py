@@ -1,0 +1,255 @@
+"""How a translated change meets what is already stored: state never goes backwards.
+
+v2 messages arrive late, twice and out of order. These pure functions decide for each stored resource whether an
+assertion still counts (HL7 v2 chapter 7 table 0085 and 0123 give the results, chapter 3 the visits), and
+:func:`apply` does the element-wise merge. https://hl7.org/fhir/R4/valueset-observation-status.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fhir_mappings.hl7v2.base import Upsert
+
+_RESULT_RANK = {
+    "unknown": -1,
+    "registered": 0,
+    "preliminary": 1,
+    "partial": 2,
+    "final": 3,
+    "amended": 4,
+    "corrected": 4,
+    "appended": 4,
+}
+_CORRECTIONS = frozenset({"amended", "corrected", "appended"})
+
+#: Objects that several messages fill together; other elements are replaced whole.
+_SHARED_OBJECTS = frozenset({"period", "hospitalization"})
+
+
+def _result_allows(old: str, new: str) -> bool:
+    if old == new or new == "entered-in-error":
+        return True
+    if old in {"cancelled", "entered-in-error"}:
+        # Only an explicit correction takes a withdrawal back; a late final does not.
+        return new in _CORRECTIONS
+    if new == "cancelled":
+        return True
+    return _RESULT_RANK.get(new, -1) >= _RESULT_RANK.get(old, -1)
+
+
+def observation_status_allows(old: str, new: str) -> bool:
+    """Whether a stored Observation in status *old* may become *new*."""
+    return _result_allows(old, new)
+
+
+def report_status_allows(old: str, new: str) -> bool:
+    """Whether a stored DiagnosticReport in status *old* may become *new*."""
+    return _result_allows(old, new)
+
+
+def encounter_status_allows(old: str, new: str) -> bool:
+    """Whether a message without a later event time may move an Encounter from *old* to *new*.
+
+    The events of a visit may legally go to and fro (A03 then A13), so for a newer message every move is allowed but
+    out of ``entered-in-error``; ``unknown`` never replaces a status that somebody knew.
+    """
+    if new == "unknown":
+        return old == "unknown"
+    return old != "entered-in-error" or new == "entered-in-error"
+
+
+def is_older(stored_asserted_at: datetime | None, asserted_at: datetime) -> bool:
+    """Whether *asserted_at* speaks of an earlier moment than what is stored; equal moments count by receipt."""
+    return stored_asserted_at is not None and asserted_at < stored_asserted_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What :func:`apply` made of a stored resource and a change.
+
+    Attributes:
+        resource: the resource as it should be stored now.
+        changed: whether it differs from what was stored.
+        superseded: the change came too late and was, wholly or in part, kept out; it belongs into the history only.
+    """
+
+    resource: dict[str, Any]
+    changed: bool
+    superseded: bool
+
+
+def apply(
+    stored: Mapping[str, Any] | None,
+    upsert: Upsert,
+    *,
+    asserted_at: datetime,
+    stored_asserted_at: datetime | None = None,
+) -> Applied:
+    """Return the resource that results from *upsert* on *stored*.
+
+    Given elements replace, ``identifier`` is united, ``period`` and ``hospitalization`` are merged by key, cleared
+    elements go, absent ones stay. *stored_asserted_at* is the moment the stored resource last spoke of.
+    """
+    given = upsert.resource
+    if stored is None:
+        fresh = {"resourceType": given["resourceType"], "id": given["id"], **upsert.defaults, **given}
+        return Applied(resource=fresh, changed=True, superseded=False)
+    if upsert.create_only:
+        return Applied(resource=dict(stored), changed=False, superseded=False)
+    older = upsert.guard != "none" and is_older(stored_asserted_at, asserted_at)
+    kind = given["resourceType"]
+    if upsert.guard == "status" and kind != "Encounter" and not _result_counts(stored, given, older=older):
+        merged = _united_identifiers(stored, given)
+        return Applied(resource=merged, changed=merged != stored, superseded=True)
+    if older and kind == "Encounter":
+        merged = _filled(stored, given)
+        return Applied(resource=merged, changed=merged != stored, superseded=True)
+    if older and upsert.guard == "demographics":
+        merged = _united_identifiers(stored, given)
+        return Applied(resource=merged, changed=merged != stored, superseded=True)
+    merged = _merged(stored, given, upsert.cleared)
+    superseded = False
+    old, new = str(stored.get("status", "unknown")), str(given.get("status", ""))
+    if kind == "Encounter" and upsert.guard == "status" and new and not encounter_status_allows(old, new):
+        merged["status"] = old
+        superseded = True
+    return Applied(resource=merged, changed=merged != stored, superseded=superseded)
+
+
+def retire(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *stored* as a snapshot leaves it that no longer lists it: inactive, never deleted."""
+    resource = dict(stored)
+    match resource["resourceType"]:
+        case "AllergyIntolerance":
+            resource["clinicalStatus"] = {
+                "coding": [
+                    {
+                        "system": "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical",
+                        "code": "inactive",
+                    }
+                ]
+            }
+        case "Condition":
+            # A diagnosis that vanished from the list was withdrawn by its author, which FHIR words so. Clinical
+            # status must then be absent (con-5).
+            resource.pop("clinicalStatus", None)
+            resource["verificationStatus"] = {
+                "coding": [
+                    {
+                        "system": "http://terminology.hl7.org/CodeSystem/condition-ver-status",
+                        "code": "entered-in-error",
+                    }
+                ]
+            }
+        case "RelatedPerson":
+            resource["active"] = False
+        case "Coverage":
+            resource["status"] = "cancelled"
+    return resource
+
+
+def _result_counts(stored: Mapping[str, Any], given: Mapping[str, Any], *, older: bool) -> bool:
+    old, new = str(stored.get("status", "unknown")), str(given.get("status", "unknown"))
+    if not _result_allows(old, new):
+        return False
+    # A later moment wins inside one rank; a higher rank wins even when its clock is behind.
+    if not older:
+        return True
+    if new in {"cancelled", "entered-in-error"} or old in {"cancelled", "entered-in-error"}:
+        return False
+    return _RESULT_RANK.get(new, -1) > _RESULT_RANK.get(old, -1)
+
+
+def _key(identifier: Mapping[str, Any]) -> tuple[Any, Any]:
+    return identifier.get("system"), identifier.get("value")
+
+
+def _united(stored: list[Any], given: list[Any]) -> list[Any]:
+    fresh = {_key(item): item for item in given}
+    united = [fresh.pop(_key(item), item) for item in stored]
+    return united + list(fresh.values())
+
+
+def _united_identifiers(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(stored)
+    if "identifier" in given and isinstance(given["identifier"], list):
+        present = {_key(item) for item in stored.get("identifier", [])}
+        extra = [item for item in given["identifier"] if _key(item) not in present]
+        if extra:
+            merged["identifier"] = [*stored.get("identifier", []), *extra]
+    return merged
+
+
+def _filled(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """An older message about a visit fills what nobody has said yet, and a status nobody knew."""
+    merged = _united_identifiers(stored, given)
+    for name, value in given.items():
+        if name in _SHARED_OBJECTS and name in merged:
+            merged[name] = {**value, **merged[name]}
+        elif name not in merged or (name == "status" and merged["status"] == "unknown"):
+            merged[name] = value
+    return merged
+
+
+def _merged(stored: Mapping[str, Any], given: Mapping[str, Any], cleared: frozenset[str]) -> dict[str, Any]:
+    merged = dict(stored)
+    for name, value in given.items():
+        before = merged.get(name)
+        if name == "identifier" and isinstance(before, list) and isinstance(value, list):
+            merged[name] = _united(before, value)
+        elif name == "result" and isinstance(before, list):
+            # A correction may carry the corrected result alone; the others still belong to the report.
+            merged[name] = before + [item for item in value if item not in before]
+        elif name in _SHARED_OBJECTS and isinstance(before, dict):
+            merged[name] = {**before, **value}
+        else:
+            _drop_choice_siblings(merged, name, given)
+            merged[name] = value
+    for path in cleared:
+        _clear(merged, path, keep=given.keys())
+    return merged
+
+
+#: Choice elements (``value[x]``) of the resources made here: a new type takes the old one's place.
+_CHOICES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "Observation": (("value", "dataAbsentReason"), ("effective",)),
+    "DiagnosticReport": (("effective",),),
+    "Patient": (("deceased",), ("multipleBirth",)),
+    "ServiceRequest": (("occurrence",),),
+    "Condition": (("onset",),),
+    "AllergyIntolerance": (("onset",),),
+    "Procedure": (("performed",),),
+}
+
+
+def _drop_choice_siblings(merged: dict[str, Any], name: str, given: Mapping[str, Any]) -> None:
+    for group in _CHOICES.get(str(merged.get("resourceType")), ()):
+        if any(_is_choice(name, stem) for stem in group):
+            for other in [key for key in merged if key not in given and any(_is_choice(key, stem) for stem in group)]:
+                del merged[other]
+
+
+def _is_choice(name: str, stem: str) -> bool:
+    return name == stem or (name.startswith(stem) and name[len(stem)].isupper())
+
+
+def _clear(merged: dict[str, Any], path: str, keep: Collection[str] = ()) -> None:
+    head, _, rest = path.partition(".")
+    if not rest:
+        stem = head.removesuffix("[x]")
+        for name in [key for key in merged if key == head or (stem != head and _is_choice(key, stem))]:
+            if name not in keep:
+                del merged[name]
+        return
+    inner = merged.get(head)
+    if isinstance(inner, dict):
+        inner = dict(inner)
+        _clear(inner, rest)
+        if inner:
+            merged[head] = inner
+        else:
+            del merged[head]
