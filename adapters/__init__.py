@@ -1,0 +1,1 @@
+"""Doors, one per protocol; none knows another."""

@@ -1,0 +1,56 @@
+"""What an asker may see: one scope, inside every query at every door.
+
+A scope is data; :mod:`storage.sql.access` compiles it into one SQL predicate that each statement over records,
+studies and history carries. Outside the scope means absent: the answer is the same as for what does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hub.actor import Actor
+
+#: Directory resources that every member may read; they hold no patient data.
+DIRECTORY_TYPES = frozenset(
+    {
+        "Organization",
+        "Endpoint",
+        "OrganizationAffiliation",
+        "Practitioner",
+        "PractitionerRole",
+        "HealthcareService",
+        "Location",
+        "Schedule",
+        "Slot",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The reach of one asker.
+
+    Attributes:
+        institution: own data of this institution, and what open grants give it.
+        everything: the hub itself (timers, translation, integrity checks); never set from a request.
+        patient: only this Patient's compartment, for a patient's own access.
+        directory_only: sees directory resources and operator work items, no patient data (the operator).
+    """
+
+    institution: str
+    everything: bool = False
+    patient: str | None = None
+    directory_only: bool = False
+
+
+#: For the hub's own work; a door never passes this.
+UNRESTRICTED = Scope(institution="YY", everything=True)
+
+
+def scope_of(actor: Actor) -> Scope:
+    """Return the reach of *actor*: own institution plus open grants, or less."""
+    if actor.patient is not None:
+        return Scope(institution=actor.institution, patient=actor.patient)
+    if "operator" in actor.roles and not actor.roles & {"doctor", "reader", "reviewer", "system"}:
+        return Scope(institution=actor.institution, directory_only=True)
+    return Scope(institution=actor.institution)

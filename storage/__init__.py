@@ -1,0 +1,1 @@
+"""What survives a power cut: objects, journal, records, queues, audit."""
