@@ -1,0 +1,1 @@
+"""The workflows the hub runs: one declarative table per file, all checked when this package is imported."""
