@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
+from fhir_mappings.dicom.header import InstanceHeader
 from hub.access import Scope
 from hub.actor import Actor
 from hub.search.ast import Query
@@ -250,54 +251,6 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceHeader:
-    """What the index keeps of one SOP Instance; text is already normalised (DESIGN rule 9).
-
-    Attributes:
-        attributes: DICOM JSON Model (PS3.18 annex F) of the header with bulk data replaced by placeholders, as bytes.
-        charset_evidence: how the text was decoded, and whether that contradicts (0008,0005).
-        pixel_offset: byte offset of the (7FE0,0010) value in the object, or ``None``.
-    """
-
-    StudyInstanceUID: str
-    SeriesInstanceUID: str
-    SOPInstanceUID: str
-    SOPClassUID: str
-    TransferSyntaxUID: str
-    PatientID: str = ""
-    IssuerOfPatientID: str = ""
-    PatientName: str = ""
-    PatientNamePinyin: str = ""
-    PatientBirthDate: str = ""
-    PatientSex: str = ""
-    StudyDate: str = ""
-    StudyTime: str = ""
-    StudyID: str = ""
-    StudyDescription: str = ""
-    AccessionNumber: str = ""
-    ReferringPhysicianName: str = ""
-    Modality: str = ""
-    SeriesNumber: str = ""
-    SeriesDescription: str = ""
-    SeriesDate: str = ""
-    SeriesTime: str = ""
-    BodyPartExamined: str = ""
-    PerformedProcedureStepStartDate: str = ""
-    PerformedProcedureStepStartTime: str = ""
-    InstanceNumber: str = ""
-    Rows: int | None = None
-    Columns: int | None = None
-    BitsAllocated: int | None = None
-    NumberOfFrames: int | None = None
-    attributes: bytes = b"{}"
-    charset_declared: str = ""
-    charset_used: str = ""
-    charset_evidence: str = ""
-    charset_flagged: bool = False
-    pixel_offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyKey:
     owner: str
     StudyInstanceUID: str
@@ -411,6 +364,34 @@ class Outbox(Protocol):
     def replay(self, delivery_id: int, *, now: datetime) -> None: ...
     def skip(self, delivery_id: int, *, now: datetime, reason: str) -> None: ...
     def by_correlation(self, correlation_id: str) -> Sequence[Delivery]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What came of one attempt to deliver.
+
+    Attributes:
+        ack: the partner's answer as it came; stored whether it accepts or refuses.
+        error: empty on success; else what happened, without patient data.
+        permanent: the partner refused this very content (AR, CR, HTTP 4xx, DICOM failure other than out-of-resources);
+            sending it again cannot help.
+        reached: the partner answered at all; a connection failure never counts towards giving up.
+    """
+
+    ack: bytes = b""
+    error: str = ""
+    permanent: bool = False
+    reached: bool = True
+
+
+class Sender(Protocol):
+    """Hands one delivery to a partner; one file per protocol in the adapters."""
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        """Send and wait for the matching acknowledgement; never raises for a partner's fault."""
+        ...
+
+    def close(self) -> None: ...
 
 
 # --- timers, grants, audit, members ------------------------------------------------------------------------------

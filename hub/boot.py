@@ -1,0 +1,121 @@
+"""The one place that wires: settings in, services out.
+
+Doors and stores are loaded by name so that the imports keep pointing one way (``adapters | storage -> hub``). A door
+is a module ``adapters.<name>`` that has ``DOOR: Door``; a sender is a module ``adapters.<name>.sender`` that has
+``open_sender(services) -> Sender``; ``tests/contracts`` proves that each keeps its port.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from hub.clock import Clock, utc_now
+from hub.config import Settings
+from hub.ports import Database, ObjectStore, Sender
+
+if TYPE_CHECKING:
+    from hub.directory import Directory
+    from hub.imaging import ImagingService
+    from hub.messages import MessageService
+    from hub.resources import ResourceService
+    from hub.tasks import TaskService
+
+#: Doors by the name that ``--only`` takes; ``http`` carries FHIR, DICOMweb and ops.
+DOORS: Mapping[str, str] = {"dimse": "adapters.dimse", "mllp": "adapters.mllp", "http": "adapters.http", "worker": "adapters.worker"}
+#: Senders by ``NewDelivery.kind``.
+SENDERS: Mapping[str, str] = {"mllp": "adapters.mllp.sender", "dimse": "adapters.dimse.sender", "fhir": "adapters.fhir.sender"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a door may call, built once per process.
+
+    Attributes:
+        node: name of this process, unique among those that share the database (``http-0``); names its audit chain.
+    """
+
+    settings: Settings
+    database: Database
+    objects: ObjectStore
+    node: str
+    clock: Clock = utc_now
+
+    @cached_property
+    def directory(self) -> Directory:
+        """Members, their endpoints and credentials, cached until they change."""
+        from hub.directory import Directory
+
+        return Directory(self.database, self.clock)
+
+    @cached_property
+    def tasks(self) -> TaskService:
+        """The workflow tables applied to stored Tasks."""
+        from hub.tasks import TaskService
+
+        return TaskService(self.settings, self.directory, self.clock)
+
+    @cached_property
+    def resources(self) -> ResourceService:
+        """FHIR interactions."""
+        from hub.resources import ResourceService
+
+        return ResourceService(self)
+
+    @cached_property
+    def imaging(self) -> ImagingService:
+        """DICOM instances in, studies complete, ImagingStudy out."""
+        from hub.imaging import ImagingService
+
+        return ImagingService(self)
+
+    @cached_property
+    def messages(self) -> MessageService:
+        """HL7 v2 messages in, acknowledgements out."""
+        from hub.messages import MessageService
+
+        return MessageService(self)
+
+    def close(self) -> None:
+        """Finish the commits under way and let the database go."""
+        self.database.close()
+
+
+class Door(Protocol):
+    """A protocol's listener."""
+
+    def serve(self, services: Services, sockets: Mapping[str, int], stop: threading.Event, index: int) -> None:
+        """Serve until *stop* is set, then finish what is in flight.
+
+        Args:
+            sockets: file descriptors of sockets that are bound and listening, by purpose (``plain``, ``tls``).
+            index: number of this process among those of the same door.
+        """
+        ...
+
+
+def assemble(settings: Settings, *, node: str) -> Services:
+    """Return the services of one process.
+
+    Raises:
+        HubError: unavailable or fault when a store is missing or weaker than the rules demand.
+    """
+    objects: ObjectStore = importlib.import_module("storage.objects").open_from(settings)
+    database: Database = importlib.import_module("storage.sql").open_database(settings, node=node)
+    return Services(settings=settings, database=database, objects=objects, node=node)
+
+
+def door(name: str) -> Door:
+    """Return the door called *name*."""
+    loaded: Door = importlib.import_module(DOORS[name]).DOOR
+    return loaded
+
+
+def sender(kind: str, services: Services) -> Sender:
+    """Return a new sender for deliveries of *kind*."""
+    opened: Sender = importlib.import_module(SENDERS[kind]).open_sender(services)
+    return opened

@@ -1,0 +1,160 @@
+"""Settings: ``hub.toml`` and environment variables, frozen once read; an unknown key is an error at start.
+
+Each key of the table ``[hub]``-less TOML file is also the environment variable ``HUB_`` + the key in capitals; the
+environment wins. Sizes are bytes, times are seconds. Limits cite where they come from beside their field.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hub.errors import Category, HubError
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set."""
+
+    model_config = SettingsConfigDict(env_prefix="HUB_", extra="forbid", frozen=True)
+
+    #: Where the embedded database, objects and keys live.
+    data_dir: Path = Path("data")
+    #: ``sqlite:///path`` or ``postgresql://...``; empty = ``{data_dir}/hub.db``.
+    database_url: str = ""
+    #: ``file:///path``, ``s3://BUCKET`` or ``memory://``; empty = ``{data_dir}/objects``.
+    objects_url: str = ""
+    s3_endpoint: str = ""
+    s3_access_key: str = ""
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_secure: bool = False
+
+    http_bind: str = "127.0.0.1:8080"
+    dimse_bind: str = "127.0.0.1:11112"
+    mllp_bind: str = "127.0.0.1:2575"
+    #: TLS twins of the doors; empty = off. They need ``tls_certificate`` and ``tls_key``.
+    http_tls_bind: str = ""
+    dimse_tls_bind: str = ""
+    mllp_tls_bind: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    #: Certificates of the members' authorities; with it, peers must show a certificate.
+    tls_client_ca: Path | None = None
+
+    ae_title: str = "YIXIE"
+    sending_application: str = "YIXIE"
+    sending_facility: str = "HUB"
+    base_url: str = "https://yixiehub.example/fhir"
+    #: Address that browsers and partners use to reach the HTTP door; empty = ``http://{http_bind}``.
+    public_url: str = ""
+    time_zone: str = "Asia/Shanghai"
+    log_level: str = "info"
+
+    #: Processes per door; the DIMSE and HTTP doors share their port between processes.
+    dimse_processes: int = Field(default=2, ge=1, le=64)
+    http_processes: int = Field(default=2, ge=1, le=64)
+    worker_threads: int = Field(default=4, ge=1, le=64)
+
+    #: Largest DICOM object taken (reference: one attribute value is at most 4 GiB, PS3.5 7.1.1).
+    max_object_bytes: int = 4 * GIB
+    #: Largest MLLP frame; peers' usual cap is 10 to 16 MiB.
+    max_message_bytes: int = 16 * MIB
+    #: Largest FHIR request body.
+    max_fhir_bytes: int = 16 * MIB
+    #: Largest STOW-RS request.
+    max_stow_bytes: int = 8 * GIB
+    #: An MLLP frame or HTTP body must be complete within this time and faster than ``min_bytes_per_s``.
+    frame_deadline_s: float = 30.0
+    min_bytes_per_s: int = 1024
+    #: Silence allowed between MLLP frames.
+    mllp_idle_s: float = 600.0
+    mllp_connections: int = 256
+    #: DIMSE: time to the association request, between PDUs, and idle (PS3.8 ARTIM).
+    association_request_s: float = 10.0
+    pdu_deadline_s: float = 30.0
+    association_idle_s: float = 120.0
+    associations: int = Field(default=64, ge=1)
+    associations_per_ae: int = Field(default=16, ge=1)
+    max_pdu_bytes: int = MIB
+
+    #: A study is complete this long after its last association ended.
+    study_quiet_s: float = 30.0
+    #: Oldest undelivered message that raises the alert.
+    queue_alert_s: float = 300.0
+    #: How often the worker looks for due work when nothing wakes it.
+    worker_poll_s: float = 0.25
+    #: First and longest wait between attempts to deliver.
+    retry_first_s: float = 1.0
+    retry_longest_s: float = 300.0
+    #: Attempts that reached the partner before a delivery becomes a dead letter.
+    retry_attempts: int = 5
+    delivery_timeout_s: float = 30.0
+
+    token_ttl_s: int = 3600
+    #: Days that a partner keeps sight of finished work.
+    grant_days_after: int = 30
+
+    def database(self) -> str:
+        """Return the database URL with its default filled in."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'hub.db').resolve()}"
+
+    def objects(self) -> str:
+        """Return the object store URL with its default filled in."""
+        return self.objects_url or f"file://{(self.data_dir / 'objects').resolve()}"
+
+    def public(self) -> str:
+        """Return the URL under which the HTTP door is reached, without a trailing slash."""
+        return (self.public_url or f"http://{self.http_bind}").rstrip("/")
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Return the settings from *path* (or ``HUB_CONFIG``, or ``hub.toml`` when it exists), the environment and *overrides*.
+
+    Raises:
+        HubError: incorrect, naming every unknown or wrong key.
+    """
+    chosen = path or (Path(os.environ["HUB_CONFIG"]) if os.environ.get("HUB_CONFIG") else None)
+    if chosen is None and Path("hub.toml").exists():
+        chosen = Path("hub.toml")
+    values: dict[str, Any] = {}
+    if chosen is not None:
+        try:
+            values = tomllib.loads(chosen.read_text("utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise HubError(
+                Category.INCORRECT,
+                f"The settings cannot be read: {error}",
+                where=str(chosen),
+                remedy="Write TOML as `key = value` lines; see docs/operations.md.",
+            ) from error
+    known = set(Settings.model_fields)
+    unknown = sorted(set(values) - known)
+    unknown += sorted(
+        name
+        for name in os.environ
+        if name.startswith("HUB_") and name not in {"HUB_CONFIG"} and name[4:].lower() not in known
+    )
+    if unknown:
+        raise HubError(
+            Category.INCORRECT,
+            f"Unknown settings: {', '.join(unknown)}.",
+            where=str(chosen or "environment"),
+            remedy=f"Known keys are {', '.join(sorted(known))}.",
+        )
+    # The environment wins over the file, so a key set in both is left to pydantic-settings.
+    values = {key: value for key, value in values.items() if f"HUB_{key.upper()}" not in os.environ}
+    values.update(overrides)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise HubError(
+            Category.INCORRECT, f"Wrong settings: {problems}", where=str(chosen or "environment"), remedy="Mend them and start again."
+        ) from error
