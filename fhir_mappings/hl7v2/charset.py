@@ -1,0 +1,87 @@
+"""The character set of a message: MSH-18 and HL7 table 0211, judged against the message's own bytes.
+
+Bytes are decoded before they are split: in GBK the second byte of a character may be ``|``, ``^``, ``~`` or ``\\``
+(陳 is EA 90, 東 is 96 7C), so a message split as bytes gains fields that nobody sent.
+"""
+
+from __future__ import annotations
+
+from fhir_mappings import text as text_rule
+from fhir_mappings.errors import UnsupportedError
+from fhir_mappings.text import Evidence, codec_for
+
+_MSH_18 = 17  # MSH-1 is the separator itself, so MSH-n stands at n - 1 after a split
+_HEADER_MAX_BYTES = 8192
+
+
+class Decoded:
+    """A decoded message and why it was read so.
+
+    Attributes:
+        charset: the Python codec; answers to this sender are encoded in it.
+        declared: MSH-18 as the sender wrote it, empty when absent.
+        flagged: a person should look: characters were lost, or no step of the rule was sure.
+        disagrees: MSH-18 names another character set than the one the bytes are in.
+    """
+
+    __slots__ = ("charset", "declared", "disagrees", "evidence", "flagged", "text")
+
+    def __init__(self, text: str, charset: str, evidence: Evidence, declared: str, flagged: bool, disagrees: bool):
+        self.text = text
+        self.charset = charset
+        self.evidence: Evidence = evidence
+        self.declared = declared
+        self.flagged = flagged
+        self.disagrees = disagrees
+
+
+def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
+    """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of."""
+    declared = declared_charset(raw)
+    decided = text_rule.decode(raw, override=override, declared=_effective(declared))
+    return Decoded(decided.text, decided.codec, decided.evidence, declared, decided.flagged, decided.disagrees)
+
+
+def declared_charset(raw: bytes) -> str:
+    """Return MSH-18 as written, before anything is known about the bytes; empty when absent."""
+    start = raw.find(b"MSH", 0, 64)
+    if start < 0:
+        return ""
+    header = raw[start : start + _HEADER_MAX_BYTES].replace(b"\n", b"\r").split(b"\r", 1)[0]
+    if header.isascii():
+        return _field_18(header.decode("ascii"))
+    # A name in MSH-3 to MSH-6 may hold a delimiter byte, so both readings are tried and the one that gives a known label wins.
+    readings = [_field_18(header.decode(codec, "replace")) for codec in ("utf-8", "gb18030")]
+    return next((label for label in readings if codec_for(_effective(label)) is not None), readings[-1])
+
+
+def encode_for(text: str, charset: str) -> bytes:
+    """Return *text* in *charset*, which is a Python codec or any label of HL7 table 0211.
+
+    Raises:
+        UnsupportedError: the character set is unknown or lacks a character of the text.
+    """
+    codec = codec_for(charset)
+    if codec is None:
+        raise UnsupportedError(
+            f"The character set {charset!r} is not supported.", where="MSH-18", remedy="Use UTF-8 or GB18030."
+        )
+    try:
+        return text_rule.encode(text, codec)
+    except UnicodeEncodeError as error:
+        raise UnsupportedError(
+            f"The character set {charset!r} has no code for a character at position {error.start}.",
+            where="MSH-18",
+            remedy="Set the receiver's character set to UTF-8 or GB18030.",
+        ) from error
+
+
+def _field_18(header: str) -> str:
+    fields = header.split(header[3:4]) if len(header) > 3 else []
+    return fields[_MSH_18].strip() if len(fields) > _MSH_18 else ""
+
+
+def _effective(declared: str) -> str:
+    """Return the label that speaks for the whole message: of several, the first that is more than ASCII."""
+    labels = [label for label in declared.replace('""', "").split("~") if label.strip()]
+    return next((label for label in labels if codec_for(label) not in {None, "ascii"}), labels[0] if labels else "")
