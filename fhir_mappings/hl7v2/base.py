@@ -45,6 +45,7 @@ class Upsert:
             reaches into an object (``period.end``), ``value[x]`` stands for every type, what is given is not cleared.
         guard: which rule protects the stored resource.
         create_only: leave a stored resource alone altogether (a stub that a richer source fills).
+        update_only: do nothing when nothing is stored (superseding a document that never arrived).
         defaults: required elements that count only when the resource is made (``Encounter.status`` of an A08).
     """
 
@@ -52,6 +53,7 @@ class Upsert:
     cleared: frozenset[str] = frozenset()
     guard: Guard = "none"
     create_only: bool = False
+    update_only: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -27,7 +27,7 @@ _RESULT_RANK = {
 _CORRECTIONS = frozenset({"amended", "corrected", "appended"})
 
 #: Objects that several messages fill together; other elements are replaced whole.
-_SHARED_OBJECTS = frozenset({"period", "hospitalization"})
+_SHARED_OBJECTS = frozenset({"meta", "period", "hospitalization"})
 
 
 def _result_allows(old: str, new: str) -> bool:
@@ -91,7 +91,7 @@ def apply(
 ) -> Applied:
     """Return the resource that results from *upsert* on *stored*.
 
-    Given elements replace, ``identifier`` is united, ``period`` and ``hospitalization`` are merged by key, cleared
+    The caller skips ``update_only`` changes where nothing is stored. Given elements replace, ``identifier`` is united, ``period`` and ``hospitalization`` are merged by key, cleared
     elements go, absent ones stay. *stored_asserted_at* is the moment the stored resource last spoke of.
     """
     given = upsert.resource
