@@ -59,8 +59,7 @@ class MessageBuilder:
         if any(number < lowest for number in fields):
             raise ValueError(f"fields of {name} start at {lowest}")
         cells = [name, self.delimiters.msh_2] if header else [name]
-        for number in range(lowest, max(fields, default=0) + 1):
-            cells.append(self._field(fields.get(number)))
+        cells.extend(self._field(fields.get(number)) for number in range(lowest, max(fields, default=0) + 1))
         while len(cells) > lowest - 1 and not cells[-1] and len(cells) > 1:
             cells.pop()
         self._lines.append(self.delimiters.field.join(cells))

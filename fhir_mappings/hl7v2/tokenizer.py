@@ -350,12 +350,11 @@ def _delimiters_of(separator: str, characters: str) -> Delimiters:
             remedy="Send MSH|^~\\& and the fields after it.",
             code=DATA_TYPE_ERROR,
         )
-    component, repetition, escape, subcomponent = characters[:4]
     return Delimiters(
         field=separator,
-        component=component,
-        repetition=repetition,
-        escape=escape,
-        subcomponent=subcomponent,
+        component=characters[0],
+        repetition=characters[1],
+        escape=characters[2],
+        subcomponent=characters[3],
         truncation=characters[4:] or None,
     )
