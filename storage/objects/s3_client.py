@@ -1,0 +1,93 @@
+"""The minio client, with the request headers that its public methods do not let through.
+
+``Minio.put_object`` turns ``If-None-Match`` into user metadata and copies its input; the protected calls below it take
+headers and any buffer. They are wrapped here, in one place, so that a new version of the client is checked in one place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from minio import Minio
+from minio.datatypes import Part
+from minio.error import S3Error
+
+
+class Client(Minio):
+    """Uploads from buffers, with a checksum and "only if absent"."""
+
+    def put_bytes(
+        self,
+        bucket: str,
+        key: str,
+        data: memoryview,
+        *,
+        sha256: bytes | None = None,
+        md5: bytes | None = None,
+        only_if_absent: bool = False,
+    ) -> None:
+        """Store *data* under *key* in one request (PutObject)."""
+        headers: dict[str, str | list[str] | tuple[str]] = {"Content-Type": "application/octet-stream"}
+        if sha256 is not None:
+            headers["x-amz-checksum-sha256"] = base64.b64encode(sha256).decode()
+        if md5 is not None:
+            headers["Content-MD5"] = base64.b64encode(md5).decode()
+        if only_if_absent:
+            headers["If-None-Match"] = "*"
+        self._put_object(bucket, key, cast("bytes", data), headers)
+
+    def fetch(self, bucket: str, key: str, *, offset: int = 0, length: int = 0) -> bytes:
+        """Return the object, or *length* bytes from *offset* (0: to its end)."""
+        response = self.get_object(bucket, key, offset=offset, length=length)
+        try:
+            return response.read()
+        finally:
+            response.close()
+            response.release_conn()
+
+    def start_parts(self, bucket: str, key: str) -> str:
+        """Begin a multipart upload and return its id."""
+        return self._create_multipart_upload(bucket, key, {"Content-Type": "application/octet-stream"})
+
+    def put_part(self, bucket: str, key: str, upload: str, number: int, data: memoryview) -> str:
+        """Send one part with its MD5, which S3 compares before it accepts, and return its ETag."""
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return self._upload_part(
+            bucket, key, cast("bytes", data), {"Content-MD5": base64.b64encode(md5).decode()}, upload, number
+        )
+
+    def finish_parts(self, bucket: str, key: str, upload: str, etags: Sequence[str]) -> None:
+        """Make the object out of its parts."""
+        parts = [Part(number, etag) for number, etag in enumerate(etags, start=1)]
+        self._complete_multipart_upload(bucket, key, upload, parts)
+
+    def abort_parts(self, bucket: str, key: str, upload: str) -> None:
+        """Throw the parts away."""
+        self._abort_multipart_upload(bucket, key, upload)
+
+    def abort_uploads(self, bucket: str, prefix: str, *, before: datetime) -> int:
+        """Abort the uploads under *prefix* that began before *before*; returns how many."""
+        aborted = 0
+        marker: tuple[str | None, str | None] = (None, None)
+        while True:
+            page = self._list_multipart_uploads(bucket, prefix=prefix, key_marker=marker[0], upload_id_marker=marker[1])
+            for upload in page.uploads:
+                if upload.initiated_time is not None and upload.initiated_time < before:
+                    try:
+                        self.abort_parts(bucket, upload.object_name, cast("str", upload.upload_id))
+                    except S3Error as error:
+                        if error.code != "NoSuchUpload":
+                            raise
+                    else:
+                        aborted += 1
+            if not page.is_truncated:
+                return aborted
+            marker = (page.next_key_marker, page.next_upload_id_marker)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._http.clear()

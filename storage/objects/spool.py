@@ -1,0 +1,199 @@
+"""The spool: a temporary file that counts, hashes and caps what a door receives, before anything believes in it.
+
+A spool area is a directory with one room per live process. Each room's lock file is held with ``flock`` for as long as
+the process lives, so that the next start can tell rooms of the dead (removed) from rooms of the living (untouched) at
+no cost on the receive path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from hub.errors import Category, HubError
+from storage.objects.reading import RangeReader
+from storage.objects.trouble import from_os, too_large
+
+
+class FileSpool:
+    """What one sender has sent so far; removed when its ``with`` block ends, unless it was put."""
+
+    __slots__ = ("_broken", "_fd", "_hash", "_max_bytes", "_size", "area", "path")
+
+    def __init__(self, area: SpoolArea, path: Path, *, max_bytes: int) -> None:
+        self.area = area
+        self.path: Path | None = path
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._hash = hashlib.sha256()
+        self._broken = False
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes written so far."""
+        return self._size
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of all bytes written so far."""
+        return self._hash.hexdigest()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every write so far reached the file in full and the file is still open."""
+        return not self._broken and self._fd >= 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append *data* and return its length.
+
+        Raises HubError(incorrect, 413) beyond the cap and HubError(unavailable) on a full disk; the spool is broken
+        after either and cannot be put.
+        """
+        view = memoryview(data).cast("B")
+        length = len(view)
+        if self._size + length > self._max_bytes:
+            self._broken = True
+            raise too_large(self._max_bytes)
+        done = 0
+        try:
+            while done < length:
+                done += os.write(self._fd, view[done:] if done else view)
+        except OSError as error:
+            self._broken = True
+            raise from_os(error, "receiving") from error
+        self._hash.update(view)
+        self._size += length
+        return length
+
+    def open(self) -> BinaryIO:
+        """Return a new seekable read handle over what was written; it outlives the spool."""
+        fd = os.dup(self._fd)
+
+        def fetch(offset: int, buffer: memoryview) -> int:
+            return os.preadv(fd, [buffer], offset)
+
+        return io.BufferedReader(RangeReader(fetch, size=self._size, on_close=lambda: os.close(fd)), 1 << 16)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for the driver that makes the bytes durable."""
+        return self._fd
+
+    def drop(self) -> None:
+        """Take the temporary name away; the bytes stay readable until :meth:`close`."""
+        path, self.path = self.path, None
+        if path is not None:
+            # What cannot be removed now is removed by the next start; the bytes that matter are linked elsewhere.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def close(self) -> None:
+        """Remove the temporary file and close it; safe to repeat."""
+        self.drop()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+
+class SpoolArea:
+    """One process's room for temporary files under *root*; rooms of dead processes are removed on opening."""
+
+    def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
+        self._root = root
+        self._min_free_bytes = min_free_bytes
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(root / ".lock"):
+                self._sweep()
+                name = uuid.uuid4().hex
+                self._lock_path = root / f"{name}.lock"
+                self._lock_fd = os.open(
+                    self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+                )
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.room = root / name
+                self.room.mkdir(mode=0o700)
+        except OSError as error:
+            raise from_os(error, "opening the spool") from error
+
+    def spool(self, *, max_bytes: int) -> FileSpool:
+        """Return an empty spool; raises HubError(unavailable) when the disk is nearly full."""
+        self.check_space()
+        try:
+            return FileSpool(self, self.room / uuid.uuid4().hex, max_bytes=max_bytes)
+        except OSError as error:
+            raise from_os(error, "opening a spool file") from error
+
+    def check_space(self) -> None:
+        """Raise HubError(unavailable) when less than the reserve is free on the volume."""
+        if not self._min_free_bytes:
+            return
+        try:
+            volume = os.statvfs(self.room)
+        except OSError as error:
+            raise from_os(error, "asking for free space") from error
+        if volume.f_bavail * volume.f_frsize < self._min_free_bytes:
+            raise HubError(
+                Category.UNAVAILABLE,
+                f"Less than {self._min_free_bytes >> 20} MiB are free on the volume of the object store.",
+                where="object store",
+                remedy="Free space on that volume; reading and sending go on meanwhile.",
+            )
+
+    def close(self) -> None:
+        """Remove this process's room; spools still open in it keep their bytes until they are closed."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd < 0:
+            return
+        shutil.rmtree(self.room, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._lock_path.unlink()
+        os.close(fd)
+
+    def _sweep(self) -> None:
+        """Remove the rooms whose owners are gone; the caller holds the area's lock."""
+        for lock in self._root.glob("*.lock"):
+            if lock.name == ".lock":
+                continue
+            fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+        # A crash between the two steps of a sweep, or between lock and room, leaves a room without a lock.
+        for room in self._root.iterdir():
+            if room.is_dir() and not room.with_suffix(".lock").exists():
+                shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
