@@ -1,0 +1,119 @@
+"""The sending side of MLLP: one connection, one message in flight, its answer or an error.
+
+HL7 Minimal Lower Layer Protocol, Transport Specification R2. A connection that missed an answer is of no more use:
+the late answer would be taken for the next message's. So every trouble closes it, and the next message opens another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+
+from adapters.mllp.frames import BrokenFrame, Deframer, Frame, encode_frame
+
+READ_BYTES = 1 << 16
+ANSWER_MAX_BYTES = 16 << 20
+
+
+class NoAnswer(Exception):  # noqa: N818 - what happened, not a category of the hub
+    """There is no answer to the message; whether the peer took it is not known.
+
+    Attributes:
+        reached: the peer sent something, though no answer.
+    """
+
+    def __init__(self, message: str, *, reached: bool = False) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
+class MllpClient:
+    """A connection to one address, opened when needed and kept. Not for use by two threads at once."""
+
+    def __init__(self, host: str, port: int, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
+        self._host = host
+        self._port = port
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._socket: socket.socket | None = None
+
+    def exchange(self, payload: bytes) -> bytes:
+        """Send *payload* and return the next frame that the peer sends, within the timeout from connecting to answer.
+
+        Raises:
+            NoAnswer: the peer cannot be reached, closed, took too long or does not speak MLLP; the connection is closed.
+            HubError: incorrect, when *payload* cannot be framed.
+        """
+        framed = encode_frame(payload)
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            connection = self._connected()
+            connection.settimeout(_left(deadline))
+            connection.sendall(framed)
+            return self._answer(connection, deadline)
+        except NoAnswer:
+            self.close()
+            raise
+        except TimeoutError as error:
+            self.close()
+            raise NoAnswer("The peer did not answer in time.") from error
+        except OSError as error:
+            self.close()
+            raise NoAnswer(f"The connection failed: {error.strerror or type(error).__name__}.") from error
+
+    def close(self) -> None:
+        """Close the connection; the next exchange opens another."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None and _speaks_unasked(self._socket):
+            # Closed by the peer meanwhile, or a late answer to a message long given up.
+            self.close()
+        if self._socket is None:
+            connection = socket.create_connection((self._host, self._port), timeout=self._timeout_s)
+            try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self._socket = (
+                    self._tls.wrap_socket(connection, server_hostname=self._host) if self._tls else connection
+                )
+            except BaseException:
+                connection.close()
+                raise
+        return self._socket
+
+    def _answer(self, connection: socket.socket, deadline: float) -> bytes:
+        deframer = Deframer(max_bytes=ANSWER_MAX_BYTES)
+        heard = False
+        while True:
+            connection.settimeout(_left(deadline))
+            data = connection.recv(READ_BYTES)
+            heard = heard or bool(data)
+            deframer.receive_data(data)
+            while (event := deframer.next_event()) is not None:
+                if isinstance(event, Frame):
+                    return event.payload
+                if isinstance(event, BrokenFrame):
+                    raise NoAnswer(f"The peer's answer is no MLLP frame: {event.fault.value}.", reached=True)
+            if not data:
+                raise NoAnswer("The peer closed the connection without an answer.", reached=heard)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _speaks_unasked(connection: socket.socket) -> bool:
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return True
+    readable, _, _ = select.select([connection], [], [], 0)
+    return bool(readable)

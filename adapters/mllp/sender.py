@@ -1,0 +1,120 @@
+"""Delivers HL7 v2 messages to partners by MLLP and keeps their acknowledgement (HL7 v2 chapter 2.9).
+
+One connection an endpoint, one message in flight on it. An answer counts only when its MSA-2 is the MSH-10 that was
+sent; anything else closes the socket, so that a late acknowledgement can never be credited to the next message.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from typing import TYPE_CHECKING
+
+from adapters.mllp.client import MllpClient, NoAnswer
+from fhir_mappings.errors import MappingError
+from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
+from fhir_mappings.hl7v2.charset import decode_message
+from fhir_mappings.hl7v2.tokenizer import parse
+from hub.config import Settings
+from hub.errors import HubError
+from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+
+def open_sender(services: Services) -> Sender:
+    """Return a sender for deliveries of kind ``mllp``; safe for several threads."""
+    return MllpSender(services.settings)
+
+
+class MllpSender:
+    """The :class:`hub.ports.Sender` for MLLP."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._lines: dict[str, _Line] = {}
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        """Send the payload and wait for its acknowledgement; never raises for a partner's fault.
+
+        AA and CA are success. AR and CR are permanent. AE and CE are tried again unless the endpoint's setting
+        ``retry_ae`` is false, because senders and receivers differ in what they mean by them.
+        """
+        try:
+            line = self._line(endpoint)
+        except (ValueError, OSError) as error:
+            return SendResult(error=f"The address of {endpoint.id} is of no use: {error}", reached=False)
+        with line.lock:
+            try:
+                answer = line.client.exchange(delivery.payload)
+            except NoAnswer as error:
+                return SendResult(error=str(error), reached=error.reached)
+            except HubError as error:
+                return SendResult(error=error.message, permanent=True)
+            result = judge(answer, control_id=delivery.control_id, endpoint=endpoint)
+            if result is None:
+                line.client.close()
+                return SendResult(
+                    ack=answer, error="The answer does not acknowledge this message (MSA-2 is not its MSH-10)."
+                )
+            return result
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            lines = list(self._lines.values())
+            self._lines.clear()
+        for line in lines:
+            with line.lock:
+                line.client.close()
+
+    def _line(self, endpoint: MemberEndpoint) -> _Line:
+        with self._lock:
+            line = self._lines.get(endpoint.id)
+            if line is None or line.address != endpoint.address:
+                line = _Line(endpoint.address, self._settings)
+                self._lines[endpoint.id] = line
+            return line
+
+
+class _Line:
+    """The connection to one endpoint; its lock keeps one message in flight."""
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        self.address = address
+        self.lock = threading.Lock()
+        scheme, _, rest = address.rpartition("://")
+        if scheme not in {"", "mllp", "mllps"}:
+            raise ValueError("write host:port, mllp://host:port or mllps://host:port")
+        host, _, port = rest.rstrip("/").rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("write host:port, mllp://host:port or mllps://host:port")
+        tls = client_tls(settings) if scheme == "mllps" else None
+        self.client = MllpClient(host.strip("[]"), int(port), timeout_s=settings.delivery_timeout_s, tls=tls)
+
+
+def client_tls(settings: Settings) -> ssl.SSLContext:
+    """Return the client side of TLS: the members' authorities are trusted, the hub shows its certificate if it has one."""
+    context = ssl.create_default_context(cafile=settings.tls_client_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls_certificate is not None:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return context
+
+
+def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:
+    """Return what *answer* says about the message *control_id*, or ``None`` when it is no answer to it."""
+    override = endpoint.settings.get("charset_in")
+    try:
+        ack: ParsedAck = parse_ack(parse(decode_message(answer, override=override).text))
+    except MappingError:
+        return None
+    if ack.control_id != control_id:
+        return None
+    if ack.accepted:
+        return SendResult(ack=answer)
+    permanent = ack.refused or not endpoint.settings.get("retry_ae", True)
+    # The partner's words may quote patient data; they stay in the stored answer and out of the error.
+    return SendResult(ack=answer, error=f"The partner answered {ack.code}.", permanent=permanent)
