@@ -17,10 +17,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+R4 = "4.0.1"
 #: Types of later FHIR versions that the package adds to R4.
 NOT_R4 = {"SubscriptionStatus"}
 #: Value sets of required bindings that no list can hold; the checker knows a rule for each, or checks nothing.
 OPEN_VALUE_SETS = {"mimetypes", "ucum-units", "currencies"}
+#: Elements every type has; data elements list only those a type adds.
+INHERITED = {"id", "extension", "modifierExtension", "meta", "implicitRules", "language", "text", "contained"}
+#: A data element's id is ``de-`` and its path and has 64 characters at most, so longer paths are not listed.
+MAX_DATA_ELEMENT_PATH = 61
 SYSTEM_TYPES = {
     "http://hl7.org/fhirpath/System.String": "string",
     "http://hl7.org/fhirpath/System.DateTime": "dateTime",
@@ -97,6 +102,30 @@ def element(
     return row
 
 
+def data_elements(source: Path) -> dict[str, dict[str, Any]]:
+    """Return HL7's own definition of each element by path.
+
+    The package extends the profiles with elements and types of its own, but leaves the data elements as published.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for resource in entries(source / "dataelements.json"):
+        for definition in resource["snapshot"]["element"]:
+            # Profiles of Quantity are listed under the same paths, after the datatype.
+            found.setdefault(definition["path"], definition)
+    return found
+
+
+def is_published(definition: dict[str, Any], published: dict[str, dict[str, Any]], roots: set[str]) -> bool:
+    """Return whether R4 has this element; there are no data elements for inherited ones, backbones and long names."""
+    path: str = definition["path"]
+    root = path.partition(".")[0]
+    if path in published or root not in roots or path.rpartition(".")[2] in INHERITED:
+        return True
+    if "contentReference" in definition or len(path) > MAX_DATA_ELEMENT_PATH:
+        return True
+    return any(other.startswith(f"{path}.") for other in published)
+
+
 def structures(source: Path) -> dict[str, Any]:
     """Return the elements of every resource, datatype and backbone element, and the value sets they require."""
     terminology = {
@@ -104,6 +133,8 @@ def structures(source: Path) -> dict[str, Any]:
         for name in ("valuesets.json", "v3-codesystems.json", "v2-tables.json")
         for resource in entries(source / name)
     }
+    published = data_elements(source)
+    roots = {path.partition(".")[0] for path in published}
     types: dict[str, dict[str, Any]] = {}
     resources: list[str] = []
     value_sets: dict[str, Any] = {}
@@ -115,8 +146,9 @@ def structures(source: Path) -> dict[str, Any]:
         if profile["kind"] == "resource" and not profile["abstract"]:
             resources.append(profile["name"])
         for definition in profile["snapshot"]["element"]:
+            definition = published.get(definition["path"], definition)
             owner, _, name = definition["path"].rpartition(".")
-            if owner:
+            if owner and is_published(definition, published, roots):
                 types.setdefault(owner, {})[name] = element(definition, value_sets, terminology)
     # A backbone that only refers to another keeps the other's path; primitives and unused paths need no entry.
     return {
@@ -141,6 +173,8 @@ def search_parameters(source: Path, resources: set[str]) -> dict[str, Any]:
     """Return ``{base: {code: [id, type, expression, targets]}}``; the expression is the part for that base."""
     found: dict[str, dict[str, Any]] = {}
     for parameter in entries(source / "search-parameters.json"):
+        if parameter["version"] != R4:
+            continue
         for base in parameter["base"]:
             if base not in resources and base not in {"Resource", "DomainResource"}:
                 continue
