@@ -26,9 +26,18 @@ if TYPE_CHECKING:
     from hub.tasks import TaskService
 
 #: Doors by the name that ``--only`` takes; ``http`` carries FHIR, DICOMweb and ops.
-DOORS: Mapping[str, str] = {"dimse": "adapters.dimse", "mllp": "adapters.mllp", "http": "adapters.http", "worker": "adapters.worker"}
+DOORS: Mapping[str, str] = {
+    "dimse": "adapters.dimse",
+    "mllp": "adapters.mllp",
+    "http": "adapters.http",
+    "worker": "adapters.worker",
+}
 #: Senders by ``NewDelivery.kind``.
-SENDERS: Mapping[str, str] = {"mllp": "adapters.mllp.sender", "dimse": "adapters.dimse.sender", "fhir": "adapters.fhir.sender"}
+SENDERS: Mapping[str, str] = {
+    "mllp": "adapters.mllp.sender",
+    "dimse": "adapters.dimse.sender",
+    "fhir": "adapters.fhir.sender",
+}
 
 
 @dataclass(frozen=True)

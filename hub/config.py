@@ -139,7 +139,7 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     unknown += sorted(
         name
         for name in os.environ
-        if name.startswith("HUB_") and name not in {"HUB_CONFIG"} and name[4:].lower() not in known
+        if name.startswith("HUB_") and name != "HUB_CONFIG" and name[4:].lower() not in known
     )
     if unknown:
         raise HubError(
@@ -156,5 +156,8 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise HubError(
-            Category.INCORRECT, f"Wrong settings: {problems}", where=str(chosen or "environment"), remedy="Mend them and start again."
+            Category.INCORRECT,
+            f"Wrong settings: {problems}",
+            where=str(chosen or "environment"),
+            remedy="Mend them and start again.",
         ) from error

@@ -236,12 +236,16 @@ class Records(Protocol):
         """Return logical ids of at most *limit* matches, for conditional interactions."""
         ...
 
-    def by_identifier(self, type: str, system: str | None, value: str, scope: Scope, *, owner: str | None = None) -> list[Stored]: ...
+    def by_identifier(
+        self, type: str, system: str | None, value: str, scope: Scope, *, owner: str | None = None
+    ) -> list[Stored]: ...
     def referring(self, type: str, param: str, target: str, scope: Scope, *, limit: int = 100) -> list[Stored]:
         """Return resources of *type* whose search parameter *param* points at *target* (``Patient/x``)."""
         ...
 
-    def compartment(self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None) -> Page: ...
+    def compartment(
+        self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None
+    ) -> Page: ...
     def lock_condition(self, key: str) -> None:
         """Hold *key* until the transaction ends, so that two conditional writes of one condition cannot race."""
         ...
@@ -282,13 +286,27 @@ class InstanceRow:
 class Imaging(Protocol):
     """Study, series and instance index. Attribute dicts use DICOM keywords."""
 
-    def add(self, owner: str, header: InstanceHeader, ref: ObjectRef, received_at: datetime, patient_id: str, correlation_id: str) -> str:
+    def add(
+        self,
+        owner: str,
+        header: InstanceHeader,
+        ref: ObjectRef,
+        received_at: datetime,
+        patient_id: str,
+        correlation_id: str,
+    ) -> str:
         """Index one instance; returns ``new``, ``duplicate`` (same bytes) or ``conflict`` (other bytes, kept non-current)."""
         ...
 
-    def studies(self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int) -> Sequence[Mapping[str, Any]]: ...
-    def series(self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int) -> Sequence[Mapping[str, Any]]: ...
-    def instances(self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int) -> Sequence[InstanceRow]: ...
+    def studies(
+        self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int
+    ) -> Sequence[Mapping[str, Any]]: ...
+    def series(
+        self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int
+    ) -> Sequence[Mapping[str, Any]]: ...
+    def instances(
+        self, scope: Scope, filters: Mapping[str, Any], *, limit: int, offset: int
+    ) -> Sequence[InstanceRow]: ...
     def study(self, key: StudyKey) -> Mapping[str, Any] | None: ...
     def refresh_study(self, key: StudyKey) -> Mapping[str, Any]:
         """Recount the study's series and instances from its instance rows, and return the study row."""
@@ -353,11 +371,32 @@ class Outbox(Protocol):
         """Record the stored acknowledgement and release the lane; ``False`` when the lease was lost."""
         ...
 
-    def failed(self, lane: str, epoch: int, delivery_id: int, *, error: str, next_at: datetime | None, now: datetime) -> bool:
-        """Record a failed attempt; ``next_at=None`` moves the delivery to the dead letters and parks its lane."""
+    def failed(
+        self,
+        lane: str,
+        epoch: int,
+        delivery_id: int,
+        *,
+        error: str,
+        next_at: datetime | None,
+        now: datetime,
+        reached: bool = True,
+        ack: bytes = b"",
+    ) -> bool:
+        """Record a failed attempt; ``next_at=None`` moves the delivery to the dead letters and parks its lane.
+
+        When the partner was not reached, the whole destination rests until *next_at*.
+        """
         ...
 
-    def lanes(self) -> Sequence[Mapping[str, Any]]: ...
+    def lanes(self) -> Sequence[Mapping[str, Any]]:
+        """Return one mapping per lane: lane, destination, state, depth, oldest_at, attempts, next_at, last_error, paused."""
+        ...
+
+    def destinations(self) -> Sequence[Mapping[str, Any]]:
+        """Return one mapping per destination: destination, depth, dead, oldest_at, paused, failures, last_error, last_ok_at."""
+        ...
+
     def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]: ...
     def get(self, delivery_id: int) -> Delivery | None: ...
     def set_paused(self, destination: str, paused: bool) -> None: ...
@@ -437,7 +476,7 @@ class Grant:
 
 class Grants(Protocol):
     def open(self, grant: Grant, *, now: datetime) -> None: ...
-    def close(self, task_id: str, *, grantee: str | None, until: datetime, now: datetime) -> None:
+    def close(self, task_id: str, *, grantee: str | None, until: datetime) -> None:
         """Let the grants of *task_id* end at *until*."""
         ...
 
@@ -476,7 +515,9 @@ class AuditLog(Protocol):
         """Append *line* to this node's hash chain; durable with the transaction."""
         ...
 
-    def search(self, criteria: Mapping[str, str], *, institution: str | None, limit: int, before: int | None) -> Sequence[Mapping[str, Any]]:
+    def search(
+        self, criteria: Mapping[str, str], *, institution: str | None, limit: int, before: int | None
+    ) -> Sequence[Mapping[str, Any]]:
         """Return AuditEvent resources, newest first; *institution* limits them to its patients and its own acts."""
         ...
 
@@ -534,7 +575,12 @@ class MemberPractitioner:
 
 
 class Members(Protocol):
-    def replace(self, members: Sequence[Member], endpoints: Sequence[MemberEndpoint], practitioners: Sequence[MemberPractitioner]) -> None:
+    def replace(
+        self,
+        members: Sequence[Member],
+        endpoints: Sequence[MemberEndpoint],
+        practitioners: Sequence[MemberPractitioner],
+    ) -> None:
         """Insert or update the given rows; rows not given stay."""
         ...
 
@@ -549,7 +595,9 @@ class Members(Protocol):
 
 
 class Credentials(Protocol):
-    def add_client(self, *, client_id: str, secret_hash: str, institution: str, roles: Sequence[str], now: datetime) -> None: ...
+    def add_client(
+        self, *, client_id: str, secret_hash: str, institution: str, roles: Sequence[str], now: datetime
+    ) -> None: ...
     def client(self, client_id: str) -> Mapping[str, Any] | None: ...
     def add_token(self, *, token_hash: str, actor: Actor, expires_at: datetime, now: datetime) -> None: ...
     def token(self, token_hash: str, *, now: datetime) -> Actor | None: ...

@@ -1,0 +1,70 @@
+"""The access predicate as SQL: one function, joined into every statement over member data.
+
+Own institution, or directory data, or a live grant that a Task opened (DESIGN rules 4 and 5). Nothing else in the
+stores decides who sees what.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from hub.access import DIRECTORY_TYPES, Scope
+from storage.sql.schema import access_grant, imaging_study
+
+#: ``access_grant.until`` of a grant that is open without end: 9999-12-31T00:00:00Z.
+FOREVER_US = 253_402_214_400_000_000
+
+#: Types that the operator works with: queues and notices, without patient data by construction.
+_OPERATOR_TYPES = ("Communication", "Task")
+
+
+def _granted(institution: Any, now_us: Any, target_type: Any, target_id: Any) -> sa.ColumnElement[bool]:
+    grant = access_grant.alias()
+    return sa.exists(
+        sa.select(sa.literal(1)).where(
+            grant.c.grantee == institution,
+            grant.c.target_type == target_type,
+            grant.c.target_id == target_id,
+            grant.c.until > now_us,
+        )
+    )
+
+
+def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -> sa.ColumnElement[bool]:
+    """Return the predicate over *table* (record or record_history, or an alias) that *scope* may see.
+
+    *institution* and *now_us* may be bind parameters, so that a statement can be built once.
+    """
+    if scope.everything:
+        return sa.true()
+    who = institution if institution is not None else scope.institution
+    directory = table.c.visibility == "consortium"
+    if scope.patient is not None:
+        return sa.or_(directory, sa.and_(table.c.patient_id == scope.patient, table.c.owner == who))
+    if scope.directory_only:
+        return sa.or_(
+            directory, sa.and_(table.c.owner == who, table.c.type.in_((*sorted(DIRECTORY_TYPES), *_OPERATOR_TYPES)))
+        )
+    return sa.or_(
+        table.c.owner == who,
+        directory,
+        _granted(who, now_us, table.c.type, table.c.id),
+        sa.and_(table.c.patient_id != "", _granted(who, now_us, sa.literal("patient-record"), table.c.patient_id)),
+    )
+
+
+def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.ColumnElement[bool]:
+    """Return the predicate over imaging_study (or an alias) that *scope* may see."""
+    if scope.everything:
+        return sa.true()
+    if scope.directory_only:
+        return sa.false()
+    if scope.patient is not None:
+        return sa.and_(table.c.patient_id == scope.patient, table.c.owner == scope.institution)
+    return sa.or_(
+        table.c.owner == scope.institution,
+        _granted(scope.institution, now_us, sa.literal("ImagingStudy"), table.c.resource_id),
+        _granted(scope.institution, now_us, sa.literal("patient-record"), table.c.patient_id),
+    )

@@ -1,0 +1,117 @@
+"""Everything that was received, in the order it was received."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from hub.clock import from_us, to_us
+from hub.errors import Category, HubError
+from hub.ports import Entry, NewEntry
+from storage.sql.schema import journal
+
+if TYPE_CHECKING:
+    from storage.sql.transaction import SqlTx
+
+_FIELDS = tuple(name for name in NewEntry.__dataclass_fields__)
+#: Columns that the message browser may ask for.
+_SEARCHABLE = frozenset(
+    {
+        "door", "institution", "sending_application", "sending_facility", "control_id", "message_type", "state",
+        "patient_id", "placer", "filler", "accession", "visit", "correlation_id", "digest",
+    }
+)  # fmt: skip
+
+
+def _entry(row: Any) -> Entry:
+    values = {name: getattr(row, name) for name in _FIELDS}
+    values["received_at"] = from_us(row.received_at)
+    for name in ("body", "ack"):
+        values[name] = None if values[name] is None else bytes(values[name])
+    return Entry(**values, seq=row.seq, finished_at=None if row.finished_at is None else from_us(row.finished_at))
+
+
+class SqlJournal:
+    """The :class:`hub.ports.Journal` of one transaction."""
+
+    def __init__(self, tx: SqlTx) -> None:
+        self._tx = tx
+        self._connection = tx.connection
+
+    def append(self, entry: NewEntry) -> int:
+        """Write *entry*; returns its sequence number."""
+        values: dict[str, Any] = {name: getattr(entry, name) for name in _FIELDS}
+        values["received_at"] = to_us(entry.received_at)
+        if entry.state != "received":
+            values["finished_at"] = to_us(self._tx.clock())
+        result = self._connection.execute(sa.insert(journal).values(**values))
+        key = result.inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def get(self, seq: int) -> Entry | None:
+        """Return the entry numbered *seq*."""
+        row = self._connection.execute(sa.select(journal).where(journal.c.seq == seq)).first()
+        return None if row is None else _entry(row)
+
+    def find_message(
+        self, *, institution: str, sending_application: str, sending_facility: str, control_id: str
+    ) -> Sequence[Entry]:
+        """Return earlier entries with the same sender and control id, oldest first."""
+        statement = (
+            sa.select(journal)
+            .where(
+                journal.c.sending_facility == sending_facility,
+                journal.c.control_id == control_id,
+                journal.c.sending_application == sending_application,
+                journal.c.institution == institution,
+            )
+            .order_by(journal.c.seq)
+        )
+        return [_entry(row) for row in self._connection.execute(statement)]
+
+    def finish(
+        self, seq: int, *, state: str, outcome: str = "", ack: bytes | None = None, patient_id: str = ""
+    ) -> None:
+        """Set the state and outcome of an entry that was received earlier."""
+        values: dict[str, Any] = {"state": state, "outcome": outcome, "finished_at": to_us(self._tx.clock())}
+        if ack is not None:
+            values["ack"] = ack
+        if patient_id:
+            values["patient_id"] = patient_id
+        self._connection.execute(sa.update(journal).where(journal.c.seq == seq).values(**values))
+
+    def pending(self, *, door: str, limit: int) -> Sequence[Entry]:
+        """Return entries in state ``received``, oldest first."""
+        statement = sa.select(journal).where(journal.c.state == "received", journal.c.door == door)
+        return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
+
+    def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
+        """Return entries whose columns equal *criteria*, newest first; ``since`` and ``until`` are ISO instants."""
+        statement = sa.select(journal)
+        for name, value in criteria.items():
+            if name in {"since", "until"}:
+                moment = to_us(datetime.fromisoformat(value))
+                statement = statement.where(
+                    journal.c.received_at >= moment if name == "since" else journal.c.received_at < moment
+                )
+            elif name in _SEARCHABLE:
+                statement = statement.where(journal.c[name] == value)
+            else:
+                raise HubError(
+                    Category.INCORRECT,
+                    f"Messages cannot be searched by {name}.",
+                    where=name,
+                    remedy=f"Use {', '.join(sorted(_SEARCHABLE))}, since or until.",
+                )
+        if before_seq is not None:
+            statement = statement.where(journal.c.seq < before_seq)
+        return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq.desc()).limit(limit))]
+
+    def by_correlation(self, correlation_id: str) -> Sequence[Entry]:
+        """Return the entries of one correlation id, oldest first."""
+        statement = sa.select(journal).where(journal.c.correlation_id == correlation_id).order_by(journal.c.seq)
+        return [_entry(row) for row in self._connection.execute(statement)]

@@ -1,0 +1,392 @@
+"""What is still to be delivered, in lanes.
+
+Theory of operation. A lane is one destination and one patient; its deliveries go out in the order they were enqueued,
+one at a time. ``outbox_lane`` has a row for each lane that has something open; a worker leases the row (never a
+delivery), sends the head, and reports back with the lease's epoch, so that a worker that lost its lease cannot disturb
+the next one. A dead letter at the head parks its own lane only. A destination that cannot be reached rests as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from fhir_mappings.json import dumps, loads
+from hub.clock import from_us, to_us
+from hub.errors import Category, HubError
+from hub.ports import Delivery, NewDelivery
+from storage.sql._dialect import insert
+from storage.sql.schema import outbox, outbox_destination, outbox_lane
+
+if TYPE_CHECKING:
+    from storage.sql.transaction import SqlTx
+
+#: At most this many lanes of one destination are leased in one call, so that a noisy one leaves room for the others.
+LANES_PER_DESTINATION = 8
+_OPEN = ("pending", "dead")
+_SEARCHABLE = frozenset(
+    {"lane", "destination", "kind", "state", "control_id", "correlation_id", "task_id", "patient_id", "owner"}
+)
+
+
+def _delivery(row: Any) -> Delivery:
+    return Delivery(
+        id=row.id,
+        lane=row.lane,
+        destination=row.destination,
+        kind=row.kind,
+        owner=row.owner,
+        control_id=row.control_id,
+        content_type=row.content_type,
+        headers=loads(row.headers),
+        payload=bytes(row.payload),
+        state=row.state,
+        attempts=row.attempts,
+        next_at=from_us(row.next_at),
+        created_at=from_us(row.created_at),
+        last_error=row.last_error,
+        ack=None if row.ack is None else bytes(row.ack),
+        acked_at=None if row.acked_at is None else from_us(row.acked_at),
+        correlation_id=row.correlation_id,
+        task_id=row.task_id,
+        patient_id=row.patient_id,
+        on_ack=row.on_ack,
+    )
+
+
+class SqlOutbox:
+    """The :class:`hub.ports.Outbox` of one transaction."""
+
+    def __init__(self, tx: SqlTx) -> None:
+        self._tx = tx
+        self._connection = tx.connection
+
+    def enqueue(self, delivery: NewDelivery) -> int:
+        """Append *delivery* to its lane; returns its id."""
+        now = to_us(self._tx.clock())
+        result = self._connection.execute(
+            sa.insert(outbox).values(
+                lane=delivery.lane,
+                destination=delivery.destination,
+                kind=delivery.kind,
+                owner=delivery.owner,
+                control_id=delivery.control_id,
+                content_type=delivery.content_type,
+                headers=dumps(dict(delivery.headers)).decode(),
+                payload=delivery.payload,
+                state="pending",
+                next_at=now,
+                created_at=now,
+                correlation_id=delivery.correlation_id,
+                task_id=delivery.task_id,
+                patient_id=delivery.patient_id,
+                on_ack=delivery.on_ack,
+            )
+        )
+        self._wake(delivery.lane, delivery.destination, now)
+        key = result.inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def _wake(self, lane: str, destination: str, now: int) -> None:
+        statement = insert(outbox_lane, on_sqlite=self._tx.sqlite).values(
+            lane=lane, destination=destination, state="ready", next_at=now
+        )
+        # Updating the row to itself takes its lock, so that a worker that is just closing an empty lane comes first.
+        self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["lane"], set_={"destination": destination})
+        )
+        self._connection.execute(
+            insert(outbox_destination, on_sqlite=self._tx.sqlite)
+            .values(destination=destination, paused=False)
+            .on_conflict_do_nothing()
+        )
+
+    def lease(self, worker: str, *, now: datetime, lease_s: float, limit: int) -> Sequence[tuple[str, int, Delivery]]:
+        """Lease up to *limit* lanes whose head is due."""
+        moment = to_us(now)
+        statement = (
+            sa.select(outbox_lane.c.lane, outbox_lane.c.destination, outbox_lane.c.epoch)
+            .join(outbox_destination, outbox_destination.c.destination == outbox_lane.c.destination)
+            .where(
+                outbox_lane.c.state == "ready",
+                outbox_lane.c.next_at <= moment,
+                outbox_lane.c.lease_until <= moment,
+                outbox_destination.c.paused == sa.false(),
+                outbox_destination.c.open_until <= moment,
+            )
+            .order_by(outbox_lane.c.next_at)
+            .limit(limit * 16)
+        )
+        if not self._tx.sqlite:
+            statement = statement.with_for_update(skip_locked=True, of=outbox_lane)
+        by_destination: dict[str, list[Any]] = {}
+        for row in self._connection.execute(statement):
+            by_destination.setdefault(row.destination, []).append(row)
+        chosen: list[Any] = []
+        # One lane of each destination in turn, so that a long queue for one partner cannot delay another.
+        for turn in range(LANES_PER_DESTINATION):
+            chosen += [lanes[turn] for lanes in by_destination.values() if turn < len(lanes)]
+        leased: list[tuple[str, int, Delivery]] = []
+        until = to_us(now + timedelta(seconds=lease_s))
+        for row in chosen[:limit]:
+            head = self._head(row.lane)
+            if head is None:
+                self._connection.execute(sa.delete(outbox_lane).where(outbox_lane.c.lane == row.lane))
+                continue
+            if head.state == "dead":
+                self._connection.execute(
+                    sa.update(outbox_lane).where(outbox_lane.c.lane == row.lane).values(state="parked")
+                )
+                continue
+            self._connection.execute(
+                sa.update(outbox_lane)
+                .where(outbox_lane.c.lane == row.lane)
+                .values(lease_owner=worker, lease_until=until, epoch=row.epoch + 1)
+            )
+            leased.append((row.lane, row.epoch + 1, _delivery(head)))
+        return leased
+
+    def _head(self, lane: str) -> Any:
+        return self._connection.execute(
+            sa.select(outbox).where(outbox.c.lane == lane, outbox.c.state.in_(_OPEN)).order_by(outbox.c.id).limit(1)
+        ).first()
+
+    def _holds(self, lane: str, epoch: int) -> bool:
+        statement = sa.select(outbox_lane.c.epoch).where(outbox_lane.c.lane == lane, outbox_lane.c.epoch == epoch)
+        if not self._tx.sqlite:
+            statement = statement.with_for_update()
+        return self._connection.execute(statement).first() is not None
+
+    def _release(self, lane: str, now: int) -> None:
+        head = self._head(lane)
+        if head is None:
+            self._connection.execute(sa.delete(outbox_lane).where(outbox_lane.c.lane == lane))
+            return
+        self._connection.execute(
+            sa.update(outbox_lane)
+            .where(outbox_lane.c.lane == lane)
+            .values(state="parked" if head.state == "dead" else "ready", next_at=now, lease_owner="", lease_until=0)
+        )
+
+    def succeeded(self, lane: str, epoch: int, delivery_id: int, *, ack: bytes, now: datetime) -> bool:
+        """Record the acknowledgement and release the lane; ``False`` when the lease was lost."""
+        if not self._holds(lane, epoch):
+            return False
+        moment = to_us(now)
+        self._connection.execute(
+            sa.update(outbox)
+            .where(outbox.c.id == delivery_id)
+            .values(state="sent", ack=ack, acked_at=moment, attempts=outbox.c.attempts + 1, last_error="")
+        )
+        self._release(lane, moment)
+        row = self._connection.execute(sa.select(outbox.c.destination).where(outbox.c.id == delivery_id)).one()
+        self._connection.execute(
+            sa.update(outbox_destination)
+            .where(outbox_destination.c.destination == row.destination)
+            .values(failures=0, open_until=0, last_error="", last_ok_at=moment)
+        )
+        return True
+
+    def failed(
+        self,
+        lane: str,
+        epoch: int,
+        delivery_id: int,
+        *,
+        error: str,
+        next_at: datetime | None,
+        now: datetime,
+        reached: bool = True,
+        ack: bytes = b"",
+    ) -> bool:
+        """Record a failed attempt; see :class:`hub.ports.Outbox`."""
+        if not self._holds(lane, epoch):
+            return False
+        values: dict[str, Any] = {"last_error": error}
+        if reached:
+            # Only attempts that the partner answered count towards giving up (a partner may be away for days).
+            values["attempts"] = outbox.c.attempts + 1
+        if ack:
+            values["ack"] = ack
+        if next_at is None:
+            values["state"] = "dead"
+        else:
+            values["next_at"] = to_us(next_at)
+        self._connection.execute(sa.update(outbox).where(outbox.c.id == delivery_id).values(**values))
+        self._connection.execute(
+            sa.update(outbox_lane)
+            .where(outbox_lane.c.lane == lane)
+            .values(
+                state="parked" if next_at is None else "ready",
+                next_at=to_us(now) if next_at is None else to_us(next_at),
+                lease_owner="",
+                lease_until=0,
+            )
+        )
+        row = self._connection.execute(sa.select(outbox.c.destination).where(outbox.c.id == delivery_id)).one()
+        change: dict[str, Any] = {"failures": outbox_destination.c.failures + 1, "last_error": error}
+        if not reached and next_at is not None:
+            change["open_until"] = to_us(next_at)
+        self._connection.execute(
+            sa.update(outbox_destination).where(outbox_destination.c.destination == row.destination).values(**change)
+        )
+        return True
+
+    def lanes(self) -> Sequence[Mapping[str, Any]]:
+        """Return what each open lane holds, longest waiting first."""
+        heads = (
+            sa.select(
+                outbox.c.lane,
+                sa.func.count().label("depth"),
+                sa.func.min(outbox.c.created_at).label("oldest_at"),
+                sa.func.min(outbox.c.id).label("head"),
+            )
+            .where(outbox.c.state.in_(_OPEN))
+            .group_by(outbox.c.lane)
+            .subquery()
+        )
+        statement = (
+            sa.select(
+                outbox_lane,
+                heads.c.depth,
+                heads.c.oldest_at,
+                outbox.c.attempts,
+                outbox.c.last_error,
+                outbox.c.id.label("head"),
+                outbox_destination.c.paused,
+            )
+            .join(heads, heads.c.lane == outbox_lane.c.lane)
+            .join(outbox, outbox.c.id == heads.c.head)
+            .join(outbox_destination, outbox_destination.c.destination == outbox_lane.c.destination)
+            .order_by(heads.c.oldest_at)
+        )
+        return [
+            {
+                "lane": row.lane,
+                "destination": row.destination,
+                "state": "paused" if row.paused else row.state,
+                "depth": row.depth,
+                "oldest_at": from_us(row.oldest_at),
+                "attempts": row.attempts,
+                "next_at": from_us(row.next_at),
+                "last_error": row.last_error,
+                "paused": bool(row.paused),
+                "head": row.head,
+            }
+            for row in self._connection.execute(statement)
+        ]
+
+    def destinations(self) -> Sequence[Mapping[str, Any]]:
+        """Return the state of each destination that ever had a delivery."""
+        counts = (
+            sa.select(
+                outbox.c.destination,
+                sa.func.count().label("depth"),
+                sa.func.sum(sa.case((outbox.c.state == "dead", 1), else_=0)).label("dead"),
+                sa.func.min(outbox.c.created_at).label("oldest_at"),
+            )
+            .where(outbox.c.state.in_(_OPEN))
+            .group_by(outbox.c.destination)
+            .subquery()
+        )
+        statement = (
+            sa.select(outbox_destination, counts.c.depth, counts.c.dead, counts.c.oldest_at)
+            .outerjoin(counts, counts.c.destination == outbox_destination.c.destination)
+            .order_by(outbox_destination.c.destination)
+        )
+        return [
+            {
+                "destination": row.destination,
+                "depth": int(row.depth or 0),
+                "dead": int(row.dead or 0),
+                "oldest_at": None if row.oldest_at is None else from_us(row.oldest_at),
+                "paused": bool(row.paused),
+                "failures": row.failures,
+                "open_until": from_us(row.open_until) if row.open_until else None,
+                "last_error": row.last_error,
+                "last_ok_at": None if row.last_ok_at is None else from_us(row.last_ok_at),
+            }
+            for row in self._connection.execute(statement)
+        ]
+
+    def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]:
+        """Return deliveries whose columns equal *criteria*, newest first."""
+        statement = sa.select(outbox)
+        for name, value in criteria.items():
+            if name not in _SEARCHABLE:
+                raise HubError(
+                    Category.INCORRECT,
+                    f"Deliveries cannot be searched by {name}.",
+                    where=name,
+                    remedy=f"Use {', '.join(sorted(_SEARCHABLE))}.",
+                )
+            statement = statement.where(outbox.c[name] == value)
+        return [_delivery(row) for row in self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))]
+
+    def get(self, delivery_id: int) -> Delivery | None:
+        """Return one delivery."""
+        row = self._connection.execute(sa.select(outbox).where(outbox.c.id == delivery_id)).first()
+        return None if row is None else _delivery(row)
+
+    def set_paused(self, destination: str, paused: bool) -> None:
+        """Hold or release everything for *destination*."""
+        statement = insert(outbox_destination, on_sqlite=self._tx.sqlite).values(destination=destination, paused=paused)
+        self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["destination"], set_={"paused": paused, "open_until": 0})
+        )
+
+    def replay(self, delivery_id: int, *, now: datetime) -> None:
+        """Send a dead letter again in its old place, or a sent or skipped delivery once more at the end of its lane."""
+        one = self._existing(delivery_id)
+        moment = to_us(now)
+        if one.state == "dead":
+            self._connection.execute(
+                sa.update(outbox).where(outbox.c.id == delivery_id).values(state="pending", attempts=0, next_at=moment)
+            )
+            self._wake(one.lane, one.destination, moment)
+            self._connection.execute(
+                sa.update(outbox_lane)
+                .where(outbox_lane.c.lane == one.lane)
+                .values(state="ready", next_at=moment, lease_until=0)
+            )
+        elif one.state == "pending":
+            raise HubError(
+                Category.CONFLICT,
+                "The delivery is still waiting; there is nothing to replay.",
+                where=f"delivery {delivery_id}",
+                remedy="Resume its destination if it is paused.",
+            )
+        else:
+            self.enqueue(NewDelivery(**{name: getattr(one, name) for name in NewDelivery.__dataclass_fields__}))
+
+    def skip(self, delivery_id: int, *, now: datetime, reason: str) -> None:
+        """Give up one delivery for good; the lane goes on with the next."""
+        one = self._existing(delivery_id)
+        if one.state not in _OPEN:
+            raise HubError(
+                Category.CONFLICT,
+                f"The delivery is already {one.state}.",
+                where=f"delivery {delivery_id}",
+                remedy="Only waiting deliveries and dead letters can be skipped.",
+            )
+        self._connection.execute(
+            sa.update(outbox).where(outbox.c.id == delivery_id).values(state="skipped", last_error=f"skipped: {reason}")
+        )
+        self._release(one.lane, to_us(now))
+
+    def _existing(self, delivery_id: int) -> Delivery:
+        one = self.get(delivery_id)
+        if one is None:
+            raise HubError(Category.NOT_FOUND, "There is no such delivery.", where=f"delivery {delivery_id}")
+        return one
+
+    def by_correlation(self, correlation_id: str) -> Sequence[Delivery]:
+        """Return the deliveries of one correlation id, oldest first."""
+        rows = self._connection.execute(
+            sa.select(outbox).where(outbox.c.correlation_id == correlation_id).order_by(outbox.c.id)
+        )
+        return [_delivery(row) for row in rows]

@@ -1,0 +1,441 @@
+"""FHIR resources: the current version apart from the history, and typed index rows for search.
+
+https://hl7.org/fhir/R4/http.html#history. ``record`` holds exactly one row per resource; a superseded version moves to
+``record_history`` in the same transaction, so reads and searches never pay for old versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from fhir_mappings.definitions.compartments import patient_of
+from fhir_mappings.json import dumps, loads
+from hub.access import Scope
+from hub.clock import from_us, instant, to_us
+from hub.errors import Category, HubError
+from hub.ports import NewVersion, Page, Stored
+from hub.search.ast import Query
+from storage.sql import index, search
+from storage.sql._dialect import insert
+from storage.sql.access import visible
+from storage.sql.schema import condition_lock, idx_reference, idx_token, record, record_history
+
+if TYPE_CHECKING:
+    from storage.sql.transaction import SqlTx
+
+_COLUMNS = (
+    "type",
+    "id",
+    "version",
+    "owner",
+    "visibility",
+    "patient_id",
+    "deleted",
+    "method",
+    "last_updated",
+    "asserted_at",
+    "body",
+)
+_CURRENT = tuple(record.c[name] for name in _COLUMNS)
+_PAST = tuple(record_history.c[name] for name in _COLUMNS)
+
+#: The hot read, built once: current version by type and id inside an institution's reach.
+_GET = sa.select(*_CURRENT).where(
+    record.c.type == sa.bindparam("type"),
+    record.c.id == sa.bindparam("id"),
+    visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
+)
+
+
+def stored(row: Any) -> Stored:
+    """Return a table row as a :class:`Stored`."""
+    return Stored(
+        type=row.type,
+        id=row.id,
+        version=row.version,
+        owner=row.owner,
+        visibility=row.visibility,
+        patient_id=row.patient_id,
+        deleted=bool(row.deleted),
+        method=row.method,
+        last_updated=from_us(row.last_updated),
+        asserted_at=None if row.asserted_at is None else from_us(row.asserted_at),
+        body=bytes(row.body),
+    )
+
+
+class SqlRecords:
+    """The :class:`hub.ports.Records` of one transaction."""
+
+    def __init__(self, tx: SqlTx) -> None:
+        self._tx = tx
+        self._connection = tx.connection
+
+    def _now(self) -> int:
+        return to_us(self._tx.clock())
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, type: str, id: str, scope: Scope) -> Stored | None:
+        """Return the current version, or ``None`` when absent or out of scope."""
+        plain = scope.patient is None and not scope.everything and not scope.directory_only
+        if plain:
+            row = self._connection.execute(
+                _GET, {"type": type, "id": id, "now": self._now(), "institution": scope.institution}
+            ).first()
+        else:
+            row = self._connection.execute(
+                sa.select(*_CURRENT).where(
+                    record.c.type == type, record.c.id == id, visible(record, scope, self._now())
+                )
+            ).first()
+        return None if row is None else stored(row)
+
+    def get_many(self, refs: Sequence[tuple[str, str]], scope: Scope) -> dict[tuple[str, str], Stored]:
+        """Return the current versions of *refs* that exist and are in scope."""
+        found: dict[tuple[str, str], Stored] = {}
+        by_type: dict[str, list[str]] = {}
+        for type_, id_ in refs:
+            by_type.setdefault(type_, []).append(id_)
+        for type_, ids in by_type.items():
+            for start in range(0, len(ids), 500):
+                rows = self._connection.execute(
+                    sa.select(*_CURRENT).where(
+                        record.c.type == type_,
+                        record.c.id.in_(ids[start : start + 500]),
+                        visible(record, scope, self._now()),
+                    )
+                )
+                found.update({(row.type, row.id): stored(row) for row in rows})
+        return found
+
+    def version(self, type: str, id: str, version: int, scope: Scope) -> Stored | None:
+        """Return one version, current or past."""
+        for table, columns in ((record, _CURRENT), (record_history, _PAST)):
+            row = self._connection.execute(
+                sa.select(*columns).where(
+                    table.c.type == type,
+                    table.c.id == id,
+                    table.c.version == version,
+                    visible(table, scope, self._now()),
+                )
+            ).first()
+            if row is not None:
+                return stored(row)
+        return None
+
+    def history(
+        self,
+        type: str | None,
+        id: str | None,
+        scope: Scope,
+        *,
+        count: int,
+        since: datetime | None = None,
+        before: tuple[datetime, str] | None = None,
+    ) -> Sequence[Stored]:
+        """Return versions newest first; *before* is the (lastUpdated, ``Type/id/version``) of the last row of the page before."""
+        parts = []
+        for table, columns in ((record, _CURRENT), (record_history, _PAST)):
+            statement = sa.select(*columns).where(visible(table, scope, self._now()))
+            if type is not None:
+                statement = statement.where(table.c.type == type)
+            if id is not None:
+                statement = statement.where(table.c.id == id)
+            if since is not None:
+                statement = statement.where(table.c.last_updated >= to_us(since))
+            if before is not None:
+                moment, key = to_us(before[0]), before[1].split("/")
+                later_type, later_id, later_version = key[0], key[1], int(key[2])
+                statement = statement.where(
+                    sa.or_(
+                        table.c.last_updated < moment,
+                        sa.and_(
+                            table.c.last_updated == moment,
+                            sa.or_(
+                                table.c.type > later_type,
+                                sa.and_(table.c.type == later_type, table.c.id > later_id),
+                                sa.and_(
+                                    table.c.type == later_type, table.c.id == later_id, table.c.version < later_version
+                                ),
+                            ),
+                        ),
+                    )
+                )
+            parts.append(
+                statement.order_by(table.c.last_updated.desc(), table.c.type, table.c.id, table.c.version.desc()).limit(
+                    count
+                )
+            )
+        rows = [stored(row) for part in parts for row in self._connection.execute(part)]
+        rows.sort(key=lambda one: (-to_us(one.last_updated), one.type, one.id, -one.version))
+        return rows[:count]
+
+    def search(self, query: Query, scope: Scope) -> Page:
+        """Return one page of *query* inside *scope*."""
+        return search.run(self._connection, query, scope, self._now())
+
+    def find_ids(self, query: Query, scope: Scope, *, limit: int) -> list[str]:
+        """Return logical ids of at most *limit* matches."""
+        return search.ids(self._connection, query, scope, self._now(), limit=limit)
+
+    def by_identifier(
+        self, type: str, system: str | None, value: str, scope: Scope, *, owner: str | None = None
+    ) -> list[Stored]:
+        """Return resources of *type* that carry the identifier, oldest first."""
+        conditions = [idx_token.c.param == f"{type}.identifier", idx_token.c.code == value]
+        if system is not None:
+            conditions.append(idx_token.c.system == system)
+        statement = sa.select(*_CURRENT).where(
+            record.c.rid.in_(sa.select(idx_token.c.rid).where(*conditions)),
+            record.c.type == type,
+            record.c.deleted == sa.false(),
+            visible(record, scope, self._now()),
+        )
+        if owner is not None:
+            statement = statement.where(record.c.owner == owner)
+        return [stored(row) for row in self._connection.execute(statement.order_by(record.c.rid))]
+
+    def referring(self, type: str, param: str, target: str, scope: Scope, *, limit: int = 100) -> list[Stored]:
+        """Return resources of *type* whose reference parameter *param* points at *target*, newest first."""
+        target_type, target_id = target.split("/", 1)
+        statement = (
+            sa.select(*_CURRENT)
+            .where(
+                record.c.rid.in_(
+                    sa.select(idx_reference.c.rid).where(
+                        idx_reference.c.param == f"{type}.{param}",
+                        idx_reference.c.target_id == target_id,
+                        idx_reference.c.target_type == target_type,
+                    )
+                ),
+                record.c.type == type,
+                record.c.deleted == sa.false(),
+                visible(record, scope, self._now()),
+            )
+            .order_by(record.c.rid.desc())
+            .limit(limit)
+        )
+        return [stored(row) for row in self._connection.execute(statement)]
+
+    def compartment(
+        self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None
+    ) -> Page:
+        """Return the Patient's compartment in the order of first arrival; *after* is the cursor of the page before."""
+        statement = sa.select(record.c.rid, *_CURRENT).where(
+            record.c.patient_id == patient_id, record.c.deleted == sa.false(), visible(record, scope, self._now())
+        )
+        if types:
+            statement = statement.where(record.c.type.in_(types))
+        if after is not None:
+            if not after.isdigit():
+                raise HubError(
+                    Category.INCORRECT,
+                    "The page link is not one of this hub.",
+                    where="_cursor",
+                    remedy="Start again from the first page.",
+                )
+            statement = statement.where(record.c.rid > int(after))
+        rows = list(self._connection.execute(statement.order_by(record.c.rid).limit(count + 1)))
+        page = rows[:count]
+        return Page(
+            matches=tuple(stored(row) for row in page), next_cursor=str(page[-1].rid) if len(rows) > count else None
+        )
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def lock_condition(self, key: str) -> None:
+        """Hold *key* until the transaction ends."""
+        statement = insert(condition_lock, on_sqlite=self._tx.sqlite).values(key=key, touched=1)
+        self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["key"], set_={"touched": condition_lock.c.touched + 1})
+        )
+
+    def put_many(self, versions: Sequence[NewVersion]) -> list[Stored]:
+        """Write *versions*; see :class:`hub.ports.Records`."""
+        results: list[Stored] = []
+        # A resource that stands twice in the list is written in two rounds, so that each round meets it once.
+        round_: list[NewVersion] = []
+        seen: set[tuple[str, str]] = set()
+        for one in versions:
+            key = (one.resource["resourceType"], one.resource["id"])
+            if key in seen:
+                results += self._put_round(round_)
+                round_, seen = [], set()
+            round_.append(one)
+            seen.add(key)
+        if round_:
+            results += self._put_round(round_)
+        return results
+
+    def _current(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+        found: dict[tuple[str, str], Any] = {}
+        by_type: dict[str, list[str]] = {}
+        for type_, id_ in keys:
+            by_type.setdefault(type_, []).append(id_)
+        for type_, ids in sorted(by_type.items()):
+            for start in range(0, len(ids), 500):
+                statement = (
+                    sa.select(record.c.rid, *_CURRENT)
+                    .where(record.c.type == type_, record.c.id.in_(sorted(ids[start : start + 500])))
+                    .order_by(record.c.rid)
+                )
+                if not self._tx.sqlite:
+                    # Rows are locked in one order, so that two bundles over the same resources wait instead of deadlocking.
+                    statement = statement.with_for_update()
+                found.update({(row.type, row.id): row for row in self._connection.execute(statement)})
+        return found
+
+    def _put_round(self, versions: Sequence[NewVersion]) -> list[Stored]:
+        now = self._now()
+        current = self._current([(one.resource["resourceType"], one.resource["id"]) for one in versions])
+        results: list[Stored | None] = []
+        inserts: list[dict[str, Any]] = []
+        updates: list[dict[str, Any]] = []
+        past: list[dict[str, Any]] = []
+        indexed: list[tuple[tuple[str, str], dict[str, Any]]] = []
+        rids: dict[tuple[str, str], int] = {}
+        for one in versions:
+            key = (one.resource["resourceType"], one.resource["id"])
+            row = current.get(key)
+            _check(one, row)
+            if row is not None and not row.deleted and _same(loads(bytes(row.body)), one.resource):
+                results.append(stored(row))
+                continue
+            version = 1 if row is None else row.version + 1
+            # A clock that steps back must not make a later version look older than the one it follows.
+            moment = now if row is None else max(now, row.last_updated + 1)
+            resource = _stamped(one.resource, version, from_us(moment))
+            values = {
+                "type": key[0],
+                "id": key[1],
+                "version": version,
+                "owner": one.owner,
+                "visibility": one.visibility,
+                "patient_id": (patient_of(resource) or "").removeprefix("Patient/"),
+                "deleted": False,
+                "method": "POST" if row is None and one.method == "POST" else one.method,
+                "last_updated": moment,
+                "asserted_at": None if one.asserted_at is None else to_us(one.asserted_at),
+                "body": dumps(resource),
+            }
+            if row is None:
+                inserts.append(values)
+            else:
+                past.append({name: getattr(row, name) for name in _COLUMNS})
+                updates.append({**values, "b_rid": row.rid})
+                rids[key] = row.rid
+            indexed.append((key, resource))
+            results.append(_of(values))
+        if inserts:
+            for row in self._connection.execute(
+                sa.insert(record).returning(record.c.rid, record.c.type, record.c.id), inserts
+            ):
+                rids[(row.type, row.id)] = row.rid
+        if past:
+            self._connection.execute(sa.insert(record_history), past)
+            self._connection.execute(
+                sa.update(record).where(record.c.rid == sa.bindparam("b_rid")),
+                [
+                    {
+                        **{name: values[name] for name in _COLUMNS if name not in {"type", "id"}},
+                        "b_rid": values["b_rid"],
+                    }
+                    for values in updates
+                ],
+            )
+        if indexed:
+            index.replace(
+                self._connection,
+                [(rids[key], resource) for key, resource in indexed],
+                stale=[values["b_rid"] for values in updates],
+            )
+        return [one for one in results if one is not None]
+
+    def delete(self, type: str, id: str, *, owner: str, expected_version: int | None = None) -> Stored | None:
+        """Mark the resource deleted: it leaves search at once, its history stays."""
+        row = self._current([(type, id)]).get((type, id))
+        if row is None or row.deleted:
+            return None
+        if row.owner != owner:
+            raise HubError(
+                Category.FORBIDDEN, "Only the institution that owns a resource may delete it.", where=f"{type}/{id}"
+            )
+        _expect(expected_version, row.version, f"{type}/{id}")
+        values = {name: getattr(row, name) for name in _COLUMNS}
+        self._connection.execute(sa.insert(record_history), [values])
+        moment = max(self._now(), row.last_updated + 1)
+        values |= {"version": row.version + 1, "deleted": True, "method": "DELETE", "last_updated": moment}
+        self._connection.execute(
+            sa.update(record)
+            .where(record.c.rid == row.rid)
+            .values({name: values[name] for name in ("version", "deleted", "method", "last_updated")})
+        )
+        index.remove(self._connection, [row.rid])
+        return _of(values)
+
+
+def _of(values: dict[str, Any]) -> Stored:
+    return Stored(
+        **{
+            **values,
+            "last_updated": from_us(values["last_updated"]),
+            "asserted_at": None if values["asserted_at"] is None else from_us(values["asserted_at"]),
+        }
+    )
+
+
+def _expect(expected: int | None, found: int, where: str) -> None:
+    if expected is not None and expected != found:
+        raise HubError(
+            Category.CONFLICT,
+            f"The version asked for is not the current one, which is {found}."
+            if found
+            else "The resource does not exist yet.",
+            where=where,
+            remedy="Read the present version, apply the change to it and send again.",
+            status=412,
+            issue_code="conflict",
+        )
+
+
+def _check(one: NewVersion, row: Any) -> None:
+    where = f"{one.resource['resourceType']}/{one.resource['id']}"
+    _expect(one.expected_version, 0 if row is None else row.version, where)
+    if row is not None and row.owner != one.owner:
+        raise HubError(
+            Category.FORBIDDEN,
+            "This id belongs to a resource of another institution.",
+            where=where,
+            remedy="Let the hub choose the id (POST), or use one of your own.",
+        )
+
+
+def _without_stamp(resource: dict[str, Any]) -> dict[str, Any]:
+    meta = {key: value for key, value in resource.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
+    rest = {key: value for key, value in resource.items() if key != "meta"}
+    return {**rest, "meta": meta} if meta else rest
+
+
+def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    # Text comparison of the JSON keeps 6.9 and 6.90 apart, which comparing Decimals would not.
+    return dumps(_sorted(_without_stamp(old))) == dumps(_sorted(_without_stamp(new)))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(one) for one in value]
+    return value
+
+
+def _stamped(resource: dict[str, Any], version: int, moment: datetime) -> dict[str, Any]:
+    meta = {**resource.get("meta", {}), "versionId": str(version), "lastUpdated": instant(moment)}
+    stamped: dict[str, Any] = {"resourceType": resource["resourceType"], "id": resource["id"], "meta": meta}
+    stamped.update({key: value for key, value in resource.items() if key not in stamped})
+    return stamped

@@ -1,0 +1,96 @@
+"""The unit of work: every store on one connection, made when first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Connection
+
+from hub.clock import Clock
+
+if TYPE_CHECKING:
+    from storage.sql.audit import SqlAuditLog
+    from storage.sql.credentials import SqlCredentials
+    from storage.sql.grants import SqlGrants
+    from storage.sql.imaging import SqlImaging
+    from storage.sql.journal import SqlJournal
+    from storage.sql.members import SqlMembers
+    from storage.sql.outbox import SqlOutbox
+    from storage.sql.records import SqlRecords
+    from storage.sql.timers import SqlTimers
+
+
+class SqlTx:
+    """The :class:`hub.ports.Tx` over one open connection.
+
+    Attributes:
+        audit_tail: last sequence number and hash of this node's audit chain; the writer keeps it between batches.
+    """
+
+    def __init__(
+        self, connection: Connection, *, node: str, clock: Clock, audit_tail: dict[str, Any] | None = None
+    ) -> None:
+        self.connection = connection
+        self.node = node
+        self.clock = clock
+        self.audit_tail: dict[str, Any] = audit_tail if audit_tail is not None else {}
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether the dialect is SQLite."""
+        return self.connection.dialect.name == "sqlite"
+
+    @cached_property
+    def journal(self) -> SqlJournal:
+        from storage.sql.journal import SqlJournal
+
+        return SqlJournal(self)
+
+    @cached_property
+    def records(self) -> SqlRecords:
+        from storage.sql.records import SqlRecords
+
+        return SqlRecords(self)
+
+    @cached_property
+    def imaging(self) -> SqlImaging:
+        from storage.sql.imaging import SqlImaging
+
+        return SqlImaging(self)
+
+    @cached_property
+    def outbox(self) -> SqlOutbox:
+        from storage.sql.outbox import SqlOutbox
+
+        return SqlOutbox(self)
+
+    @cached_property
+    def timers(self) -> SqlTimers:
+        from storage.sql.timers import SqlTimers
+
+        return SqlTimers(self)
+
+    @cached_property
+    def grants(self) -> SqlGrants:
+        from storage.sql.grants import SqlGrants
+
+        return SqlGrants(self)
+
+    @cached_property
+    def audit(self) -> SqlAuditLog:
+        from storage.sql.audit import SqlAuditLog
+
+        return SqlAuditLog(self)
+
+    @cached_property
+    def members(self) -> SqlMembers:
+        from storage.sql.members import SqlMembers
+
+        return SqlMembers(self)
+
+    @cached_property
+    def credentials(self) -> SqlCredentials:
+        from storage.sql.credentials import SqlCredentials
+
+        return SqlCredentials(self)
