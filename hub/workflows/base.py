@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-
 BASE = "https://yixiehub.example/fhir"
 WORKFLOW_SYSTEM = f"{BASE}/CodeSystem/workflow"
 
@@ -224,12 +223,19 @@ class Sign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateTask:
-    """Create a further Task (status requested, partOf this one) unless one with the same *key* (resolved) exists."""
+    """Create a further Task (status requested, partOf this one) unless one with the same *key* (resolved) exists.
+
+    Attributes:
+        about: what its focus is: this Task, this Task's focus, or its newest report.
+        key_from: names what makes two such Tasks the same one; without it every move makes its own.
+    """
 
     code: str
     owner_role: str
     requester_role: str
     priority: str = "routine"
+    about: Literal["task", "request", "report"] = "task"
+    key_from: Callable[[Case], str] | None = None
     owner: str = ""
     requester: str = ""
     focus: str = ""
