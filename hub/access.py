@@ -51,6 +51,14 @@ def scope_of(actor: Actor) -> Scope:
     """Return the reach of *actor*: own institution plus open grants, or less."""
     if actor.patient is not None:
         return Scope(institution=actor.institution, patient=actor.patient)
-    if "operator" in actor.roles and not actor.roles & {"doctor", "reader", "reviewer", "system"}:
+    if "operator" in actor.roles and not actor.roles & {
+        "doctor",
+        "physician",
+        "nurse",
+        "writer",
+        "reviewer",
+        "lab",
+        "system",
+    }:
         return Scope(institution=actor.institution, directory_only=True)
     return Scope(institution=actor.institution)

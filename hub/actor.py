@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Roles that a token can carry. ``system`` is an institution's own software (HIS, PACS, LIS).
-ROLES = frozenset({"system", "doctor", "desk", "reader", "reviewer", "lab", "admin", "operator", "auditor", "patient"})
+#: ``desk``, ``writer``, ``reviewer``, ``physician``, ``nurse`` and ``lab`` are functions that workflow tables name.
+ROLES = frozenset(
+    {
+        "system",
+        "doctor",
+        "physician",
+        "nurse",
+        "desk",
+        "writer",
+        "reviewer",
+        "lab",
+        "admin",
+        "operator",
+        "auditor",
+        "patient",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,192 @@
+"""The consortium's members, distilled from FHIR into what the doors need.
+
+Organization (https://hl7.org/fhir/R4/organization.html) carries the member code as identifier of
+``{base}/NamingSystem/member``; Endpoint says how a member is reached and recognised, its own settings standing in
+``endpoint-setting`` extensions; PractitionerRole binds a person to a member under that member's business code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fhir_mappings.identifiers import CANONICAL_BASE
+from hub.access import DIRECTORY_TYPES
+from hub.actor import ROLES
+from hub.errors import Category, HubError
+from hub.ports import Member, MemberEndpoint, MemberPractitioner
+
+MEMBER_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/member"
+ENDPOINT_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/endpoint"
+SETTING_URL = f"{CANONICAL_BASE}/StructureDefinition/endpoint-setting"
+MEMBER_SETTING_URL = f"{CANONICAL_BASE}/StructureDefinition/member-setting"
+ROLE_SYSTEM = f"{CANONICAL_BASE}/CodeSystem/role"
+
+#: Endpoint.connectionType to the hub's own kinds. ``dicom`` is ours: the standard's list has no DIMSE.
+_KINDS = {
+    "dicom": "dicom",
+    "hl7v2-mllp": "mllp",
+    "hl7-fhir-rest": "fhir",
+    "hl7-fhir-msg": "fhir-message",
+    "dicom-wado-rs": "dicom-web",
+    "dicom-stow-rs": "dicom-web",
+}
+
+Resource = Mapping[str, Any]
+
+
+def _code(resource: Resource, system: str) -> str:
+    for identifier in resource.get("identifier", ()):
+        if identifier.get("system") == system:
+            return str(identifier.get("value", ""))
+    return ""
+
+
+def _settings(resource: Resource, url: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for extension in resource.get("extension", ()):
+        if extension.get("url") != url:
+            continue
+        parts = {part["url"]: part for part in extension.get("extension", ())}
+        name = str(parts.get("name", {}).get("valueString", ""))
+        value = parts.get("value", {})
+        if name:
+            found[name] = next((value[key] for key in value if key.startswith("value")), "")
+    return found
+
+
+def _wrong(message: str, where: str, remedy: str) -> HubError:
+    return HubError(Category.INCORRECT, message, where=where, remedy=remedy)
+
+
+def _reference(resource: Resource, element: str) -> str:
+    return str(resource.get(element, {}).get("reference", ""))
+
+
+def distil(
+    resources: Iterable[Resource],
+) -> tuple[list[Member], list[MemberEndpoint], list[MemberPractitioner]]:
+    """Return the members, endpoints and people that *resources* describe.
+
+    Raises:
+        HubError: incorrect, naming the resource and element, for what the doors could not work with.
+    """
+    by_reference = {f"{one['resourceType']}/{one.get('id', '')}": one for one in resources}
+    for reference, one in by_reference.items():
+        if one["resourceType"] not in DIRECTORY_TYPES:
+            raise _wrong(
+                f"{one['resourceType']} is not a directory resource.",
+                reference,
+                f"Import only {', '.join(sorted(DIRECTORY_TYPES))}.",
+            )
+        if not one.get("id"):
+            raise _wrong("A directory resource needs an id.", one["resourceType"], "Give it one that stays.")
+    members: list[Member] = []
+    codes: dict[str, str] = {}
+    for reference, one in by_reference.items():
+        if one["resourceType"] == "Organization" and (code := _code(one, MEMBER_SYSTEM)):
+            codes[reference] = code
+            settings = _settings(one, MEMBER_SETTING_URL)
+            kinds = [coding.get("code", "") for concept in one.get("type", ()) for coding in concept.get("coding", ())]
+            members.append(
+                Member(
+                    code=code,
+                    organization_id=one["id"],
+                    name=str(one.get("name", code)),
+                    kind=kinds[0] if kinds else "",
+                    active=bool(one.get("active", True)),
+                    entitlements=tuple(str(settings.get("entitlements", "")).split()),
+                    settings={key: value for key, value in settings.items() if key != "entitlements"},
+                )
+            )
+    endpoints = [
+        _endpoint(reference, one, codes) for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"
+    ]
+    people = [
+        person
+        for reference, one in by_reference.items()
+        if one["resourceType"] == "PractitionerRole" and (person := _person(reference, one, codes, by_reference))
+    ]
+    return members, endpoints, people
+
+
+def _member_of(reference: str, resource: Resource, element: str, codes: Mapping[str, str]) -> str:
+    target = _reference(resource, element)
+    if target not in codes:
+        raise _wrong(
+            f"{element} does not name a member in the same import.",
+            f"{reference}.{element}",
+            f"Import the Organization with its identifier of {MEMBER_SYSTEM} together with it.",
+        )
+    return codes[target]
+
+
+def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> MemberEndpoint:
+    member = _member_of(reference, one, "managingOrganization", codes)
+    connection = one.get("connectionType", {}).get("code", "")
+    kind = _KINDS.get(connection)
+    if kind is None:
+        raise _wrong(
+            f"connectionType {connection!r} is not one the hub speaks.",
+            f"{reference}.connectionType",
+            f"Use one of {', '.join(sorted(_KINDS))}.",
+        )
+    settings = _settings(one, SETTING_URL)
+    address = str(one.get("address", ""))
+    # An endpoint that only sends to the hub has a placeholder address, because FHIR requires the element.
+    reach = "" if address.startswith("urn:none") else address
+    for scheme in ("mllp://", "dicom://"):
+        reach = reach.removeprefix(scheme)
+    title, at, host = reach.partition("@")
+    ae_title = str(settings.pop("ae-title", title if at else ""))
+    if kind == "dicom" and not (1 <= len(ae_title) <= 16):
+        raise _wrong(
+            "A DICOM endpoint needs an AE title of 1 to 16 characters (PS3.5 6.2).",
+            f"{reference}.address",
+            "Write dicom://AE_TITLE@host:port, or the setting ae-title.",
+        )
+    return MemberEndpoint(
+        id=_code(one, ENDPOINT_SYSTEM) or f"{member}/{kind}",
+        member=member,
+        kind=kind,
+        address=host if at else reach,
+        ae_title=ae_title,
+        sending_application=str(settings.pop("sending-application", "")),
+        sending_facility=str(settings.pop("sending-facility", "")),
+        cidr=tuple(str(settings.pop("cidr", "")).split()),
+        active=one.get("status", "active") == "active",
+        settings=settings,
+    )
+
+
+def _person(
+    reference: str, one: Resource, codes: Mapping[str, str], by_reference: Mapping[str, Resource]
+) -> MemberPractitioner | None:
+    member = _member_of(reference, one, "organization", codes)
+    code = _code(one, f"{CANONICAL_BASE}/NamingSystem/{member}/practitioner")
+    practitioner = by_reference.get(_reference(one, "practitioner"))
+    if practitioner is None or not code:
+        raise _wrong(
+            "A PractitionerRole needs its Practitioner in the same import and the member's own code of the person.",
+            reference,
+            f"Add the identifier of {CANONICAL_BASE}/NamingSystem/{member}/practitioner.",
+        )
+    roles = tuple(
+        coding["code"]
+        for concept in one.get("code", ())
+        for coding in concept.get("coding", ())
+        if coding.get("system") == ROLE_SYSTEM
+    )
+    unknown = sorted(set(roles) - ROLES)
+    if unknown:
+        raise _wrong(f"Unknown role {', '.join(unknown)}.", f"{reference}.code", f"Use {', '.join(sorted(ROLES))}.")
+    names = practitioner.get("name", ())
+    return MemberPractitioner(
+        member=member,
+        code=code,
+        practitioner_id=str(practitioner["id"]),
+        role_id=str(one["id"]),
+        name=str(names[0].get("text", "")) if names else "",
+        roles=roles,
+        active=bool(one.get("active", True)),
+    )
