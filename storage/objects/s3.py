@@ -22,7 +22,6 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import certifi
 import structlog
 import urllib3
 from minio.error import MinioException, S3Error
@@ -31,17 +30,13 @@ from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool
 from storage.objects.breaker import Breaker
 from storage.objects.reading import HashedStream, RangeReader
-from storage.objects.s3_client import Client
+from storage.objects.s3_client import ABSENT, REFUSED_KEYS, connect, no_bucket, translated
 from storage.objects.settings import S3Settings
 from storage.objects.spool import FileSpool, SpoolArea
 from storage.objects.trouble import checked, damaged, foreign_spool, from_os, is_digest, missing
 
-_ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
 #: 412 of If-None-Match, and the 409 that AWS gives while another conditional write of the key is under way.
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_REFUSED_KEYS = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
-)
 #: A copy that is older than this is written anew, so that the sweeper sees that somebody wants it.
 _REFRESH_AFTER = timedelta(hours=12)
 _STALE_UPLOAD = timedelta(days=1)
@@ -70,7 +65,7 @@ class S3Store:
         self._settings = settings
         self._breaker = breaker or Breaker("S3 server")
         self._thread = threading.local()
-        self._client = _connect(settings)
+        self._client = connect(settings)
         self._make_bucket()
         self._area = SpoolArea(spool_dir, min_free_bytes=min_free_bytes)
         self._conditional = self._checksums = self._part_checksums = False
@@ -90,13 +85,10 @@ class S3Store:
             raise foreign_spool()
         ref = ObjectRef(digest=spool.digest, size=spool.size)
         with self._calls("storing an object"):
-            data = memoryview(b"")
-            if ref.size:
-                data = memoryview(mmap.mmap(spool.fileno(), ref.size, access=mmap.ACCESS_READ))
             if ref.size >= self._settings.multipart_bytes:
-                self._put_parts(ref, data)
+                self._put_parts(ref, spool.fileno())
             else:
-                self._put_whole(ref, data)
+                self._put_whole(ref, _mapped(spool.fileno(), 0, ref.size))
         spool.drop()
         return ref
 
@@ -159,7 +151,7 @@ class S3Store:
             try:
                 found = self._client.stat_object(self._bucket, key)
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return None
                 raise
         return ObjectRef(digest=digest, size=found.size or 0)
@@ -186,7 +178,7 @@ class S3Store:
             try:
                 written_at = self._client.stat_object(self._bucket, key).last_modified
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return False
                 raise
             if idle_s and (written_at is None or datetime.now(UTC) - written_at < timedelta(seconds=idle_s)):
@@ -224,7 +216,7 @@ class S3Store:
         self._area.check_space()
         with self._calls("asking for the bucket"):
             if not self._client.bucket_exists(self._bucket):
-                raise _no_bucket()
+                raise no_bucket()
 
     def abort_stale_uploads(self) -> int:
         """Abort multipart uploads that a crash left behind more than a day ago; returns how many."""
@@ -254,22 +246,20 @@ class S3Store:
             self._client.put_bytes(self._bucket, key, data, sha256=bytes.fromhex(ref.digest))
         self._confirm(ref, read_back=not self._checksums)
 
-    def _put_parts(self, ref: ObjectRef, data: memoryview) -> None:
+    def _put_parts(self, ref: ObjectRef, fd: int) -> None:
         if self._have(ref):
             return
         key = self._key(ref.digest)
-        step = self._settings.part_bytes
+        step = self._settings.part_bytes - self._settings.part_bytes % mmap.ALLOCATIONGRANULARITY
+
+        def send(start: int) -> str:
+            part = _mapped(fd, start, min(step, ref.size - start))
+            return self._client.put_part(self._bucket, key, upload, start // step + 1, part)
+
         upload = self._client.start_parts(self._bucket, key)
         try:
             with ThreadPoolExecutor(_PARALLEL_PARTS, thread_name_prefix="s3-part") as pool:
-                etags = list(
-                    pool.map(
-                        lambda number: self._client.put_part(
-                            self._bucket, key, upload, number + 1, data[number * step : (number + 1) * step]
-                        ),
-                        range(-(-ref.size // step)),
-                    )
-                )
+                etags = list(pool.map(send, range(0, ref.size, step)))
             self._client.finish_parts(self._bucket, key, upload, etags)
         except (MinioException, urllib3.exceptions.HTTPError, OSError):
             # The answer of a finished upload may have been lost on the way: then the object is simply there.
@@ -288,7 +278,7 @@ class S3Store:
                 self._bucket, self._key(ref.digest), extra_headers={"x-amz-checksum-mode": "ENABLED"}
             )
         except S3Error as error:
-            if error.code in _ABSENT:
+            if error.code in ABSENT:
                 return False
             raise
         if found.size != ref.size:
@@ -351,7 +341,7 @@ class S3Store:
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-            raise _translated(error, doing) from error
+            raise translated(error, doing) from error
         except (MinioException, urllib3.exceptions.HTTPError) as error:
             self._breaker.failed()
             raise HubError(
@@ -372,7 +362,7 @@ class S3Store:
             if self._client.bucket_exists(self._bucket):
                 return
             if not self._settings.create_bucket:
-                raise _no_bucket()
+                raise no_bucket()
             try:
                 self._client.make_bucket(self._bucket)
             except S3Error as error:
@@ -412,69 +402,16 @@ class S3Store:
             )
 
 
-def _connect(settings: S3Settings) -> Client:
-    secure = not settings.endpoint.startswith("http://")
-    pool = urllib3.PoolManager(
-        num_pools=2,
-        maxsize=settings.connections,
-        timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-        # Every call that urllib3 repeats by itself is idempotent: the key is the hash of the bytes.
-        retries=urllib3.Retry(total=settings.retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
-    )
-    try:
-        return Client(
-            settings.endpoint.removeprefix("https://").removeprefix("http://").rstrip("/"),
-            access_key=settings.access_key,
-            secret_key=settings.secret_key,
-            secure=secure,
-            region=settings.region,
-            http_client=pool,
-        )
-    except ValueError as error:
-        raise HubError(
-            Category.INCORRECT,
-            "The S3 endpoint is not an address.",
-            where="HUB_S3_ENDPOINT",
-            remedy="Write it as https://host or http://host:port, without a path.",
-        ) from error
+def _mapped(fd: int, start: int, size: int) -> memoryview:
+    """Return a part of the spool file without copying it; the mapping lives as long as the view."""
+    return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=start)) if size else memoryview(b"")
 
 
 def _refuses(call: Callable[[], None]) -> bool:
     try:
         call()
     except S3Error as error:
-        if error.response.status >= 500 or error.code in _REFUSED_KEYS:
+        if error.response.status >= 500 or error.code in REFUSED_KEYS:
             raise
         return True
     return False
-
-
-def _no_bucket() -> HubError:
-    return HubError(
-        Category.UNAVAILABLE,
-        "The S3 bucket of the object store does not exist.",
-        where="HUB_OBJECTS_URL",
-        remedy="Create the bucket or correct its name.",
-    )
-
-
-def _translated(error: S3Error, doing: str) -> HubError:
-    if error.code in _ABSENT:
-        return HubError(Category.NOT_FOUND, "The object is not in the S3 bucket.", where="object store")
-    if error.code == "NoSuchBucket":
-        return _no_bucket()
-    if error.code in _REFUSED_KEYS:
-        return HubError(
-            Category.UNAVAILABLE,
-            f"The S3 server refuses the hub's keys: {error.code} ({doing}).",
-            where="S3 server",
-            remedy="Check HUB_S3_ACCESS_KEY, HUB_S3_SECRET_KEY, the clock and the policy of the bucket.",
-        )
-    return HubError(
-        Category.UNAVAILABLE,
-        f"The S3 server refuses: {error.code}, HTTP {error.response.status} ({doing}).",
-        where="S3 server",
-        remedy="Check the server's log; the sender may repeat the request.",
-    )

@@ -1,4 +1,4 @@
-"""The minio client, with the request headers that its public methods do not let through.
+"""The minio client: how it is set up, what its errors mean, and the headers that its public methods do not let through.
 
 ``Minio.put_object`` turns ``If-None-Match`` into user metadata and copies its input; the protected calls below it take
 headers and any buffer. They are wrapped here, in one place, so that a new version of the client is checked in one place.
@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
+import certifi
+import urllib3
 from minio import Minio
 from minio.datatypes import Part
 from minio.error import S3Error
+
+from hub.errors import Category, HubError
+from storage.objects.settings import S3Settings
+
+ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
+REFUSED_KEYS = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+)
 
 
 class Client(Minio):
@@ -91,3 +102,64 @@ class Client(Minio):
     def close(self) -> None:
         """Close the idle connections."""
         self._http.clear()
+
+
+def connect(settings: S3Settings) -> Client:
+    """Return a client with a sized pool, deadlines and retries; HubError(incorrect) for a bad endpoint."""
+    secure = not settings.endpoint.startswith("http://")
+    pool = urllib3.PoolManager(
+        num_pools=2,
+        maxsize=settings.connections,
+        timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+        # Every call that urllib3 repeats by itself is idempotent: the key is the hash of the bytes.
+        retries=urllib3.Retry(total=settings.retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+    )
+    try:
+        return Client(
+            settings.endpoint.removeprefix("https://").removeprefix("http://").rstrip("/"),
+            access_key=settings.access_key,
+            secret_key=settings.secret_key,
+            secure=secure,
+            region=settings.region,
+            http_client=pool,
+        )
+    except ValueError as error:
+        raise HubError(
+            Category.INCORRECT,
+            "The S3 endpoint is not an address.",
+            where="HUB_S3_ENDPOINT",
+            remedy="Write it as https://host or http://host:port, without a path.",
+        ) from error
+
+
+def no_bucket() -> HubError:
+    """Return the error for a bucket that does not exist."""
+    return HubError(
+        Category.UNAVAILABLE,
+        "The S3 bucket of the object store does not exist.",
+        where="HUB_OBJECTS_URL",
+        remedy="Create the bucket or correct its name.",
+    )
+
+
+def translated(error: S3Error, doing: str) -> HubError:
+    """Return what an S3 error answer means to a sender."""
+    if error.code in ABSENT:
+        return HubError(Category.NOT_FOUND, "The object is not in the S3 bucket.", where="object store")
+    if error.code == "NoSuchBucket":
+        return no_bucket()
+    if error.code in REFUSED_KEYS:
+        return HubError(
+            Category.UNAVAILABLE,
+            f"The S3 server refuses the hub's keys: {error.code} ({doing}).",
+            where="S3 server",
+            remedy="Check HUB_S3_ACCESS_KEY, HUB_S3_SECRET_KEY, the clock and the policy of the bucket.",
+        )
+    return HubError(
+        Category.UNAVAILABLE,
+        f"The S3 server refuses: {error.code}, HTTP {error.response.status} ({doing}).",
+        where="S3 server",
+        remedy="Check the server's log; the sender may repeat the request.",
+    )
