@@ -36,6 +36,7 @@ _NOT_WIDE = re.compile(f"[^{_CORE}{_SYMBOLS}]")
 _NOT_COMMON_SYMBOL = re.compile("[^°±×÷µμαβγ²³·]")
 _IS_SYMBOL = re.compile(f"[{_SYMBOLS}]")
 _IS_HAN = re.compile(f"[{_HAN}]")
+_RARE_MIN_CHARACTERS = 4
 _ADJACENT_HIGH_BYTES = re.compile(rb"[\x80-\xff]{2}")
 
 _CODECS: dict[str, str] = {
@@ -77,8 +78,6 @@ _CODECS: dict[str, str] = {
     "KSX1001": "euc_kr",
     "EUCKR": "euc_kr",
     "ISOIR14": "shift_jis",
-    "ISOIR87": "iso2022_jp",
-    "ISOIR159": "iso2022_jp_2",
     "SHIFTJIS": "shift_jis",
     "WINDOWS1252": "cp1252",
     "CP1252": "cp1252",
@@ -86,6 +85,25 @@ _CODECS: dict[str, str] = {
 for _part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15):
     _CODECS[f"8859{_part}"] = _CODECS[f"ISO8859{_part}"] = f"iso8859-{_part}"
 _CODECS["LATIN1"] = "iso8859-1"
+# PS3.3 tables C.12-2 to C.12-4: the registration number of each set, with and without code extensions.
+for _number, _codec in {
+    13: "shift_jis",
+    87: "iso2022_jp",
+    100: "iso8859-1",
+    101: "iso8859-2",
+    109: "iso8859-3",
+    110: "iso8859-4",
+    126: "iso8859-7",
+    127: "iso8859-6",
+    138: "iso8859-8",
+    144: "iso8859-5",
+    148: "iso8859-9",
+    149: "euc_kr",
+    159: "iso2022_jp_2",
+    166: "iso8859-11",
+    203: "iso8859-15",
+}.items():
+    _CODECS[f"ISOIR{_number}"] = _CODECS[f"ISO2022IR{_number}"] = _codec
 
 #: Labels that devices and interfaces carry by default whatever the text is; only these lose to a GB 18030 reading.
 _DEFAULT_LABELS = frozenset({"ascii", "iso8859-1", "cp1252", "utf-8", "gb18030", "shift_jis", "iso2022_jp"})
@@ -212,6 +230,8 @@ def _by_content(raw: bytes, label: str | None) -> tuple[str, str, Evidence, bool
             return text, label, "declared", False
     gb = _strict(raw, "gb18030")
     if gb is not None and _NOT_WIDE.search(_non_ascii(gb)) is None:
+        if utf8 is not None and _is_rare(gb):
+            return utf8, "utf-8", "utf-8", True
         return gb, "gb18030", "gb18030", False
     if label is not None:
         text = _strict(raw, label)
@@ -235,8 +255,24 @@ def _reads_as_utf8_chinese(rest: str) -> bool:
 def _label_is_deliberate(raw: bytes, label: str) -> bool:
     if label not in _DEFAULT_LABELS:
         return True
-    # GBK text has its high bytes in pairs; European text has them one by one.
-    return label in _SINGLE_BYTE and _ADJACENT_HIGH_BYTES.search(raw) is None
+    # GBK text has its high bytes in pairs; European text has letters with a single high byte each.
+    if label not in _SINGLE_BYTE or _ADJACENT_HIGH_BYTES.search(raw) is not None:
+        return False
+    text = _strict(raw, label)
+    return text is not None and all(char.isalpha() or char in "°±²³µ·×÷" for char in _non_ascii(text))
+
+
+def _is_rare(gb: str) -> bool:
+    """Return whether a GB 18030 reading is mostly characters beyond GB 2312: then UTF-8 of another script is likelier."""
+    han = _IS_HAN.findall(gb)
+    common = 0
+    for char in han:
+        try:
+            char.encode("gb2312")
+        except UnicodeEncodeError:
+            continue
+        common += 1
+    return len(han) >= _RARE_MIN_CHARACTERS and common * 2 < len(han)
 
 
 def _least_loss(raw: bytes, label: str | None) -> Decoded:
@@ -263,6 +299,12 @@ def _strict(raw: bytes, codec: str) -> str | None:
     if codec == "gb18030" and not text.isascii() and _PRIVATE_USE.search(_non_ascii(text)) is not None:
         return text.translate(_GB18030_PRIVATE_USE)
     return text
+
+
+def decode_lossy(raw: bytes, codec: str) -> str:
+    """Return *raw* in the *codec* already decided on; characters it cannot read become U+FFFD."""
+    text = _strict(raw, codec)
+    return raw.decode(codec, "replace") if text is None else text
 
 
 def encode(text: str, codec: str) -> bytes:

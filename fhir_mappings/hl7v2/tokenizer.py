@@ -295,7 +295,8 @@ def parse(text: str) -> Message:
     else:
         pattern = _RETURN
     parts = pattern.split(body, MAX_SEGMENTS + 1)
-    if len(parts) > 2 * MAX_SEGMENTS + 1:
+    # Lines stand at even places; the one after the last terminator is empty.
+    if (len(parts) + 1) // 2 - (not parts[-1]) > MAX_SEGMENTS:
         raise _too_many(f"The message has more than {MAX_SEGMENTS} segments.", f"segment {MAX_SEGMENTS + 1}")
     separator = delimiters.field
     segments: list[Segment] = []
