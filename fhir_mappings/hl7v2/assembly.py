@@ -52,7 +52,7 @@ class Place:
             return None
         found = codes.lookup(table, code)
         if found is None:
-            self.warn(f"The code has no row in the map {table}; it was left out.", code="code-invalid")
+            self.warn(f"The code has no row in the map {table}; it was not translated.", code="code-invalid")
         return found
 
 

@@ -71,7 +71,8 @@ class Snapshot:
     (:func:`fhir_mappings.hl7v2.status.retire`). An empty list is never sent: a message without the segment says nothing.
 
     Attributes:
-        source_key: segment name (``AL1``), the same text that stands in ``meta.tag`` of the listed resources.
+        source_key: segment name (``AL1``), for diagnoses with the visit (``DG1/{encounter id}``): the same text that
+            stands in ``meta.tag`` of the listed resources.
     """
 
     resource_type: str
@@ -142,7 +143,7 @@ class Translation:
     Attributes:
         event: ``ADT^A01``; MSH-9 decides, EVN-1 is only compared with it.
         asserted_at: the moment the message speaks of: EVN-6, else EVN-2, else MSH-7, else receipt.
-        changes: in the order to apply them; a resource stands before what refers to it.
+        changes: in the order to apply them, all in one commit, because resources may refer to one another both ways.
         patient_id: FHIR id of the patient the message is about, if it is about one.
         issues: what could not be carried over, with its place.
         workflow_events: in the order the message states them.

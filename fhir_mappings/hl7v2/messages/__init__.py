@@ -1,0 +1,1 @@
+"""HL7 v2 message structures: which segments make which resources."""

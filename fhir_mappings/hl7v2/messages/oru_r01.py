@@ -1,0 +1,328 @@
+"""ORU^R01: results (HL7 v2 chapter 7.3.1) as FHIR DiagnosticReport and Observation. v2-to-FHIR: ORU_R01.
+
+One OBR is one report. Text results are observations and, where the whole report is text, a readable document as well;
+an encapsulated PDF becomes an attachment of the report.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from fhir_mappings.hl7v2.assembly import Assembly, fill
+from fhir_mappings.hl7v2.base import WorkflowEvent
+from fhir_mappings.hl7v2.segments import ed, nte, obr, obx, obx_value, orc, pid, pv1, spm
+from fhir_mappings.hl7v2.tokenizer import Segment
+
+_MAPPED = frozenset(
+    {"MSH", "SFT", "PID", "PD1", "NTE", "PV1", "PV2", "ORC", "OBR", "TQ1", "TQ2", "OBX", "SPM", "IPC", "DSC", "CTD"}
+)
+
+#: DiagnosticReport.status to the workflow event; other statuses move nothing.
+_EVENTS = {
+    "final": "report.final",
+    "corrected": "report.corrected",
+    "amended": "report.corrected",
+    "appended": "report.corrected",
+    "preliminary": "report.preliminary",
+    "partial": "report.preliminary",
+    "cancelled": "report.cancelled",
+}
+
+#: What makes a text the impression of an imaging report: LOINC, or what Chinese systems call it.
+_IMPRESSION_CODES = frozenset({"19005-8", "8251-1"})
+_IMPRESSION_NAMES = ("诊断提示", "诊断意见", "影像诊断", "诊断结论", "检查结论", "印象", "结论", "IMPRESSION")
+
+#: What a report states completely; ``result`` is united, because a correction may carry one result alone.
+_STATED_WHOLE = frozenset({"presentedForm", "conclusion", "resultsInterpreter", "performer"})
+
+
+@dataclass(slots=True)
+class Reading:
+    """One OBX with the notes behind it."""
+
+    segment: Segment
+    notes: list[Segment] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Group:
+    """One OBR with its ORC before it and its results behind it."""
+
+    orc: Segment | None
+    obr: Segment
+    notes: list[Segment] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    specimens: list[Segment] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PatientResult:
+    """One patient with the visit and the reports."""
+
+    pid: Segment
+    pv1: Segment | None = None
+    groups: list[Group] = field(default_factory=list)
+
+
+def patient_results(assembly: Assembly) -> list[PatientResult]:
+    """Return the message by patient and order, in one pass over its segments.
+
+    Raises:
+        MalformedError: code 100, there is no PID or no OBR, or an OBR or OBX stands before what it belongs to.
+    """
+    assembly.require("PID")
+    assembly.require("OBR")
+    results: list[PatientResult] = []
+    pending: Segment | None = None
+    specimen_seen = False
+    for segment in assembly.message.segments:
+        name = segment.name
+        if name == "PID":
+            results.append(PatientResult(pid=segment))
+            pending = None
+        elif not results:
+            continue
+        elif name == "PV1":
+            results[-1].pv1 = segment
+        elif name == "ORC":
+            pending = segment
+        elif name == "OBR":
+            results[-1].groups.append(Group(orc=pending, obr=segment))
+            pending, specimen_seen = None, False
+        elif not results[-1].groups:
+            continue
+        elif name == "OBX" and not specimen_seen:
+            results[-1].groups[-1].readings.append(Reading(segment))
+        elif name == "OBX":
+            # OBX behind SPM describe the specimen, not the patient.
+            assembly.skip(segment)
+        elif name == "SPM":
+            results[-1].groups[-1].specimens.append(segment)
+            specimen_seen = True
+        elif name == "NTE":
+            group = results[-1].groups[-1]
+            (group.readings[-1].notes if group.readings else group.notes).append(segment)
+        elif name not in _MAPPED:
+            assembly.skip(segment)
+    return results
+
+
+def translate(assembly: Assembly, _trigger: str) -> None:
+    """Add the reports of the message.
+
+    Raises:
+        MalformedError: PID or OBR is missing (100); PID-3, OBR-3, OBR-4 or OBX-3 is not valued (101); encapsulated data
+            cannot be decoded (102); OBR-25 denies the order or the patient (204).
+    """
+    first: str | None = None
+    for result in patient_results(assembly):
+        patient_id = pid.add_patient(result.pid, assembly)
+        first = first or patient_id
+        encounter: str | None = None
+        if result.pv1 is not None:
+            visit = pv1.encounter(result.pv1, assembly)
+            encounter = pv1.add_encounter(assembly, visit) if visit is not None else None
+        ordinals: dict[tuple[str, str, str], Counter[str]] = {}
+        for group in result.groups:
+            _report(group, encounter, ordinals, assembly)
+    assembly.patient_id = first
+
+
+def _report(
+    group: Group,
+    encounter: str | None,
+    ordinals: dict[tuple[str, str, str], Counter[str]],
+    assembly: Assembly,
+) -> None:
+    numbers = orc.numbers(group.orc, group.obr)
+    key = numbers.filler_key
+    if key is None:
+        raise assembly.missing(group.obr, 3, "Send the filler order number in OBR-3 or the placer's in OBR-2.")
+    service = obx.code_of(group.obr.field(4))
+    if not service:
+        raise assembly.missing(group.obr, 4, "Say in OBR-4 what was done.")
+    filled = fill(obr.REPORT_ROWS, group.obr, assembly)
+    identity = assembly.ctx.id("DiagnosticReport", key[0], f"{key[1]}|{service}")
+    request = _request(numbers, filled.elements, encounter, assembly)
+    specimens = spm.add_specimens(group.specimens, group.obr, assembly, order_key=key[1])
+    results = obx.Results(
+        key=key,
+        service=service,
+        status_default=_default_status(group.obr),
+        effective=obr.effective(group.obr, assembly),
+        encounter=encounter,
+        based_on=request,
+        specimen=specimens[0] if len(specimens) == 1 else None,
+        category=_categories(filled.elements),
+        ordinals=ordinals.setdefault((*key, service), Counter()),
+    )
+    report: dict[str, Any] = {
+        "resourceType": "DiagnosticReport",
+        "id": identity,
+        "identifier": orc.identifiers(numbers, assembly) + obr.study_identifiers(group.obr, assembly),
+    }
+    if request:
+        report["basedOn"] = [{"reference": request}]
+    documents = _results(group, results, f"DiagnosticReport/{identity}", assembly)
+    status = obr.report_status(group.obr, results.statuses, assembly)
+    report["status"] = status
+    report.update(filled.elements)
+    report["subject"] = pid.patient_reference(assembly)
+    if encounter:
+        report["encounter"] = {"reference": encounter}
+    report.update(obr.effective(group.obr, assembly))
+    performers = obr.performers(group.obr, assembly)
+    if performers:
+        report["performer"] = performers
+    if specimens:
+        report["specimen"] = [{"reference": reference} for reference in specimens]
+    if results.references:
+        report["result"] = [{"reference": reference} for reference in results.references]
+    conclusion = _conclusion(group)
+    if conclusion:
+        report["conclusion"] = conclusion
+    forms = _readable(group, filled.elements) + documents
+    if forms:
+        report["presentedForm"] = forms
+    remarks = nte.notes(group.notes)
+    if remarks:
+        # DiagnosticReport has no note in R4, so what stands behind the OBR goes to the conclusion's end.
+        report["conclusion"] = "\n".join(filter(None, [report.get("conclusion"), remarks[0]["text"]]))
+    reference = assembly.upsert(report, cleared=filled.open_clears() | _STATED_WHOLE, guard="status")
+    _announce(reference, request, status, numbers, results, assembly)
+
+
+def _request(
+    numbers: orc.OrderNumbers, elements: dict[str, Any], encounter: str | None, assembly: Assembly
+) -> str | None:
+    """The order behind the report, for the case that it never came as an order of its own."""
+    if numbers.key is None:
+        return None
+    request: dict[str, Any] = {
+        "resourceType": "ServiceRequest",
+        "id": assembly.ctx.id("ServiceRequest", *numbers.key),
+        "identifier": orc.identifiers(numbers, assembly),
+        "status": "active",
+        "intent": "order",
+        "code": elements.get("code", {}),
+        "subject": pid.patient_reference(assembly),
+    }
+    if encounter:
+        request["encounter"] = {"reference": encounter}
+    return assembly.intern(request)
+
+
+def _default_status(segment: Segment) -> str:
+    """What an OBX without OBX-11 is: as far along as the report."""
+    return {"F": "final", "P": "preliminary", "C": "corrected", "R": "preliminary", "X": "cancelled"}.get(
+        segment.get(25).strip().upper(), "unknown"
+    )
+
+
+def _categories(elements: dict[str, Any]) -> list[dict[str, Any]]:
+    """Observation.category by the section of the report: imaging or laboratory, as FHIR's own code system has it."""
+    sections = {coding["code"] for item in elements.get("category", []) for coding in item["coding"]}
+    imaging = {"RAD", "RX", "CT", "NMR", "NMS", "RUS", "OUS", "VUS", "CUS", "XRC", "CTH"}
+    code = "imaging" if sections & imaging else "laboratory" if sections else ""
+    system = "http://terminology.hl7.org/CodeSystem/observation-category"
+    return [{"coding": [{"system": system, "code": code}]}] if code else []
+
+
+def _results(group: Group, results: obx.Results, report: str, assembly: Assembly) -> list[dict[str, Any]]:
+    """Add the observations; return the attachments that the OBX of type ED carry."""
+    documents: list[dict[str, Any]] = []
+    index = 0
+    while index < len(group.readings):
+        reading = group.readings[index]
+        index += 1
+        kind = reading.segment.get(2).strip().upper()
+        if kind == "ED":
+            # v2-to-FHIR makes an Observation with an R5 extension; readers look for the PDF of a report in its
+            # presentedForm.
+            documents.append(ed.attachment(reading.segment, report, assembly))
+            continue
+        if kind == "RP":
+            # A pointer is the sender's address; the hub never fetches what it is told to.
+            assembly.skip(reading.segment)
+            continue
+        lines: list[Segment] = []
+        notes = list(reading.notes)
+        while index < len(group.readings) and obx.continues(reading.segment, group.readings[index].segment):
+            lines.append(group.readings[index].segment)
+            notes += group.readings[index].notes
+            index += 1
+        obx.add_observation(reading.segment, lines, notes, results, assembly)
+    return documents
+
+
+def _texts(group: Group) -> list[tuple[str, str]]:
+    """The (title, text) of the text results in order, lines of one result joined."""
+    made: list[tuple[str, str]] = []
+    previous: Segment | None = None
+    for reading in group.readings:
+        segment = reading.segment
+        if segment.get(2).strip().upper() not in obx_value.TEXT_TYPES:
+            continue
+        text = "\n".join(item.text() for item in segment.field(5).repetitions)
+        if previous is not None and obx.continues(previous, segment):
+            title, before = made[-1]
+            made[-1] = (title, f"{before}\n{text}")
+        else:
+            made.append((segment.get(3, 2).strip() or segment.get(3, 5).strip(), text))
+        previous = segment
+    return made
+
+
+def _readable(group: Group, elements: dict[str, Any]) -> list[dict[str, Any]]:
+    """A report of text alone (imaging, pathology) as one plain document in the order of its OBX."""
+    kinds = {reading.segment.get(2).strip().upper() for reading in group.readings}
+    if not kinds & {"TX", "FT"} or kinds - obx_value.TEXT_TYPES - {"ED", "RP"}:
+        return []
+    text = "\n\n".join(f"{title}：\n{text}" if title else text for title, text in _texts(group))
+    data = text.encode("utf-8")
+    return [
+        {
+            "contentType": "text/plain; charset=utf-8",
+            "data": base64.b64encode(data).decode(),
+            "title": elements.get("code", {}).get("text", "") or "报告 report",
+        }
+    ]
+
+
+def _conclusion(group: Group) -> str:
+    parts = []
+    for reading in group.readings:
+        segment = reading.segment
+        if segment.get(2).strip().upper() not in obx_value.TEXT_TYPES:
+            continue
+        name = (segment.get(3, 2).strip() or segment.get(3, 5).strip()).upper()
+        if obx.observation_code(segment) in _IMPRESSION_CODES or any(word in name for word in _IMPRESSION_NAMES):
+            parts += [item.text() for item in segment.field(5).repetitions]
+    return "\n".join(part for part in parts if part.strip())
+
+
+def _announce(
+    reference: str,
+    request: str | None,
+    status: str,
+    numbers: orc.OrderNumbers,
+    results: obx.Results,
+    assembly: Assembly,
+) -> None:
+    kinds: list[tuple[str, tuple[str, ...]]] = []
+    if status in _EVENTS:
+        kinds.append((_EVENTS[status], tuple(filter(None, (request, reference)))))
+    kinds += [("observation.critical", (item, reference)) for item in results.critical]
+    for kind, focus in kinds:
+        assembly.workflow_events.append(
+            WorkflowEvent(
+                kind=kind,
+                focus=focus,
+                placer_number=numbers.placer,
+                filler_number=numbers.filler,
+                receiver=assembly.message.get("MSH-6").strip(),
+            )
+        )

@@ -1,0 +1,124 @@
+"""ED in OBX-5: bytes inside a message (HL7 v2 chapter 2A.24), mostly the PDF of a report.
+
+The bytes decide what they are: feeds write ``PDF``, ``pdf``, ``AP^PDF`` or ``application^pdf`` for the same thing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_mappings.errors import MalformedError
+from fhir_mappings.hl7v2.assembly import Assembly, where
+from fhir_mappings.hl7v2.base import Attachment
+from fhir_mappings.hl7v2.tokenizer import Segment
+
+_SPACE = re.compile(r"\s+")
+_SIGNATURES = (
+    (b"%PDF-", "application/pdf"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"{\\rtf", "application/rtf"),
+)
+_BY_LABEL = {
+    "PDF": "application/pdf",
+    "JPEG": "image/jpeg",
+    "JPG": "image/jpeg",
+    "PNG": "image/png",
+    "TIFF": "image/tiff",
+    "RTF": "application/rtf",
+    "HTML": "text/html",
+    "XML": "application/xml",
+    "CDA": "application/xml",
+    "PLAIN": "text/plain",
+    "TEXT": "text/plain",
+    "DICOM": "application/dicom",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encapsulated:
+    """The decoded bytes and what they are."""
+
+    data: bytes
+    content_type: str
+
+
+def decode(segment: Segment) -> Encapsulated:
+    """Return the bytes that OBX-5 carries.
+
+    Raises:
+        MalformedError: code 102, the data is not what ED.4 says, or code 101, there is none.
+    """
+    repetition = segment.field(5).first
+    kind, subtype, encoding = (repetition.component(n).strip() for n in (2, 3, 4))
+    text = repetition.component(5)
+    if not text:
+        raise MalformedError(
+            "OBX-5 is encapsulated data without data.",
+            where=where(segment, 5),
+            remedy="Send the content in component 5.",
+            code=101,
+        )
+    try:
+        match encoding.upper():
+            case "HEX":
+                data = bytes.fromhex(_SPACE.sub("", text))
+            case "A":
+                data = text.encode("utf-8")
+            case _:
+                # An empty ED.4 is Base64 in every feed that leaves it empty.
+                data = base64.b64decode(_SPACE.sub("", text), validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise MalformedError(
+            "OBX-5 cannot be decoded with the encoding that component 4 names.",
+            where=where(segment, 5),
+            remedy="Send Base64 or Hex and name it in component 4.",
+            code=102,
+        ) from error
+    return Encapsulated(data=data, content_type=_content_type(data, kind, subtype))
+
+
+def attachment(segment: Segment, context: str, assembly: Assembly) -> dict[str, Any]:
+    """Add the bytes of OBX-5 as a change and return the Attachment that points at them.
+
+    *context* is the ``Type/id`` of the resource that holds it. The digest is part of the id, so that a corrected PDF is
+    a new object and the old one stays what it was.
+
+    Raises:
+        MalformedError: as :func:`decode`.
+    """
+    content = decode(segment)
+    digest = hashlib.sha256(content.data).hexdigest()
+    identity = assembly.ctx.id("Binary", "attachment", f"{context}|{digest}")
+    assembly.changes.append(
+        Attachment(binary_id=identity, content_type=content.content_type, data=content.data, context=context)
+    )
+    made: dict[str, Any] = {
+        "contentType": content.content_type,
+        "url": f"Binary/{identity}",
+        "size": len(content.data),
+        "hash": base64.b64encode(hashlib.sha1(content.data, usedforsecurity=False).digest()).decode(),
+    }
+    title = segment.get(3, 2).strip() or segment.get(3, 5).strip() or segment.get(3).strip()
+    if title:
+        made["title"] = title
+    return made
+
+
+def _content_type(data: bytes, kind: str, subtype: str) -> str:
+    for signature, content_type in _SIGNATURES:
+        if data.startswith(signature):
+            return content_type
+    for label in (subtype, kind):
+        if "/" in label:
+            return label.lower()
+        if label.upper() in _BY_LABEL:
+            return _BY_LABEL[label.upper()]
+    if kind and subtype and kind.lower() in {"application", "image", "text", "audio", "video"}:
+        return f"{kind.lower()}/{subtype.lower()}"
+    return "application/octet-stream"

@@ -1,0 +1,129 @@
+"""ORC: the order around a request or a result (HL7 v2 chapter 4.5.1). v2-to-FHIR: ORC[ServiceRequest]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_mappings import codes
+from fhir_mappings.hl7v2.assembly import Assembly, Place
+from fhir_mappings.hl7v2.segments import convert
+from fhir_mappings.hl7v2.tokenizer import Segment
+
+#: ORC-1 to the workflow event it means; a control code that only numbers or echoes an order means none.
+CONTROL_EVENTS = {
+    "NW": "order.new",
+    "CA": "order.cancel",
+    "DC": "order.cancel",
+    "CR": "order.cancelled",
+    "DR": "order.cancelled",
+    "OC": "order.cancelled",
+    "OD": "order.cancelled",
+    "XO": "order.modified",
+    "XX": "order.modified",
+    "XR": "order.modified",
+    "RP": "order.modified",
+    "RO": "order.modified",
+    "RU": "order.modified",
+    "HD": "order.hold",
+    "RL": "order.release",
+    "OK": "order.accepted",
+    "UA": "order.rejected",
+    "UC": "order.cancel-refused",
+    "UD": "order.cancel-refused",
+    "UX": "order.modify-refused",
+    "RR": "order.received",
+    "SC": "order.status",
+    "OH": "order.on-hold",
+    "DE": "order.failed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderNumbers:
+    """The numbers of one order: ORC-2/3 first, else OBR-2/3 (v2-to-FHIR takes the ORC where both are valued)."""
+
+    placer: str
+    filler: str
+    group: str
+    placer_namespace: str
+    filler_namespace: str
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """(authority, number) that names the ServiceRequest."""
+        if self.placer:
+            return "placer-order", self.placer
+        if self.filler:
+            return "filler-order", self.filler
+        return None
+
+    @property
+    def filler_key(self) -> tuple[str, str] | None:
+        """(authority, number) that names the report: the number of the side that made it, else the other."""
+        if self.filler:
+            return "filler-order", self.filler
+        return self.key
+
+
+def numbers(orc: Segment | None, obr: Segment | None) -> OrderNumbers:
+    """Return the order numbers of an ORC/OBR pair."""
+
+    def value(number: int) -> tuple[str, str]:
+        for segment in (orc, obr):
+            if segment is not None and segment.get(number).strip():
+                return segment.get(number).strip(), segment.get(number, 2).strip()
+        return "", ""
+
+    placer, placer_namespace = value(2)
+    filler, filler_namespace = value(3)
+    return OrderNumbers(
+        placer=placer,
+        filler=filler,
+        group=orc.get(4).strip() if orc is not None else "",
+        placer_namespace=placer_namespace,
+        filler_namespace=filler_namespace,
+    )
+
+
+def identifiers(found: OrderNumbers, assembly: Assembly) -> list[dict[str, Any]]:
+    """Return the placer (PLAC) and filler (FILL) identifiers of an order."""
+    made = []
+    if found.placer:
+        made.append(
+            convert.order_identifier(assembly.ctx, "placer-order", "PLAC", found.placer, found.placer_namespace)
+        )
+    if found.filler:
+        made.append(
+            convert.order_identifier(assembly.ctx, "filler-order", "FILL", found.filler, found.filler_namespace)
+        )
+    return made
+
+
+def request_status(orc: Segment, assembly: Assembly) -> str | None:
+    """Return the ServiceRequest status: ORC-5 where it is valued, else ORC-1; ``None`` when neither says one.
+
+    The v2-to-FHIR OrderControlCode map has no row for SC, RE, UA, SN, NA and their like: they number, echo or answer an
+    order and do not change it.
+    """
+    order_status = orc.get(5).strip()
+    if order_status:
+        mapped = Place(assembly, orc, 5).mapped("order_status", order_status)
+        if mapped:
+            return mapped.target
+    control = codes.lookup("order_control", orc.get(1).strip())
+    return control.target if control else None
+
+
+def priority(orc: Segment | None, obr: Segment | None, assembly: Assembly) -> str | None:
+    """Return the request priority: TQ1-9, ORC-7.6, OBR-5, OBR-27.6, in that order."""
+    timing = assembly.message.first("TQ1")
+    for segment, number, component in ((timing, 9, 1), (orc, 7, 6), (obr, 5, 1), (obr, 27, 6)):
+        if segment is None:
+            continue
+        value = segment.get(number, component).strip()
+        if value:
+            mapped = Place(assembly, segment, number).mapped("priority", value)
+            if mapped:
+                return mapped.target
+    return None
