@@ -17,7 +17,6 @@ from hub.errors import Category, HubError
 from hub.ports import ObjectRef
 from storage.objects import SweepableStore, open_store
 from storage.objects.sweep import check, scrub, sweep
-from tests.support.seaweedfs import seaweedfs  # noqa: F401
 
 ABSENT = hashlib.sha256(b"never stored").hexdigest()
 MIB = 1 << 20

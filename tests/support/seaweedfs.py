@@ -102,7 +102,13 @@ def _start(weed: Path) -> SeaweedFS:
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(weed), "server", "-s3", *(f"-{name}={value}" for name, value in options.items())],
+            [
+                str(weed),
+                f"-logdir={directory}",
+                "server",
+                "-s3",
+                *(f"-{name}={value}" for name, value in options.items()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

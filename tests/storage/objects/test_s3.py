@@ -14,7 +14,7 @@ from storage.objects.breaker import Breaker
 from storage.objects.s3 import S3Store
 from storage.objects.settings import S3Settings
 from tests.support.s3_stub import Stub, s3_stub
-from tests.support.seaweedfs import SeaweedFS, seaweedfs  # noqa: F401
+from tests.support.seaweedfs import SeaweedFS
 
 MIB = 1 << 20
 
@@ -50,7 +50,7 @@ def unavailable(call: object, *args: object) -> HubError:
 
 
 @pytest.mark.xdist_group("seaweedfs")
-def test_seaweedfs_gives_all_guarantees(seaweedfs: SeaweedFS, tmp_path: Path) -> None:  # noqa: F811
+def test_seaweedfs_gives_all_guarantees(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     store = open_store(seaweedfs.new_url(), data_dir=tmp_path, s3=seaweedfs.settings(), min_free_bytes=0)
     found = store.guarantees()
     assert found["only-if-absent"] == "honoured"
@@ -59,7 +59,7 @@ def test_seaweedfs_gives_all_guarantees(seaweedfs: SeaweedFS, tmp_path: Path) ->
 
 
 @pytest.mark.xdist_group("seaweedfs")
-def test_wrong_keys_are_named_at_start(seaweedfs: SeaweedFS, tmp_path: Path) -> None:  # noqa: F811
+def test_wrong_keys_are_named_at_start(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     error = unavailable(
         lambda: open_store(
             "s3://hub-tests", data_dir=tmp_path, s3=seaweedfs.settings(secret_key="wrong"), min_free_bytes=0
@@ -70,7 +70,7 @@ def test_wrong_keys_are_named_at_start(seaweedfs: SeaweedFS, tmp_path: Path) -> 
 
 
 @pytest.mark.xdist_group("seaweedfs")
-def test_objects_outlive_the_client(seaweedfs: SeaweedFS, tmp_path: Path) -> None:  # noqa: F811
+def test_objects_outlive_the_client(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     url = seaweedfs.new_url()
     first = open_store(url, data_dir=tmp_path, s3=seaweedfs.settings(), min_free_bytes=0)
     digest = first.put_bytes(b"kept").digest
