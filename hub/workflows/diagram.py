@@ -45,10 +45,14 @@ def page(workflow: Workflow) -> str:
     """Return the Markdown page of one workflow."""
     parts = [
         f"# {workflow.title_zh} {workflow.title_en}",
-        f"Generated from `hub/workflows/{workflow.code.replace('-', '_')}.py` by `python -m hub.workflows.diagram "
-        "docs/workflows`; do not edit.",
-        f"`Task.code` `{workflow.code}` · `businessStatus` CodeSystem `{workflow.steps_system}` · "
-        f"version {workflow.version}",
+        (
+            f"Generated from `hub/workflows/{workflow.code.replace('-', '_')}.py` by `python -m hub.workflows.diagram "
+            "docs/workflows`; do not edit."
+        ),
+        (
+            f"`Task.code` `{workflow.code}` · `businessStatus` CodeSystem `{workflow.steps_system}` · "
+            f"version {workflow.version}"
+        ),
         f"```mermaid\n{mermaid(workflow)}\n```",
         "## 角色 Roles",
         _table(("role", "名称", "who"), (_role(workflow, name) for name in workflow.roles)),
