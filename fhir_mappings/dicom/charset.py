@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom import config as pydicom_config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -94,11 +95,11 @@ class PersonNameText:
     def name(self) -> str:
         """The name a Chinese reader expects: the ideographic group where there is one, components joined."""
         chosen = self.ideographic or self.alphabetic or self.phonetic
-        parts = [part for part in chosen.split("^") if part.strip()]
+        parts = [part.strip() for part in chosen.split("^")]
         if has_han(chosen):
-            return "".join(part.replace("\u3000", "").strip() for part in parts)
-        family, *rest = parts or [""]
-        return " ".join([*rest[:2], family]).strip() if len(parts) > 1 else family.strip()
+            return "".join(part.replace("\u3000", "") for part in parts)
+        family, given, middle = [*parts, "", ""][:3]
+        return " ".join(part for part in (given, middle, family) if part)
 
     @property
     def pinyin(self) -> str:
@@ -178,7 +179,7 @@ def normalise_text(dataset: Dataset, *, override: str | None = None) -> Normalis
                 waiting.extend(zip(items, copies, strict=True))
                 target[tag] = DataElement(tag, "SQ", DicomSequence(copies))
             elif tag in text:
-                target[tag] = _as_utf8(tag, _vr(source.get_item(tag)), decoder.decode(text[tag]))
+                target[tag] = _element(tag, _vr(source.get_item(tag)), decoder.decode(text[tag]))
             else:
                 element = source.get_item(tag)
                 assert element is not None
@@ -222,10 +223,12 @@ def _raw_text(dataset: Dataset) -> Iterator[tuple[BaseTag, bytes]]:
         value: Any = element.value
         if isinstance(value, bytes):
             yield tag, value
-        elif isinstance(value, PersonName):
-            yield tag, value.original_string
-        elif isinstance(value, MultiValue) and value and all(isinstance(item, PersonName) for item in value):
-            yield tag, b"\\".join(item.original_string for item in value)
+            continue
+        # A name that was read already still has its bytes; any other text that was read has not.
+        names = list(value) if isinstance(value, MultiValue) else [value]
+        raw = [name.original_string for name in names if isinstance(name, PersonName)]
+        if raw and len(raw) == len(names) and all(isinstance(item, bytes) for item in raw):
+            yield tag, b"\\".join(raw)
 
 
 def _vr(element: DataElement | RawDataElement | None) -> str:
@@ -240,9 +243,9 @@ def _vr(element: DataElement | RawDataElement | None) -> str:
     return str(vr or "UN")
 
 
-def _as_utf8(tag: BaseTag, vr: str, text: str) -> RawDataElement:
-    value = text.encode("utf-8", "replace")
-    return RawDataElement(tag, vr, len(value), value, 0, False, True)
+def _element(tag: BaseTag, vr: str, text: str) -> DataElement:
+    # Lengths and characters that PS3.5 forbids are the sender's; this copy says what was sent.
+    return DataElement(tag, vr, text.rstrip("\0 "), validation_mode=pydicom_config.IGNORE)
 
 
 def _labels(dataset: Dataset) -> list[str]:

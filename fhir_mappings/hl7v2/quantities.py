@@ -142,7 +142,7 @@ def sn_value(repetition: Repetition, unit: Repetition | None, ctx: MappingContex
 
 _UPPER = frozenset({"<", "<=", "≤", "＜"})
 _RANGE = re.compile(
-    rf"(?P<low>{_NUMBER.pattern})\s*(?:-|--|~|～|－|—|–|至)\s*(?P<high>{_NUMBER.pattern})"
+    rf"(?P<low>{_NUMBER.pattern})\s*(?P<to>--|-|~|～|－|—|–|至)\s*(?P<high>{_NUMBER.pattern})"
     rf"|(?P<comparator><=|>=|<|>|≤|≥|＜|＞)\s*(?P<bound>{_NUMBER.pattern})"
 )
 
@@ -160,7 +160,9 @@ def reference_range(text: str, unit: Repetition | None, ctx: MappingContext) -> 
     parts = unit_of(unit, ctx)
     if match is not None and match["low"] is not None:
         low, high = nm_value(match["low"]), nm_value(match["high"])
-        if low is not None and high is not None and low <= high:
+        # "-5--3" may end at 3 or at -3; what is not certain stays text.
+        certain = match["to"] != "--" or not match["low"].startswith("-")
+        if certain and low is not None and high is not None and low <= high:
             made = {"low": {"value": low, **parts}, "high": {"value": high, **parts}}
     elif match is not None:
         bound = nm_value(match["bound"])
