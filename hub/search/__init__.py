@@ -27,8 +27,13 @@ from hub.search.ast import (
     TokenValue,
     Uri,
 )
+from hub.search.parse import DEFAULT_COUNT, MAX_COUNT, parse
+from hub.search.values import MODIFIERS
 
 __all__ = [
+    "DEFAULT_COUNT",
+    "MAX_COUNT",
+    "MODIFIERS",
     "Chain",
     "ChainTarget",
     "Date",
@@ -54,4 +59,5 @@ __all__ = [
     "Token",
     "TokenValue",
     "Uri",
+    "parse",
 ]
