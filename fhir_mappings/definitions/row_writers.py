@@ -34,6 +34,13 @@ Writer = Callable[[Any, IndexRows], None]
 _BOOLEAN_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/special-values"
 #: String parameters that are searched by pinyin too; addresses and titles are not.
 _NAMES: Final = frozenset({"name", "family", "given", "phonetic"})
+#: Surnames that are read otherwise than the same character in ordinary words; both readings are indexed.
+_SURNAMES: Final = {
+    "万俟": "mo qi", "单于": "chan yu", "尉迟": "yu chi", "澹台": "tan tai", "长孙": "zhang sun",
+    "曾": "zeng", "单": "shan", "仇": "qiu", "解": "xie", "区": "ou", "查": "zha", "盖": "ge", "翟": "zhai",
+    "朴": "piao", "缪": "miao", "冼": "xian", "员": "yun", "覃": "qin", "种": "chong", "秘": "bi", "折": "she",
+    "乐": "yue", "尉": "yu", "召": "shao", "繁": "po", "祭": "zhai", "那": "na", "幺": "yao", "逄": "pang",
+}  # fmt: skip
 _ADDRESS_PARTS: Final = ("text", "city", "district", "state", "postalCode", "country")
 _QUANTITIES: Final = frozenset({"Quantity", "Age", "Count", "Distance", "Duration"})
 _TEXTS: Final = frozenset({"string", "markdown", "code", "id", "uri"})
@@ -137,30 +144,44 @@ def _token(param: str, element: Element) -> Writer | None:
 # --- string ----------------------------------------------------------------------------------------------------------
 
 
-def _add_text(param: str, text: str, rows: IndexRows, *, pinyin: bool) -> None:
+def _add_text(param: str, text: str, rows: IndexRows, *, pinyin: bool, surname_first: bool = False) -> None:
     rows.strings.append(StringRow(param, "text", fold(text), text))
-    if pinyin and has_han(text):
-        rows.strings.append(StringRow(param, "pinyin", full_pinyin(text), ""))
-        rows.strings.append(StringRow(param, "initials", pinyin_initials(text), ""))
+    if not pinyin or not has_han(text):
+        return
+    rows.strings.append(StringRow(param, "pinyin", full_pinyin(text), ""))
+    rows.strings.append(StringRow(param, "initials", pinyin_initials(text), ""))
+    if surname_first and (surname := _read_as_surname(text)):
+        reading, rest = _SURNAMES[surname], text[len(surname) :]
+        rows.strings.append(StringRow(param, "pinyin", reading.replace(" ", "") + full_pinyin(rest), ""))
+        initials = "".join(syllable[0] for syllable in reading.split())
+        rows.strings.append(StringRow(param, "initials", initials + pinyin_initials(rest), ""))
+
+
+def _read_as_surname(text: str) -> str:
+    """Return the surname that *text* starts with when it is read otherwise than in ordinary words, else nothing."""
+    return next((text[:length] for length in (2, 1) if text[:length] in _SURNAMES), "")
 
 
 def _string(param: str, kind: str) -> Writer | None:
     pinyin = param in _NAMES
 
     def text(value: Any, rows: IndexRows) -> None:
-        _add_text(param, value, rows, pinyin=pinyin)
+        _add_text(param, value, rows, pinyin=pinyin, surname_first=param == "family")
 
     def human_name(value: Any, rows: IndexRows) -> None:
-        family, given = value.get("family", ""), value.get("given", ())
-        parts = [value.get("text", ""), family, *given, *value.get("prefix", ()), *value.get("suffix", ())]
-        first = "".join(part for part in given if part)
-        if family and first:
+        family, given = value.get("family", ""), [part for part in value.get("given", ()) if part]
+        whole = [value.get("text", ""), family]
+        parts = [*given, *value.get("prefix", ()), *value.get("suffix", ())]
+        if family and given:
             # Han names are read family first; others are looked for in both orders.
-            parts.append(family + first)
+            whole.append(family + "".join(given))
             if not has_han(family):
-                parts.append(f"{first} {family}")
-        for part in dict.fromkeys(parts):
+                parts.append(" ".join([*given, family]))
+        for part in dict.fromkeys(whole):
             if part:
+                _add_text(param, part, rows, pinyin=True, surname_first=True)
+        for part in dict.fromkeys(parts):
+            if part and part not in whole:
                 _add_text(param, part, rows, pinyin=True)
 
     def address(value: Any, rows: IndexRows) -> None:

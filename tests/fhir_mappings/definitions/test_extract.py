@@ -70,6 +70,16 @@ def test_a_name_without_text_is_indexed_whole_too() -> None:
     assert {("text", "smithjohn"), ("text", "johnsmith")} <= strings(latin, "name")
 
 
+@pytest.mark.parametrize(
+    ("name", "pinyin", "initials"),
+    [("曾伟", {"zengwei", "cengwei"}, {"zw", "cw"}), ("万俟明", {"moqiming"}, {"mqm"}), ("张伟", {"zhangwei"}, {"zw"})],
+)
+def test_a_surname_is_read_as_a_surname(name: str, pinyin: set[str], initials: set[str]) -> None:
+    rows = strings({"resourceType": "Patient", "name": [{"text": name}]}, "name")
+    assert {value for kind, value in rows if kind == "pinyin"} >= pinyin
+    assert {value for kind, value in rows if kind == "initials"} >= initials
+
+
 def test_the_written_form_is_kept_for_exact_search() -> None:
     row = next(row for row in extract({"resourceType": "Organization", "name": "康宁 医院"}).strings)
     assert (row.value, row.exact) == ("康宁医院", "康宁 医院")
