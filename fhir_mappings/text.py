@@ -140,7 +140,8 @@ class Decoded:
     """Text, and why its bytes were read so.
 
     Attributes:
-        codec: the Python codec; GBK and GB 2312 are always read as their superset ``gb18030``.
+        codec: the Python codec; GBK and GB 2312 are always read as their superset ``gb18030``, and ``ascii`` means that
+            neither bytes nor label say what the sender uses beyond ASCII.
         evidence: the step of the rule that decided.
         flagged: a person should look: characters were lost, or no step was sure.
         disagrees: the sender declared a character set and it is not the one the bytes are in.
@@ -212,11 +213,11 @@ def _by_mark(raw: bytes) -> tuple[str, str, Evidence] | None:
 def _by_content(raw: bytes, label: str | None) -> tuple[str, str, Evidence, bool] | None:
     if raw.isascii():
         # ISO 2022 Japanese and Korean are seven-bit, so even ASCII bytes can be other text where the label says so.
-        codec = label if label is not None and not label.startswith(("utf-16", "utf-32")) else "utf-8"
-        text = _strict(raw, codec)
-        if text is not None:
-            return text, codec, "declared" if label else "utf-8", False
-        return raw.decode("ascii"), "utf-8", "utf-8", True
+        # Without a label ASCII bytes say nothing about what the sender would use for Chinese, and "ascii" says that.
+        text = _strict(raw, label) if label is not None and not label.startswith(("utf-16", "utf-32")) else None
+        if text is not None and label is not None:
+            return text, label, "declared", False
+        return raw.decode("ascii"), "ascii", "utf-8", label is not None
     utf8 = _strict(raw, "utf-8")
     if utf8 is not None:
         rest = _non_ascii(utf8)

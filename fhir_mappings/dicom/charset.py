@@ -78,6 +78,9 @@ class TextDecoder:
             return raw.decode("ascii")
         if self.codec == "iso2022":
             return _decode_iso2022(raw, self.initial)
+        if self.codec == "ascii":
+            # The evidence was ASCII throughout, so this value, a private one, has only its own.
+            return text_rule.decode(raw).text
         if self.codec == "gb18030":
             raw = text_rule.strip_gb2312_escapes(raw)
         return text_rule.decode_lossy(raw, self.codec)

@@ -132,6 +132,7 @@ def test_ascii_data_sets_agree_with_any_label() -> None:
         decoder = dataset_decoder(dataset((NAME, b"PN", b"ZHANG^WEI"), label=label))
         assert not decoder.disagrees
         assert decoder.decode(b"ZHANG^WEI") == "ZHANG^WEI"
+    assert dataset_decoder(dataset((NAME, b"PN", b"A"))).decode("张伟".encode("gb18030")) == "张伟"
 
 
 def test_other_code_extensions_are_read() -> None:
