@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hub.workflows import lab_outsourcing, referral, remote_reading
+from hub.workflows.acting import acting
 from hub.workflows.base import (
     HUB_ACTOR,
     Actor,
@@ -68,6 +69,7 @@ __all__ = [
     "Sign",
     "StartTimer",
     "Workflow",
+    "acting",
     "allowed_events",
     "code_systems",
     "event_for_message",

@@ -33,7 +33,7 @@ class Actor:
         institution: code of the institution on whose behalf the actor works; ``""`` only for the hub itself.
         practitioner: canonical reference of the person (``Practitioner/x``): one person has one, whatever role they act in.
         reference: what Task.owner shows when this actor takes the work (``PractitionerRole/x``); else *practitioner*.
-        roles: function codes at that institution: ``desk``, ``writer``, ``reviewer``, ``physician``, ``nurse``, ``system`` ...
+        roles: function codes at that institution, of :data:`hub.actor.ROLES`.
         hub: the hub's own clock and delivery worker. No door may ever set this from what a peer sent.
     """
 
@@ -43,6 +43,9 @@ class Actor:
     roles: frozenset[str] = frozenset()
     hub: bool = False
 
+
+#: Functions of those who work for an institution: its people and its systems, not its patients or auditors.
+STAFF = frozenset({"system", "doctor", "physician", "nurse", "desk", "writer", "reviewer", "lab", "admin"})
 
 #: Timers that fire and acknowledgements that are stored move a Task as this actor.
 HUB_ACTOR = Actor(institution="", hub=True)
@@ -264,14 +267,14 @@ class Role:
 
     Attributes:
         party: institution of Task.requester or Task.owner as recorded at the start, or the hub itself.
-        functions: function codes of which the actor needs one; empty = anyone who acts for that institution.
+        functions: function codes (:data:`hub.actor.ROLES`) of which the actor needs one.
         person: a named person must act, not an institution's system.
     """
 
     title_zh: str
     title_en: str
     party: PartyName
-    functions: frozenset[str] = frozenset()
+    functions: frozenset[str] = STAFF
     person: bool = False
 
 

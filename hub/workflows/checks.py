@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from hub.actor import ROLES
 from hub.errors import Category, HubError
 from hub.workflows import codes
 from hub.workflows.base import (
@@ -65,6 +66,10 @@ def _names(workflow: Workflow) -> Iterator[str]:
     submits = [t for t in workflow.leaving(workflow.initial) if t.event == workflow.submit]
     if not any(t.to in workflow.states and workflow.states[t.to].task_status == "requested" for t in submits if t.to):
         yield f"the event {workflow.submit!r} must lead from {workflow.initial!r} to a state with status requested."
+    for name, declared in workflow.roles.items():
+        unknown = declared.functions - ROLES
+        if unknown:
+            yield f"role {name!r} needs the unknown function {min(unknown)!r}."
     for transition in workflow.transitions:
         for state in (*transition.sources, *((transition.to,) if transition.to else ())):
             if state not in workflow.states:

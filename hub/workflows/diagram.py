@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hub.workflows import WORKFLOWS, codes
 from hub.workflows.base import (
+    STAFF,
     CreateTask,
     Notify,
     Send,
@@ -98,7 +99,7 @@ def pages() -> dict[str, str]:
 def _role(workflow: Workflow, name: str) -> tuple[str, str, str]:
     role = workflow.roles[name]
     who = "the hub itself" if role.party == "hub" else f"institution of Task.{role.party}"
-    if role.functions:
+    if role.functions != STAFF and role.party != "hub":
         who += f", as {' or '.join(sorted(role.functions))}"
     return f"`{name}`", f"{role.title_zh} {role.title_en}", who + (", a named person" if role.person else "")
 

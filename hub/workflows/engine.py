@@ -11,6 +11,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
+from hub.access import DIRECTORY_TYPES
 from hub.errors import Category, HubError, Issue
 from hub.workflows import codes
 from hub.workflows.base import (
@@ -42,9 +43,6 @@ from hub.workflows.task import (
     set_expected_at,
     set_marks,
 )
-
-#: Resource types that tell of institutions and staff: naming one opens nobody's record.
-DIRECTORY = frozenset({"Organization", "Practitioner", "PractitionerRole", "HealthcareService", "Location", "Endpoint"})
 
 
 def state_of(workflow: Workflow, task: Resource) -> str:
@@ -214,7 +212,7 @@ def roles_of(workflow: Workflow, instance: Instance, actor: Actor) -> frozenset[
             fills = (
                 actor.institution != ""
                 and parties.get(role.party) == actor.institution
-                and (not role.functions or not role.functions.isdisjoint(actor.roles))
+                and not role.functions.isdisjoint(actor.roles)
                 and (not role.person or bool(actor.practitioner))
             )
         if fills:
@@ -395,7 +393,7 @@ def refuse_foreign(
                 where=f"Task.{element}.valueReference",
                 remedy="Store the resource here first, or give its identifier alone.",
             )
-        if local.partition("/")[0] in DIRECTORY:
+        if local.partition("/")[0] in DIRECTORY_TYPES:
             continue
         held = instance.resources.get(local)
         if held is None or held.institution != actor.institution:

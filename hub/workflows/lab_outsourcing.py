@@ -101,6 +101,16 @@ WORKFLOW = Workflow(
             ),
         ),
         Transition(
+            event="modify",
+            title_zh="修改申请",
+            title_en="Modify",
+            sources=_BEFORE_TESTING,
+            to=None,
+            by=("requester",),
+            messages=("order.modified",),
+            effects=(Send(message="orm_o01", to_role="lab", control="XO"), Notify(role="lab")),
+        ),
+        Transition(
             event="collect",
             title_zh="采样",
             title_en="Collect",
@@ -143,6 +153,7 @@ WORKFLOW = Workflow(
             to="specimen-rejected",
             by=("lab",),
             reasons="specimen-rejection-reason",
+            messages=("order.rejected", "order.cancelled"),
             effects=_REJECTED,
         ),
         Transition(
@@ -268,6 +279,7 @@ WORKFLOW = Workflow(
             by=("lab",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
+            messages=("order.cancelled",),
             effects=(SetStatus(resource_type="ServiceRequest", status="revoked"), Notify(role="requester")),
         ),
         Transition(
@@ -279,6 +291,7 @@ WORKFLOW = Workflow(
             by=("lab",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
+            messages=("order.cancel-refused",),
             effects=(Notify(role="requester"),),
         ),
         Transition(

@@ -105,6 +105,7 @@ WORKFLOW = Workflow(
             sources=("submitted",),
             to="reviewing",
             by=("recipient",),
+            messages=("referral.received",),
         ),
         Transition(
             event="need-info",
@@ -155,6 +156,7 @@ WORKFLOW = Workflow(
             by=("recipient",),
             require=(Require(element="output", types=("Appointment", "Location")),),
             restarts=("no-show",),
+            messages=("appointment.booked", "appointment.rescheduled"),
             effects=(SetStatus(resource_type="Appointment", status="booked"), Notify(role="initiator")),
         ),
         Transition(
@@ -334,6 +336,7 @@ WORKFLOW = Workflow(
             sources=_AWAITED,
             to="not-arrived",
             by=("hub", "recipient"),
+            messages=("appointment.no-show",),
             effects=(
                 SetStatus(resource_type="Appointment", status="noshow"),
                 Notify(role="initiator"),

@@ -77,6 +77,11 @@ def test_a_broken_table_is_refused_with_what_is_wrong(workflow: Workflow, says: 
     assert says in caught.value.message
 
 
+def test_a_function_that_no_token_carries_is_found() -> None:
+    desk = replace(READING.roles["desk"], functions=frozenset({"whim"}))
+    assert any("'whim'" in fault for fault in faults(replace(READING, roles={**READING.roles, "desk": desk})))
+
+
 def test_a_role_that_a_table_forgets_is_found() -> None:
     roles: dict[str, Role] = {name: role for name, role in READING.roles.items() if name != "reviewer"}
     assert any("'reviewer'" in fault for fault in faults(replace(READING, roles=roles)))
