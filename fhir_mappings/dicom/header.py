@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from fhir_mappings.dicom.charset import choose_decoder, person_name
+from fhir_mappings.dicom.elements import PIXEL_DATA, Element, Scan
+from fhir_mappings.dicom.json_model import JsonModel, text_values
+from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, integer_string, scan, uid_text
+from fhir_mappings.json import dumps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,8 +17,11 @@ class InstanceHeader:
     """What the index keeps of one SOP Instance; text is already normalised (DESIGN rule 9).
 
     Attributes:
+        PatientName: the ideographic group where the sender wrote one, else the alphabetic group.
+        PatientNamePinyin: the alphabetic group unless it holds Han characters.
         attributes: DICOM JSON Model (PS3.18 annex F) of the header with bulk data replaced by placeholders, as bytes.
         charset_evidence: how the text was decoded, and whether that contradicts (0008,0005).
+        charset_flagged: the label was missing or false, or the text is doubtful; the copy here is a repair.
         pixel_offset: byte offset of the (7FE0,0010) value in the object, or ``None``.
     """
 
@@ -51,3 +61,102 @@ class InstanceHeader:
     charset_evidence: str = ""
     charset_flagged: bool = False
     pixel_offset: int | None = None
+
+
+_TEXT = {
+    "PatientID": 0x00100020,
+    "IssuerOfPatientID": 0x00100021,
+    "PatientBirthDate": 0x00100030,
+    "PatientSex": 0x00100040,
+    "StudyDate": 0x00080020,
+    "StudyTime": 0x00080030,
+    "StudyID": 0x00200010,
+    "StudyDescription": 0x00081030,
+    "AccessionNumber": 0x00080050,
+    "Modality": 0x00080060,
+    "SeriesNumber": 0x00200011,
+    "SeriesDescription": 0x0008103E,
+    "SeriesDate": 0x00080021,
+    "SeriesTime": 0x00080031,
+    "BodyPartExamined": 0x00180015,
+    "PerformedProcedureStepStartDate": 0x00400244,
+    "PerformedProcedureStepStartTime": 0x00400245,
+    "InstanceNumber": 0x00200013,
+}
+_UIDS = {
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "SOPInstanceUID": 0x00080018,
+    "SOPClassUID": 0x00080016,
+}
+_US = {"Rows": 0x00280010, "Columns": 0x00280011, "BitsAllocated": 0x00280100}
+
+
+def read_header(
+    stream: BinaryIO,
+    transfer_syntax: str | None = None,
+    *,
+    charset_override: str | None = None,
+    limits: ScanLimits = LIMITS,
+) -> InstanceHeader:
+    """Return the header of the object in *stream*, having proved the whole object complete.
+
+    Args:
+        stream: seekable; a Part 10 file, or a bare data set when *transfer_syntax* is given.
+        charset_override: the character set an operator set for this sender.
+
+    Raises:
+        MalformedError: as :func:`fhir_mappings.dicom.scanner.scan`.
+    """
+    return header_of(scan(stream, transfer_syntax, limits=limits), charset_override=charset_override)
+
+
+def header_of(scanned: Scan, *, charset_override: str | None = None) -> InstanceHeader:
+    """Return the header of a scanned object; never fails on text."""
+    top = {element.tag: element for element in scanned.dataset}
+    labels = _raw(top, 0x00080005).decode("ascii", "replace").strip(" \0")
+    decoder = choose_decoder(
+        text_values(scanned.dataset),
+        [label.strip(" \0") for label in labels.split("\\")] if labels else [],
+        override=charset_override,
+    )
+    columns: dict[str, Any] = {
+        name: int.from_bytes(raw, "little" if scanned.little_endian else "big")
+        if len(raw := _raw(top, tag)) == 2
+        else None
+        for name, tag in _US.items()
+    }
+    columns |= {name: uid_text(_raw(top, tag)) for name, tag in _UIDS.items()}
+    columns |= {name: _first(decoder.decode(_raw(top, tag))) for name, tag in _TEXT.items()}
+    signed = _raw(top, 0x00280103).strip(b"\0") == b"\x01"
+    model = JsonModel(decoder, little_endian=scanned.little_endian, signed=signed).dataset(scanned.dataset)
+    if decoder.codec != "ascii" and "00080005" not in model and not decoder.declared:
+        model = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}, **model}
+    patient = person_name(_first(decoder.decode(_raw(top, 0x00100010))))
+    referring = person_name(_first(decoder.decode(_raw(top, 0x00080090))))
+    pixels = top.get(PIXEL_DATA)
+    evidence = f"{decoder.evidence}, against the label" if decoder.disagrees else str(decoder.evidence)
+    return InstanceHeader(
+        **columns,
+        TransferSyntaxUID=scanned.TransferSyntaxUID,
+        PatientName=patient.ideographic or patient.alphabetic or patient.phonetic,
+        PatientNamePinyin=patient.alphabetic,
+        ReferringPhysicianName=referring.ideographic or referring.alphabetic,
+        NumberOfFrames=integer_string(_raw(top, 0x00280008)),
+        attributes=dumps(model),
+        charset_declared=decoder.declared,
+        charset_used=decoder.codec,
+        charset_evidence=evidence,
+        charset_flagged=decoder.flagged or decoder.disagrees,
+        pixel_offset=pixels.offset if pixels is not None and not scanned.deflated else None,
+    )
+
+
+def _raw(top: dict[int, Element], tag: int) -> bytes:
+    element = top.get(tag)
+    return element.value if element is not None and isinstance(element.value, bytes) else b""
+
+
+def _first(text: str) -> str:
+    """Return the first of the values, without padding."""
+    return text.split("\\", 1)[0].strip(" \0")
