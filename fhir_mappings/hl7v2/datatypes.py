@@ -212,15 +212,17 @@ def _kind_concept(kind: str, written: str) -> Json:
 
 # --- People: XPN, XCN, NDL -------------------------------------------------------------------------------------------
 
-#: HL7 table 0200 -> FHIR NameUse.
+#: HL7 table 0200 -> FHIR NameUse, the rows that v2-to-FHIR maps (concept map NameType).
 _NAME_USE = {
     "L": "official",
+    "R": "official",
     "D": "usual",
     "M": "maiden",
     "N": "nickname",
-    "S": "anonymous",
-    "T": "temp",
-    "B": "official",
+    "MSK": "anonymous",
+    "NAV": "temp",
+    "TEMP": "temp",
+    "BAD": "old",
 }
 #: HL7 table 0465 -> iso21090 EN representation.
 _NAME_REPRESENTATION: dict[str, Representation] = {"A": "ABC", "I": "IDE", "P": "SYL"}
@@ -343,8 +345,8 @@ def _practitioner_id(code: str, namespace: str, ctx: MappingContext) -> str:
 
 # --- Contact: XAD, XTN -----------------------------------------------------------------------------------------------
 
-#: HL7 table 0190 -> FHIR AddressUse or AddressType.
-_ADDRESS_USE = {"H": "home", "O": "work", "B": "work", "C": "temp", "BA": "old", "BDL": "old", "BI": "billing"}
+#: HL7 table 0190 -> FHIR AddressUse and AddressType (concept maps AddressType[Use] and AddressType[Type]).
+_ADDRESS_USE = {"H": "home", "O": "work", "B": "work", "C": "temp", "BA": "old", "BI": "billing"}
 _ADDRESS_TYPE = {"M": "postal", "SH": "postal"}
 
 
@@ -381,17 +383,18 @@ def xad_address(repetition: Repetition, ctx: MappingContext) -> Json | None:
     return address if parts or postal or country else None
 
 
-#: HL7 table 0201 -> FHIR ContactPointUse.
-_TELECOM_USE = {"PRN": "home", "ORN": "temp", "WPN": "work", "VHN": "temp", "PRS": "mobile"}
-#: HL7 table 0202 -> FHIR ContactPointSystem.
+#: HL7 table 0201 -> FHIR ContactPointUse (concept map TelecommunicationUseCode).
+_TELECOM_USE = {"PRN": "home", "WPN": "work", "PRS": "mobile"}
+#: HL7 table 0202 -> FHIR ContactPointSystem (concept map TelecommunicationEquipmentType); CP is a phone whose use is mobile.
 _TELECOM_SYSTEM = {
     "PH": "phone",
     "CP": "phone",
-    "SAT": "phone",
     "FX": "fax",
     "BP": "pager",
     "MD": "other",
+    "SAT": "other",
     "TDD": "other",
+    "TTY": "other",
 }
 
 

@@ -29,7 +29,8 @@ _VERBATIM = Delimiters(
     field="\0", component="\0", repetition="\0", escape="\0", subcomponent="\0"
 )  # parse() admits only printable delimiters, so this one cuts nothing
 _RETURN = re.compile(r"(\r[\r\n]*)")
-_RETURN_OR_LINE_FEED = re.compile(r"(\r[\r\n]*|\n[\r\n]*(?=[A-Z][A-Z0-9]{2}(?:[^\w\s]|[\r\n]|\Z))|\n\Z)")
+# A run of line ends is tried once, from its first character, so that a hostile run costs linear time.
+_RETURN_OR_LINE_FEED = re.compile(r"(\r[\r\n]*+|(?<![\r\n])\n[\r\n]*+(?=[A-Z][A-Z0-9]{2}(?:[^\w\s]|[\r\n]|\Z)|\Z))")
 _LINE_FEED = re.compile(r"(\n+)")
 _PATH = re.compile(r"([A-Z][A-Z0-9]{2})-(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 

@@ -185,6 +185,27 @@ def test_fields_that_nobody_reads_cost_nothing() -> None:
     assert calls_of(lambda: parse(wide)) == calls_of(lambda: parse(narrow))
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "PID|" + "\n" * 400_000 + "x",
+        "PID|" + "\n\r" * 200_000 + "x|",
+        "PID|" + "\\X" + "41" * 400_000,
+        "PID|" + "\\X" * 400_000,
+        "PID|" + "~" * 400_000,
+        "PID|" + "^&" * 400_000,
+    ],
+)
+def test_hostile_runs_are_read_or_refused_without_quadratic_work(tail: str) -> None:
+    # Work that grew with the square of these lengths would pass any deadline of the test run.
+    try:
+        message = parse(f"{HEAD}\r{tail}")
+    except MalformedError:
+        return
+    assert message.lossless() == f"{HEAD}\r{tail}"
+    message.get("PID-1.1")
+
+
 SEGMENT_TEXT = st.text(alphabet=st.sampled_from('ab|^~\\&"1张\u2028\n'), max_size=30)
 
 
