@@ -6,6 +6,8 @@ Bytes are decoded before they are split: in GBK the second byte of a character m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fhir_mappings import text as text_rule
 from fhir_mappings.errors import UnsupportedError
 from fhir_mappings.text import Evidence, codec_for
@@ -14,32 +16,37 @@ _MSH_18 = 17  # MSH-1 is the separator itself, so MSH-n stands at n - 1 after a 
 _HEADER_MAX_BYTES = 8192
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """A decoded message and why it was read so.
 
     Attributes:
-        charset: the Python codec; answers to this sender are encoded in it.
+        charset: the Python codec; answers to this sender are encoded in it, unless it is ``ascii``, which says nothing.
         declared: MSH-18 as the sender wrote it, empty when absent.
         flagged: a person should look: characters were lost, or no step of the rule was sure.
         disagrees: MSH-18 names another character set than the one the bytes are in.
     """
 
-    __slots__ = ("charset", "declared", "disagrees", "evidence", "flagged", "text")
-
-    def __init__(self, text: str, charset: str, evidence: Evidence, declared: str, flagged: bool, disagrees: bool):
-        self.text = text
-        self.charset = charset
-        self.evidence: Evidence = evidence
-        self.declared = declared
-        self.flagged = flagged
-        self.disagrees = disagrees
+    text: str
+    charset: str
+    evidence: Evidence
+    declared: str = ""
+    flagged: bool = False
+    disagrees: bool = False
 
 
 def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
     """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of."""
     declared = declared_charset(raw)
     decided = text_rule.decode(raw, override=override, declared=_effective(declared))
-    return Decoded(decided.text, decided.codec, decided.evidence, declared, decided.flagged, decided.disagrees)
+    return Decoded(
+        text=decided.text,
+        charset=decided.codec,
+        evidence=decided.evidence,
+        declared=declared,
+        flagged=decided.flagged,
+        disagrees=decided.disagrees,
+    )
 
 
 def declared_charset(raw: bytes) -> str:

@@ -191,3 +191,11 @@ def test_pinyin_of_compound_surnames_and_minority_names() -> None:
     assert full_pinyin("买买提·艾力") == "maimaitiaili"
     assert pinyin_initials("买买提·艾力") == "mmtal"
     assert full_pinyin("Zhang Wei") == pinyin_initials("Zhang Wei") == "zhangwei"
+
+
+def test_surnames_are_read_as_surnames() -> None:
+    assert full_pinyin("单明月") == "shanmingyue"
+    assert full_pinyin("尉迟恭") == "yuchigong"
+    assert pinyin_initials("翟强") == "zq"
+    assert full_pinyin("简单") == "jiandan"
+    assert full_pinyin("") == pinyin_initials("") == ""
