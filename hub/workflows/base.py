@@ -229,7 +229,9 @@ class CreateTask:
     """Create a further Task (status requested, partOf this one) unless one with the same *key* (resolved) exists.
 
     Attributes:
-        about: what its focus is: this Task, this Task's focus, or its newest report.
+        code: a code that has a table of its own (``referral``) is begun by ``engine.start`` as ``HUB_ACTOR``.
+        about: what its focus is: this Task, this Task's focus, its newest report, or the ServiceRequest in its output.
+        patient: what its ``for`` is (resolved).
         key_from: names what makes two such Tasks the same one; without it every move makes its own.
     """
 
@@ -237,13 +239,23 @@ class CreateTask:
     owner_role: str
     requester_role: str
     priority: str = "routine"
-    about: Literal["task", "request", "report"] = "task"
+    about: Literal["task", "request", "report", "proposal"] = "task"
     key_from: Callable[[Case], str] | None = None
     owner: str = ""
     requester: str = ""
     focus: str = ""
+    patient: str = ""
     part_of: str = ""
     key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndTask:
+    """Give every open Task of *code* that is partOf *part_of* (resolved) that *status*."""
+
+    code: str
+    status: str
+    part_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +266,8 @@ class When:
     effects: tuple[TableEffect, ...]
 
 
-Effect = SetStatus | OpenGrant | CloseGrant | StartTimer | CancelTimer | Send | Notify | Sign | CreateTask
-TableEffect = SetStatus | Send | Notify | Sign | CreateTask | When
+Effect = SetStatus | OpenGrant | CloseGrant | StartTimer | CancelTimer | Send | Notify | Sign | CreateTask | EndTask
+TableEffect = SetStatus | Send | Notify | Sign | CreateTask | EndTask | When
 
 
 # --- The table ----------------------------------------------------------------------------------------------------

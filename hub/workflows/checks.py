@@ -11,6 +11,7 @@ from hub.workflows import codes
 from hub.workflows.base import (
     ENDED,
     CreateTask,
+    EndTask,
     Notify,
     Send,
     Sign,
@@ -56,8 +57,8 @@ def _codes(workflow: Workflow) -> Iterator[str]:
         if transition.reasons and transition.reasons not in codes.REASONS:
             yield f"event {transition.event!r} uses the undeclared reason list {transition.reasons!r}."
         for effect in flat(transition.effects):
-            if isinstance(effect, CreateTask) and not codes.is_known("workflow", effect.code):
-                yield f"event {transition.event!r} creates a Task of the unknown code {effect.code!r}."
+            if isinstance(effect, CreateTask | EndTask) and not codes.is_known("workflow", effect.code):
+                yield f"event {transition.event!r} speaks of a Task of the unknown code {effect.code!r}."
 
 
 def _names(workflow: Workflow) -> Iterator[str]:

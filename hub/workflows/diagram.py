@@ -14,6 +14,7 @@ from hub.workflows import WORKFLOWS, codes
 from hub.workflows.base import (
     STAFF,
     CreateTask,
+    EndTask,
     Notify,
     Send,
     SetStatus,
@@ -143,6 +144,8 @@ def _effects(effects: tuple[TableEffect, ...]) -> Iterator[str]:
                 yield f"signature of {effect.role}"
             case CreateTask():
                 yield f"Task {effect.code} for {effect.owner_role}"
+            case EndTask():
+                yield f"Task {effect.code} {effect.status}"
 
 
 def _display(workflow: Workflow, name: str) -> str:

@@ -16,6 +16,7 @@ from hub.workflows.base import (
     CloseGrant,
     CreateTask,
     Effect,
+    EndTask,
     Notify,
     OpenGrant,
     Send,
@@ -26,6 +27,7 @@ from hub.workflows.base import (
     Transition,
     When,
     Workflow,
+    flat,
 )
 from hub.workflows.task import instant, newest, plain, reference_in
 
@@ -40,9 +42,19 @@ def resolve(
     found: list[Effect] = []
     if transition is not None:
         found.extend(_declared(workflow, transition, transition.effects, case))
+    if workflow.states[new].terminal and not (old and workflow.states[old].terminal):
+        found.extend(
+            EndTask(code=code, status="cancelled", part_of=_task_reference(case)) for code in _asides(workflow)
+        )
     found.extend(_grants(workflow, case, old, new, grew))
     found.extend(_timers(workflow, transition, case, old, new))
     return tuple(found)
+
+
+def _asides(workflow: Workflow) -> list[str]:
+    """Return the codes of further Tasks that are pointless once this work is over."""
+    made = {e.code for t in workflow.transitions for e in flat(t.effects) if isinstance(e, CreateTask)}
+    return sorted(made & {"abort", "escalation", "upload-full-record"})
 
 
 def _institution(workflow: Workflow, role: str, case: Case) -> str:
@@ -89,19 +101,26 @@ def _declared(
                     )
             case CreateTask():
                 yield _further(workflow, transition, effect, case, focus, report)
+            case EndTask():
+                yield replace(effect, part_of=_task_reference(case))
 
 
 def _further(
     workflow: Workflow, transition: Transition, effect: CreateTask, case: Case, focus: str, report: str
 ) -> CreateTask:
     this = _task_reference(case)
+    proposal = newest(case.task, "output", "ServiceRequest")
+    patient = plain(reference_in(case.task.get("for"))) or ""
+    if effect.about == "proposal" and proposal in case.resources:
+        patient = plain(reference_in(case.resources[proposal].resource.get("subject"))) or ""
     what = effect.key_from(case) if effect.key_from else f"{transition.event}|{instant(case.now)}"
     return replace(
         effect,
         key_from=None,
         owner=_institution(workflow, effect.owner_role, case),
         requester=_institution(workflow, effect.requester_role, case),
-        focus={"task": this, "request": focus, "report": report}[effect.about],
+        focus={"task": this, "request": focus, "report": report, "proposal": proposal}[effect.about],
+        patient=patient,
         part_of=this,
         key=f"{this}|{effect.code}|{what}",
     )

@@ -17,6 +17,7 @@ from hub.workflows import codes
 from hub.workflows.base import (
     BASE,
     ENDED,
+    WORKFLOW_SYSTEM,
     Actor,
     Case,
     Decision,
@@ -139,7 +140,9 @@ def start(
     made: dict[str, Any] = deepcopy(dict(task))
     for party in ("requester", "owner"):
         record(made, party, parties.get(party, ""), reference_in(task.get(party)))
-    made["code"] = {**made.get("code", {}), "coding": [codes.concept("workflow", workflow.code)]}
+    code = dict(made.get("code") or {})
+    foreign = [coding for coding in code.get("coding") or () if coding.get("system") != WORKFLOW_SYSTEM]
+    made["code"] = {**code, "coding": [codes.concept("workflow", workflow.code), *foreign]}
     made["instantiatesCanonical"] = workflow.canonical
     made.setdefault("authoredOn", instant(now))
     submitting = task["status"] == "requested"

@@ -176,6 +176,15 @@ def other_hospital_named(case: Case) -> str | None:
     return "A rejection that suggests another hospital must name its Organization in Task.output."
 
 
+def proposal_is_based_on_request(case: Case) -> str | None:
+    """The ServiceRequest of the down-referral is based on the one of the up-referral."""
+    held = case.resources.get(newest(case.task, "output", "ServiceRequest"))
+    based_on = [plain(reference_in(r)) for r in (held.resource.get("basedOn") or ())] if held is not None else []
+    if plain(reference_in(case.task.get("focus"))) in based_on:
+        return None
+    return "The ServiceRequest in Task.output must have Task.focus in its basedOn."
+
+
 def results_are_final(case: Case) -> str | None:
     """Every Observation of the report that the hub holds is final, amended, corrected or cancelled."""
     for observation in _observations(case):

@@ -10,6 +10,7 @@ from hub.workflows import guards as g
 from hub.workflows.base import (
     CreateTask,
     Edit,
+    EndTask,
     Notify,
     Require,
     Role,
@@ -280,7 +281,11 @@ WORKFLOW = Workflow(
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
             messages=("order.cancelled",),
-            effects=(SetStatus(resource_type="ServiceRequest", status="revoked"), Notify(role="requester")),
+            effects=(
+                EndTask(code="abort", status="completed"),
+                SetStatus(resource_type="ServiceRequest", status="revoked"),
+                Notify(role="requester"),
+            ),
         ),
         Transition(
             event="decline-cancel",
@@ -292,7 +297,10 @@ WORKFLOW = Workflow(
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
             messages=("order.cancel-refused",),
-            effects=(Notify(role="requester"),),
+            effects=(
+                EndTask(code="abort", status="rejected"),
+                Notify(role="requester"),
+            ),
         ),
         Transition(
             event="overdue",

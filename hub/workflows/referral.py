@@ -11,6 +11,7 @@ from hub.workflows import guards as g
 from hub.workflows.base import (
     CreateTask,
     Edit,
+    EndTask,
     Notify,
     Require,
     Role,
@@ -202,7 +203,7 @@ WORKFLOW = Workflow(
             to="record-sent",
             by=("initiator", "hub"),
             require=(Require(element="input", types=("DocumentReference", "Composition"), fresh=True),),
-            effects=(Notify(role="recipient"),),
+            effects=(EndTask(code="upload-full-record", status="completed"), Notify(role="recipient")),
         ),
         Transition(
             event="admit",
@@ -229,8 +230,10 @@ WORKFLOW = Workflow(
             sources=("discharged", "admitted"),
             to="down-proposed",
             by=("recipient",),
+            require=(Require(element="output", types=("ServiceRequest",), fresh=True),),
+            guards=(g.proposal_is_based_on_request,),
             effects=(
-                CreateTask(code="referral", owner_role="initiator", requester_role="recipient", about="request"),
+                CreateTask(code="referral", owner_role="initiator", requester_role="recipient", about="proposal"),
                 Notify(role="initiator"),
             ),
         ),
@@ -316,7 +319,11 @@ WORKFLOW = Workflow(
             by=("recipient",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
-            effects=(SetStatus(resource_type="ServiceRequest", status="revoked"), Notify(role="initiator")),
+            effects=(
+                EndTask(code="abort", status="completed"),
+                SetStatus(resource_type="ServiceRequest", status="revoked"),
+                Notify(role="initiator"),
+            ),
         ),
         Transition(
             event="decline-cancel",
@@ -327,7 +334,10 @@ WORKFLOW = Workflow(
             by=("recipient",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
-            effects=(Notify(role="initiator"),),
+            effects=(
+                EndTask(code="abort", status="rejected"),
+                Notify(role="initiator"),
+            ),
         ),
         Transition(
             event="no-show",

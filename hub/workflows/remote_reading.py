@@ -10,6 +10,7 @@ from hub.workflows import guards as g
 from hub.workflows.base import (
     CreateTask,
     Edit,
+    EndTask,
     Notify,
     Require,
     Role,
@@ -335,7 +336,11 @@ WORKFLOW = Workflow(
             by=("desk",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
-            effects=(SetStatus(resource_type="ServiceRequest", status="revoked"), Notify(role="requester")),
+            effects=(
+                EndTask(code="abort", status="completed"),
+                SetStatus(resource_type="ServiceRequest", status="revoked"),
+                Notify(role="requester"),
+            ),
         ),
         Transition(
             event="decline-withdraw",
@@ -346,7 +351,10 @@ WORKFLOW = Workflow(
             by=("desk",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
-            effects=(Notify(role="requester"),),
+            effects=(
+                EndTask(code="abort", status="rejected"),
+                Notify(role="requester"),
+            ),
         ),
         Transition(
             event="overdue",

@@ -53,8 +53,8 @@ def judge_update(
 
     Args:
         workflow: the table of the stored Task.
-        instance: the stored Task and what old and new refer to.
-        new_task: the Task as the sender wants it.
+        instance: the stored Task, and as resources what it and *new_task* refer to (``engine.references`` of both).
+        new_task: the Task as the sender wants it; the caller has checked its structure.
         actor: who sends it.
         now: with a time zone.
         owner: what ``new_task.owner`` was resolved to, when it differs from the stored one.
@@ -81,6 +81,10 @@ def judge_update(
         added_inputs = _added(old_task, new_task, "input")
     added_outputs = _added(old_task, new_task, "output")
     notes = _added(old_task, new_task, "note")
+    if any(
+        reference_in(note.get("authorReference")) not in ("", actor.practitioner, actor.reference) for note in notes
+    ):
+        raise refusal("A note is written in the own name.", where="Task.note.authorReference")
     edits = (changed - _EVENT) | ({"input"} if "input" in changed and not added_inputs else set())
     redirects = "owner" in changed and "owner" in editable and state == workflow.initial
     base = _edited(workflow, instance, new_task, edits | ({"owner"} if redirects else set()), editable, owner, actor)

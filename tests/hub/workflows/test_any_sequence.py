@@ -58,7 +58,13 @@ def tried(play: Play, actor: Any, performer: str, report: str) -> dict[str, Any]
     """Return inputs that satisfy most of what events require."""
     given: dict[str, Any] = {"reason": reason(), "assignee": SONG_PARTY}
     if actor.institution == performer:
-        given["outputs"] = (entry(f"DiagnosticReport/{report}"), entry("Appointment/a1"))
+        outputs = (
+            f"DiagnosticReport/{report}",
+            "Appointment/a1",
+            f"ServiceRequest/down-{len(play.task.get('output', ()))}",
+        )
+        play.hold(outputs[-1], performer, basedOn=[{"reference": "ServiceRequest/sr1"}])
+        given["outputs"] = tuple(entry(output) for output in outputs)
     elif actor is LIU:
         given["inputs"] = (entry("Specimen/sp1"), entry("DocumentReference/doc-KN"))
     return given

@@ -12,6 +12,7 @@ from hub.workflows import (
     CancelTimer,
     CloseGrant,
     CreateTask,
+    EndTask,
     OpenGrant,
     Send,
     SetStatus,
@@ -45,13 +46,21 @@ def test_up_arrival_outcome_and_close(referral: Play) -> None:
     assert [(e.code, e.owner) for e in arrived.effects if isinstance(e, CreateTask)] == [("upload-full-record", "KN")]
     assert CancelTimer(name="no-show") in arrived.effects
     referral.hold("DocumentReference/record", "KN")
-    referral.do("send-record", LIU, inputs=(entry("DocumentReference/record"),))
+    sent = referral.do("send-record", LIU, inputs=(entry("DocumentReference/record"),))
+    assert EndTask(code="upload-full-record", status="completed", part_of="Task/t1") in sent.effects
     referral.do("admit", FENG)
     referral.do("discharge", FENG)
-    down = referral.do("propose-down", FENG)
-    assert [(e.code, e.requester, e.owner) for e in down.effects if isinstance(e, CreateTask)] == [
-        ("referral", "YL", "KN")
-    ]
+    with pytest.raises(HubError, match="must hold ServiceRequest"):
+        referral.do("propose-down", FENG)
+    referral.hold("ServiceRequest/down", "YL", subject={"reference": "Patient/p-YL"})
+    with pytest.raises(HubError, match="basedOn"):
+        referral.do("propose-down", FENG, outputs=(entry("ServiceRequest/down"),))
+    up = [{"reference": "ServiceRequest/sr1"}]
+    referral.hold("ServiceRequest/down", "YL", status="active", subject={"reference": "Patient/p-YL"}, basedOn=up)
+    down = referral.do("propose-down", FENG, outputs=(entry("ServiceRequest/down"),))
+    (task,) = (e for e in down.effects if isinstance(e, CreateTask))
+    assert (task.code, task.requester, task.owner) == ("referral", "YL", "KN")
+    assert (task.focus, task.patient) == ("ServiceRequest/down", "Patient/p-YL")
     with pytest.raises(HubError, match="must hold DocumentReference"):
         referral.do("feedback", FENG)
     fed_back = referral.do("feedback", FENG, outputs=(entry("DocumentReference/doc-YL"),))

@@ -7,7 +7,18 @@ from datetime import timedelta
 import pytest
 
 from hub.errors import Category, HubError
-from hub.workflows import HUB_ACTOR, CancelTimer, CloseGrant, CreateTask, OpenGrant, Send, SetStatus, Sign, StartTimer
+from hub.workflows import (
+    HUB_ACTOR,
+    CancelTimer,
+    CloseGrant,
+    CreateTask,
+    EndTask,
+    OpenGrant,
+    Send,
+    SetStatus,
+    Sign,
+    StartTimer,
+)
 from hub.workflows.task import recorded
 from tests.support.workflows import (
     DESK,
@@ -220,10 +231,16 @@ def test_begun_work_is_withdrawn_only_with_the_readers_consent(reading: Play) ->
     assert [e.focus for e in asked.effects if isinstance(e, CreateTask)] == ["Task/t1"]
     with pytest.raises(HubError, match="already waits"):
         reading.do("ask-withdraw", LIU, reason=reason())
-    reading.do("decline-withdraw", DESK)
+    declined = reading.do("decline-withdraw", DESK)
+    assert EndTask(code="abort", status="rejected", part_of="Task/t1") in declined.effects
     reading.do("ask-withdraw", LIU, reason=reason())
-    reading.do("confirm-withdraw", DESK)
+    confirmed = reading.do("confirm-withdraw", DESK)
     assert reading.state == "withdrawn"
+    assert [(e.code, e.status) for e in confirmed.effects if isinstance(e, EndTask)] == [
+        ("abort", "completed"),
+        ("abort", "cancelled"),
+        ("escalation", "cancelled"),
+    ]
 
 
 def test_the_readers_system_may_send_a_report_that_names_both_signatories(reading: Play) -> None:

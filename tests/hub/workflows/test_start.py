@@ -87,5 +87,13 @@ def test_the_task_remembers_parties_and_table() -> None:
     assert references(play.task) == {"ServiceRequest/sr1", "Patient/p1", "ImagingStudy/is1"}
 
 
+def test_other_codings_of_the_task_are_kept() -> None:
+    play = make("remote-reading")
+    fulfill = {"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill"}
+    ours = {"system": "https://yixiehub.example/fhir/CodeSystem/workflow", "code": "remote-reading"}
+    play.create(LIU, input=IMAGES, code={"coding": [fulfill, ours]})
+    assert [c["code"] for c in play.task["code"]["coding"]] == ["remote-reading", "fulfill"]
+
+
 def test_a_task_without_our_code_has_no_table() -> None:
     assert workflow_for({"resourceType": "Task", "code": {"coding": [{"code": "fulfill"}]}}) is None

@@ -92,6 +92,7 @@ def test_parties_add_notes_and_the_requester_adds_inputs(reading: Play) -> None:
         (LIU, {"owner": {"reference": "Organization/QH"}}),
         (LIU, {"statusReason": reason()}),
         (STRANGER, {"note": [{"text": "x"}]}),
+        (DESK, {"note": [{"text": "x", "authorReference": {"reference": "Practitioner/han-lei"}}]}),
     ],
 )
 def test_other_edits_are_refused(reading: Play, actor: Any, change: dict[str, Any]) -> None:
