@@ -66,7 +66,7 @@ class Services:
         """The workflow tables applied to stored Tasks."""
         from hub.tasks import TaskService
 
-        return TaskService(self.settings, self.directory, self.clock)
+        return TaskService(self.settings, self.directory, self.objects, self.clock)
 
     @cached_property
     def resources(self) -> ResourceService:

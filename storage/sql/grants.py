@@ -42,11 +42,14 @@ class SqlGrants:
             )
         )
 
-    def close(self, task_id: str, *, grantee: str | None, until: datetime) -> None:
+    def close(self, task_id: str, *, grantee: str | None, until: datetime, patient_record: bool | None = None) -> None:
         """Let the grants of *task_id* end at *until*; one that ends sooner keeps its end."""
         conditions = [access_grant.c.task_id == task_id, access_grant.c.until > to_us(until)]
         if grantee is not None:
             conditions.append(access_grant.c.grantee == grantee)
+        if patient_record is not None:
+            same = access_grant.c.target_type == "patient-record"
+            conditions.append(same if patient_record else sa.not_(same))
         self._connection.execute(sa.update(access_grant).where(*conditions).values(until=to_us(until)))
 
     def of_task(self, task_id: str) -> Sequence[Grant]:

@@ -1,0 +1,281 @@
+"""What a workflow decision makes happen, carried out in the transaction that stores the Task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from fhir_mappings.identifiers import resource_id
+from fhir_mappings.json import loads
+from hub import workflows
+from hub.access import UNRESTRICTED
+from hub.clock import Clock, instant
+from hub.config import Settings
+from hub.directory import Directory
+from hub.dispatch import Dispatcher
+from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.workflows.base import BASE, WORKFLOW_SYSTEM
+from hub.workflows.task import plain, reference_in, referred
+
+Json = dict[str, Any]
+
+#: What a request, report or document may refer to and still be part of the same piece of work.
+_PART_OF_WORK = frozenset(
+    {
+        "Binary",
+        "Condition",
+        "DiagnosticReport",
+        "DocumentReference",
+        "Endpoint",
+        "ImagingStudy",
+        "Location",
+        "Media",
+        "Observation",
+        "Organization",
+        "Patient",
+        "Practitioner",
+        "PractitionerRole",
+        "ServiceRequest",
+        "Specimen",
+    }
+)
+#: Steps from the Task to the last thing its partner may see: input -> report -> result -> specimen.
+_CLOSURE_STEPS = 3
+_CLOSURE_MAX = 2000
+
+
+class Effects:
+    """Carries out the effects of decisions."""
+
+    def __init__(self, settings: Settings, directory: Directory, objects: ObjectStore, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._dispatcher = Dispatcher(settings, directory, objects, clock)
+
+    def carry_out(self, tx: Tx, decision: workflows.Decision, task: Json, *, correlation_id: str) -> None:
+        """Carry out all effects of *decision*, whose Task is stored as *task*, in the table's order."""
+        now = self._clock()
+        grants: list[workflows.OpenGrant] = []
+        for effect in decision.effects:
+            match effect:
+                case workflows.SetStatus(reference=reference, status=status):
+                    self._set_status(tx, reference, status)
+                case workflows.Send():
+                    self._dispatcher.send(tx, effect, task, correlation_id=correlation_id)
+                case workflows.Notify():
+                    self._notify(tx, effect, decision, task, now)
+                case workflows.Sign():
+                    self._sign(tx, effect, task, now)
+                case workflows.CreateTask():
+                    self._create_task(tx, effect, task, now)
+                case workflows.OpenGrant():
+                    # Grants wait until the end, so that they cover what the other effects have just made.
+                    grants.append(effect)
+                case workflows.CloseGrant(institution=grantee, until=until, scope=reach):
+                    tx.grants.close(
+                        task["id"], grantee=grantee, until=until or now, patient_record=reach == "patient-record"
+                    )
+                case workflows.StartTimer(name=name, event=event, due=due):
+                    payload = {"task": task["id"], "event": event, "correlation": correlation_id}
+                    tx.timers.set(Timer(kind="workflow", key=f"{task['id']}|{name}", due_at=due, payload=payload))
+                case workflows.CancelTimer(name=name):
+                    tx.timers.cancel("workflow", f"{task['id']}|{name}")
+        if any(isinstance(one, workflows.Sign) for one in decision.effects) and not grants:
+            grants = self._standing(tx, task)
+        for grant in grants:
+            self._open(tx, grant, task, now)
+
+    # --- grants ----------------------------------------------------------------------------------------------
+
+    def _standing(self, tx: Tx, task: Json) -> list[workflows.OpenGrant]:
+        now = self._clock()
+        seen = {
+            one.grantee
+            for one in tx.grants.of_task(task["id"])
+            if one.target_type == "Task" and (one.until is None or one.until > now)
+        }
+        return [
+            workflows.OpenGrant(role="", scope="task-closure", institution=one, task=f"Task/{task['id']}")
+            for one in sorted(seen)
+        ]
+
+    def _open(self, tx: Tx, effect: workflows.OpenGrant, task: Json, now: datetime) -> None:
+        grantee = effect.institution
+        if effect.scope == "patient-record":
+            patient = plain(reference_in(task.get("for")))
+            if patient and patient.startswith("Patient/"):
+                tx.grants.open(
+                    Grant(
+                        grantee=grantee,
+                        target_type="patient-record",
+                        target_id=patient.removeprefix("Patient/"),
+                        task_id=task["id"],
+                    ),
+                    now=now,
+                )
+            return
+        for reference, owner in self._closure(tx, task).items():
+            if owner != grantee:
+                kind, _, id_ = reference.partition("/")
+                tx.grants.open(Grant(grantee=grantee, target_type=kind, target_id=id_, task_id=task["id"]), now=now)
+
+    def _closure(self, tx: Tx, task: Json) -> dict[str, str]:
+        """Return everything that belongs to the work, as reference -> owner institution."""
+        parties = set(workflows.parties_of(task).values())
+        found: dict[str, str] = {}
+        wanted = {f"Task/{task['id']}", *workflows.references(task)}
+        wanted |= {one for name in ("input", "output") for one in referred(task, name)}
+        for _ in range(_CLOSURE_STEPS):
+            rows = _load(tx, wanted - set(found))
+            following: set[str] = set()
+            for stored in rows:
+                # Only what the parties themselves own: a reference to a third institution's resource grants nothing.
+                if stored.owner not in parties and stored.visibility != "consortium":
+                    continue
+                found[f"{stored.type}/{stored.id}"] = stored.owner
+                if stored.type not in {
+                    "Patient",
+                    "Practitioner",
+                    "PractitionerRole",
+                    "Organization",
+                    "Endpoint",
+                    "Location",
+                }:
+                    following |= {
+                        one for one in _references(loads(stored.body)) if one.partition("/")[0] in _PART_OF_WORK
+                    }
+            wanted = following
+            if not wanted or len(found) > _CLOSURE_MAX:
+                break
+        for output in referred(task, "output"):
+            for stored in tx.records.referring("Provenance", "target", output, UNRESTRICTED):
+                found[f"Provenance/{stored.id}"] = stored.owner
+        return {
+            reference: owner
+            for reference, owner in found.items()
+            if not reference.startswith(("PractitionerRole/", "Organization/")) or owner in parties
+        }
+
+    # --- resources -------------------------------------------------------------------------------------------
+
+    def _set_status(self, tx: Tx, reference: str, status: str) -> None:
+        stored = _one(tx, reference)
+        if stored is None:
+            return
+        resource = loads(stored.body)
+        if resource.get("status") != status:
+            tx.records.put_many([NewVersion(resource={**resource, "status": status}, owner=stored.owner)])
+
+    def _notify(
+        self, tx: Tx, effect: workflows.Notify, decision: workflows.Decision, task: Json, now: datetime
+    ) -> None:
+        member = self._directory.member(effect.institution)
+        if member is None:
+            return
+        key = f"{task['id']}|{task['meta']['versionId']}|{decision.event}|{effect.role}"
+        communication: Json = {
+            "resourceType": "Communication",
+            "id": resource_id(effect.institution, "workflow", "Communication", key),
+            "status": "completed",
+            "category": [{"coding": [{"system": f"{BASE}/CodeSystem/communication-category", "code": "workflow"}]}],
+            "about": [{"reference": f"Task/{task['id']}"}],
+            "sent": instant(now),
+            "recipient": [{"reference": f"Organization/{member.organization_id}"}],
+            "payload": [{"contentString": effect.text_zh}, {"contentString": effect.text_en}],
+        }
+        tx.records.put_many([NewVersion(resource=communication, owner=effect.institution)])
+
+    def _sign(self, tx: Tx, effect: workflows.Sign, task: Json, now: datetime) -> None:
+        stored = _one(tx, effect.reference)
+        member = self._directory.member(effect.institution)
+        if stored is None or member is None:
+            return
+        who = {"reference": effect.practitioner}
+        provenance: Json = {
+            "resourceType": "Provenance",
+            "id": resource_id(
+                effect.institution,
+                "signature",
+                "Provenance",
+                f"{effect.reference}|{stored.version}|{effect.purpose}|{effect.practitioner}",
+            ),
+            "target": [{"reference": f"{effect.reference}/_history/{stored.version}"}],
+            "recorded": instant(now),
+            "agent": [
+                {
+                    "type": {
+                        "coding": [
+                            {
+                                "system": "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
+                                "code": "author" if effect.role == "writer" else "verifier",
+                            }
+                        ]
+                    },
+                    "who": who,
+                    "onBehalfOf": {"reference": f"Organization/{member.organization_id}"},
+                }
+            ],
+            "entity": [{"role": "source", "what": {"reference": f"Task/{task['id']}"}}],
+            "signature": [
+                {
+                    "type": [{"system": "urn:iso-astm:E1762-95:2013", "code": effect.purpose}],
+                    "when": instant(now),
+                    "who": who,
+                }
+            ],
+        }
+        tx.records.put_many([NewVersion(resource=provenance, owner=effect.institution)])
+
+    def _create_task(self, tx: Tx, effect: workflows.CreateTask, task: Json, now: datetime) -> None:
+        owner, requester = self._directory.member(effect.owner), self._directory.member(effect.requester)
+        if owner is None or requester is None:
+            return
+        id_ = resource_id(effect.requester, "workflow", "Task", effect.key)
+        if tx.records.get("Task", id_, UNRESTRICTED) is not None:
+            return
+        further: Json = {
+            "resourceType": "Task",
+            "id": id_,
+            "status": "requested",
+            "intent": "order",
+            "priority": effect.priority,
+            "code": {"coding": [{"system": WORKFLOW_SYSTEM, "code": effect.code}]},
+            "authoredOn": instant(now),
+            "requester": {"reference": f"Organization/{requester.organization_id}"},
+            "owner": {"reference": f"Organization/{owner.organization_id}"},
+            "partOf": [{"reference": effect.part_of}],
+        }
+        if effect.focus:
+            further["focus"] = {"reference": effect.focus}
+        if "for" in task:
+            further["for"] = task["for"]
+        tx.records.put_many([NewVersion(resource=further, owner=effect.requester, expected_version=0)])
+        if effect.owner != effect.requester:
+            tx.grants.open(Grant(grantee=effect.owner, target_type="Task", target_id=id_, task_id=task["id"]), now=now)
+
+
+def _one(tx: Tx, reference: str) -> Stored | None:
+    kind, _, id_ = reference.partition("/")
+    stored = tx.records.get(kind, id_, UNRESTRICTED)
+    return None if stored is None or stored.deleted else stored
+
+
+def _load(tx: Tx, references: Iterable[str]) -> list[Stored]:
+    pairs = [(kind, id_) for kind, _, id_ in (one.partition("/") for one in sorted(references))]
+    return [one for one in tx.records.get_many(pairs, UNRESTRICTED).values() if not one.deleted]
+
+
+def _references(value: Any) -> set[str]:
+    found: set[str] = set()
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            reference = one.get("reference")
+            if isinstance(reference, str) and (target := plain(reference)):
+                found.add(target)
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+    return found

@@ -1,0 +1,432 @@
+"""The workflow tables applied to stored Tasks: every path that moves a Task ends here (DESIGN rule 7).
+
+FHIR create, update, patch, transaction and ``$transition``, HL7 v2 messages, timers and stored acknowledgements load the
+same instance, ask the same judge (:mod:`hub.workflows`) and carry out the same effects (:mod:`hub.effects`), all inside
+the caller's transaction: the new Task, the grants, the timers and the outgoing messages become durable together or not
+at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from fhir_mappings.hl7v2.base import Translation, WorkflowEvent
+from fhir_mappings.identifiers import resource_id
+from fhir_mappings.json import loads
+from hub import relink, workflows
+from hub.access import UNRESTRICTED, scope_of
+from hub.actor import HUB, Actor
+from hub.clock import Clock
+from hub.config import Settings
+from hub.directory import Directory
+from hub.effects import Effects
+from hub.errors import Category, HubError
+from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.workflows.base import BASE, WORKFLOW_SYSTEM
+from hub.workflows.task import newest, plain, reference_in
+
+log = structlog.get_logger("hub.tasks")
+
+Json = dict[str, Any]
+
+
+class TaskService:
+    """Moves Tasks by their tables."""
+
+    def __init__(self, settings: Settings, directory: Directory, objects: ObjectStore, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._effects = Effects(settings, directory, objects, clock)
+
+    @staticmethod
+    def rules(task: Mapping[str, Any]) -> bool:
+        """Return whether a workflow table rules *task*; other Tasks are ordinary resources."""
+        return workflows.workflow_for(task) is not None
+
+    def party(self, actor: Actor) -> workflows.Actor:
+        """Return *actor* as the tables know them: the person by one reference whatever role they act in."""
+        if actor is HUB:
+            return workflows.HUB_ACTOR
+        if actor.practitioner is None:
+            return workflows.Actor(institution=actor.institution, roles=actor.roles)
+        person = self._directory.practitioner(actor.institution, actor.practitioner)
+        if person is None:
+            raise HubError(
+                Category.FORBIDDEN,
+                "The person of this token is no longer active at the institution.",
+                where="practitioner",
+                remedy="Ask the operator to import the PractitionerRole again.",
+            )
+        return workflows.Actor(
+            institution=actor.institution,
+            practitioner=f"Practitioner/{person.practitioner_id}",
+            reference=f"PractitionerRole/{person.role_id}",
+            roles=actor.roles,
+        )
+
+    # --- the ways in -----------------------------------------------------------------------------------------
+
+    def create(self, tx: Tx, task: Json, actor: Actor, *, correlation_id: str) -> Stored:
+        """Judge and store a new Task; it must have its id.
+
+        Raises:
+            HubError: 422 with what is missing; forbidden in another institution's name.
+        """
+        workflow = workflows.workflow_for(task)
+        assert workflow is not None
+        parties: dict[str, str] = {}
+        for party in ("requester", "owner"):
+            reference = reference_in(task.get(party))
+            found = self._directory.resolve(plain(reference) or "")
+            if found is None:
+                raise HubError(
+                    Category.INCORRECT,
+                    f"Task.{party} does not name a member or one of its people.",
+                    where=f"Task.{party}",
+                    remedy="Use Organization/… or PractitionerRole/… of the directory.",
+                    status=422,
+                )
+            parties[party] = found[0]
+        # The case keeps the id under which it came in, so that its last delivery can be traced to its first byte.
+        task = {**task}
+        task.setdefault("groupIdentifier", {"system": f"{BASE}/NamingSystem/correlation", "value": correlation_id})
+        decision = workflows.start(
+            workflow,
+            task,
+            self._focus(tx, task),
+            self.party(actor),
+            self._clock(),
+            parties=parties,
+            resources=self._held(tx, task, None),
+        )
+        return self._keep(
+            tx, decision, actor, owner=parties["requester"], expected_version=0, correlation_id=correlation_id
+        )
+
+    def update(
+        self, tx: Tx, old: Stored, new_task: Json, actor: Actor, *, expected_version: int | None, correlation_id: str
+    ) -> Stored:
+        """Judge and store an ordinary update of a Task (PUT, PATCH, transaction).
+
+        Raises:
+            HubError: 409 or 422 naming the allowed events; 412 when *expected_version* is not the current one.
+        """
+        task = loads(old.body)
+        workflow = workflows.workflow_for(task)
+        assert workflow is not None
+        _expect(old, expected_version)
+        # A reader gets the Task with the hub's own stamp; sending it back must not count as a change.
+        changed_owner = reference_in(new_task.get("owner")) != reference_in(task.get("owner"))
+        decision = workflows.judge_update(
+            workflow,
+            self._instance(tx, task, (new_task,)),
+            new_task,
+            self.party(actor),
+            self._clock(),
+            owner=self._party(reference_in(new_task.get("owner"))) if changed_owner else None,
+        )
+        return self._keep(
+            tx, decision, actor, owner=old.owner, expected_version=old.version, correlation_id=correlation_id
+        )
+
+    def transition(
+        self,
+        tx: Tx,
+        task_id: str,
+        event: str,
+        actor: Actor,
+        *,
+        reason: Json | None = None,
+        note: str = "",
+        inputs: Sequence[Json] = (),
+        outputs: Sequence[Json] = (),
+        assignee: str | None = None,
+        expected_at: datetime | None = None,
+        expected_version: int | None = None,
+        correlation_id: str = "",
+    ) -> Stored:
+        """Judge and store one event.
+
+        Raises:
+            HubError: not-found for a Task out of the actor's reach; 409 or 422 naming the allowed events.
+        """
+        old = tx.records.get("Task", task_id, UNRESTRICTED if actor is HUB else scope_of(actor))
+        if old is None or old.deleted:
+            raise HubError(Category.NOT_FOUND, "There is no such Task.", where=f"Task/{task_id}")
+        _expect(old, expected_version)
+        task = loads(old.body)
+        workflow = workflows.workflow_for(task)
+        if workflow is None:
+            raise HubError(
+                Category.INCORRECT,
+                "No workflow table rules this Task.",
+                where="Task.code",
+                remedy=f"Only Tasks with a code of {WORKFLOW_SYSTEM} can be moved by events: {', '.join(workflows.WORKFLOWS)}.",
+                status=422,
+            )
+        given = workflows.Inputs(
+            reason=reason,
+            note=note,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            assignee=None if assignee is None else self._party(assignee),
+            expected_at=expected_at,
+        )
+        decision = workflows.judge(
+            workflow, self._instance(tx, task, (), given), event, self.party(actor), given, self._clock()
+        )
+        return self._keep(
+            tx, decision, actor, owner=old.owner, expected_version=old.version, correlation_id=correlation_id
+        )
+
+    def allowed(self, tx: Tx, task: Json, actor: Actor) -> tuple[str, ...]:
+        """Return the events that *actor* may cause now."""
+        workflow = workflows.workflow_for(task)
+        if workflow is None:
+            return ()
+        return workflows.allowed_events(workflow, self._instance(tx, task, ()), self.party(actor))
+
+    # --- what happens by itself ------------------------------------------------------------------------------
+
+    def on_timer(self, tx: Tx, timer: Timer) -> None:
+        """Fire the event of a workflow timer that is due, unless the Task has moved on meanwhile."""
+        self._as_hub(
+            tx, str(timer.payload["task"]), str(timer.payload["event"]), str(timer.payload.get("correlation", ""))
+        )
+
+    def on_delivered(self, tx: Tx, delivery: Delivery) -> None:
+        """Move the Task whose result the partner has just acknowledged."""
+        if delivery.task_id and delivery.on_ack:
+            self._as_hub(tx, delivery.task_id, delivery.on_ack, delivery.correlation_id)
+
+    def on_study_complete(self, tx: Tx, owner: str, imaging_study: Json, *, correlation_id: str = "") -> None:
+        """Let Tasks that wait for images of the study's order go on."""
+        for based_on in imaging_study.get("basedOn", ()):
+            reference = plain(reference_in(based_on))
+            if reference is None:
+                continue
+            for stored in tx.records.referring("Task", "focus", reference, UNRESTRICTED):
+                task = loads(stored.body)
+                workflow = workflows.workflow_for(task)
+                if stored.owner != owner or workflow is None or workflow.code != "remote-reading":
+                    continue
+                if workflows.state_of(workflow, task) == "images-incomplete":
+                    study = {
+                        "type": {"text": "影像"},
+                        "valueReference": {"reference": f"ImagingStudy/{imaging_study['id']}"},
+                    }
+                    self._as_hub(tx, stored.id, "resupply", correlation_id, inputs=(study,))
+
+    def _as_hub(self, tx: Tx, task_id: str, event: str, correlation_id: str, inputs: Sequence[Json] = ()) -> None:
+        try:
+            self.transition(tx, task_id, event, HUB, inputs=inputs, correlation_id=correlation_id)
+        except HubError as error:
+            if error.category not in {Category.CONFLICT, Category.NOT_FOUND, Category.INCORRECT}:
+                raise
+            # The table said no: a person was faster than the clock or the acknowledgement.
+            log.info("event_not_open", task=task_id, workflow_event=event, why=error.message)
+
+    # --- HL7 v2 ----------------------------------------------------------------------------------------------
+
+    def relinked(self, tx: Tx, translation: Translation, sender: str) -> Translation:
+        """Return *translation* with a partner's answer tied to the request it answers, at the institution that asked."""
+        return relink.relinked(tx, translation, sender)
+
+    def on_message_events(
+        self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
+    ) -> tuple[str, ...]:
+        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved."""
+        touched: list[str] = []
+        for event in translation.workflow_events:
+            if event.kind in {"referral.requested", "order.new"}:
+                started = self._start_from_message(tx, event, translation, actor, correlation_id)
+                if started:
+                    touched.append(started)
+                    continue
+            touched += self._move_from_message(tx, event, actor, correlation_id)
+        return tuple(touched)
+
+    def _start_from_message(
+        self, tx: Tx, event: WorkflowEvent, translation: Translation, actor: Actor, correlation_id: str
+    ) -> str | None:
+        receiver = self._directory.facility_member(event.receiver)
+        request = next((one for one in event.focus if one.startswith("ServiceRequest/")), None)
+        if receiver is None or receiver == actor.institution or request is None:
+            return None
+        code = "referral" if event.kind == "referral.requested" else "lab-outsourcing"
+        member, asker = self._directory.member(receiver), self._directory.member(actor.institution)
+        if member is None or asker is None or (code == "lab-outsourcing" and "lab" not in member.entitlements):
+            return None
+        task_id = resource_id(actor.institution, "workflow", "Task", f"{code}|{request}")
+        if tx.records.get("Task", task_id, UNRESTRICTED) is not None:
+            return None
+        stored = tx.records.get("ServiceRequest", request.partition("/")[2], UNRESTRICTED)
+        body = loads(stored.body) if stored is not None else {}
+        task: Json = {
+            "resourceType": "Task",
+            "id": task_id,
+            "status": "requested",
+            "intent": "order",
+            "priority": body.get("priority", "routine"),
+            "code": {"coding": [{"system": WORKFLOW_SYSTEM, "code": code}]},
+            "focus": {"reference": request},
+            "for": body.get("subject", {"reference": f"Patient/{translation.patient_id}"}),
+            "requester": {"reference": f"Organization/{asker.organization_id}"},
+            "owner": {"reference": f"Organization/{member.organization_id}"},
+        }
+        if event.placer_number:
+            system = f"{BASE}/NamingSystem/{actor.institution}/placer-order"
+            task["identifier"] = [{"system": system, "value": event.placer_number}]
+        person = self._directory.practitioner(receiver, event.performer) if event.performer else None
+        if person is not None:
+            task["owner"] = {"reference": f"PractitionerRole/{person.role_id}"}
+        supporting = [plain(reference_in(one)) for one in body.get("supportingInfo", ())] + [
+            plain(reference_in(one)) for one in body.get("specimen", ())
+        ]
+        inputs = [
+            {"type": {"text": "附件"}, "valueReference": {"reference": one}} for one in supporting if one is not None
+        ]
+        if inputs:
+            task["input"] = inputs
+        self.create(tx, task, actor, correlation_id=correlation_id)
+        return f"Task/{task_id}"
+
+    def _move_from_message(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
+        reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
+        moved: list[str] = []
+        for stored in relink.tasks_of(tx, event, actor.institution):
+            task = loads(stored.body)
+            workflow = workflows.workflow_for(task)
+            if workflow is None:
+                continue
+            outputs = [{"type": {"text": "报告"}, "valueReference": {"reference": one}} for one in reports]
+            given = workflows.Inputs(outputs=tuple(outputs))
+            instance = self._instance(tx, task, (), given)
+            name = workflows.event_for_message(workflow, instance, event.kind, self.party(actor))
+            if name is None:
+                log.info("message_event_not_open", task=stored.id, workflow_event=event.kind)
+                continue
+            if reports and newest(task, "output", "DiagnosticReport") in reports:
+                outputs = []
+            self.transition(
+                tx,
+                stored.id,
+                name,
+                actor,
+                outputs=outputs,
+                reason={"text": event.reason} if event.reason else _default_reason(event),
+                correlation_id=correlation_id,
+            )
+            moved.append(f"Task/{stored.id}")
+        return moved
+
+    # --- loading and keeping ---------------------------------------------------------------------------------
+
+    def _party(self, reference: str) -> workflows.Party:
+        found = self._directory.resolve(plain(reference) or "")
+        if found is None:
+            raise HubError(
+                Category.INCORRECT,
+                "The person or institution named is not in the directory.",
+                where="assignee",
+                remedy="Use Organization/… or PractitionerRole/… of the directory.",
+                status=422,
+            )
+        return workflows.Party(reference=reference, institution=found[0], practitioner=found[1])
+
+    @staticmethod
+    def _focus(tx: Tx, task: Mapping[str, Any]) -> Json | None:
+        reference = plain(reference_in(task.get("focus")))
+        if reference is None:
+            return None
+        kind, _, id_ = reference.partition("/")
+        stored = tx.records.get(kind, id_, UNRESTRICTED)
+        return None if stored is None or stored.deleted else loads(stored.body)
+
+    def _held(
+        self, tx: Tx, task: Mapping[str, Any], inputs: workflows.Inputs | None, more: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, workflows.Held]:
+        wanted = set(workflows.references(task, inputs))
+        for other in more:
+            wanted |= workflows.references(other)
+        held = _load(tx, wanted)
+        results = {
+            reference
+            for one in list(held.values())
+            if one.resource["resourceType"] == "DiagnosticReport"
+            for result in one.resource.get("result", ())
+            if (reference := plain(reference_in(result))) is not None
+        }
+        return held | _load(tx, results - set(held))
+
+    def _instance(
+        self,
+        tx: Tx,
+        task: Mapping[str, Any],
+        more: Sequence[Mapping[str, Any]],
+        inputs: workflows.Inputs | None = None,
+    ) -> workflows.Instance:
+        return workflows.Instance(
+            task=task, request=self._focus(tx, task), resources=self._held(tx, task, inputs, more)
+        )
+
+    def _keep(
+        self,
+        tx: Tx,
+        decision: workflows.Decision,
+        actor: Actor,
+        *,
+        owner: str,
+        expected_version: int,
+        correlation_id: str,
+    ) -> Stored:
+        [stored] = tx.records.put_many(
+            [NewVersion(resource=decision.task, owner=owner, expected_version=expected_version)]
+        )
+        self._effects.carry_out(tx, decision, loads(stored.body), correlation_id=correlation_id)
+        patient = plain(reference_in(decision.task.get("for"))) or ""
+        tx.audit.write(
+            AuditLine(
+                type="workflow",
+                action="C" if decision.old_state == "" else "U",
+                subtype=decision.event or "edit",
+                actor=actor,
+                recorded_at=self._clock(),
+                patients=((owner, patient.removeprefix("Patient/")),) if patient.startswith("Patient/") else (),
+                entities=(f"Task/{stored.id}",),
+                correlation_id=correlation_id,
+                detail=f"{decision.old_state or 'new'} -> {decision.new_state}",
+            )
+        )
+        return tx.records.get("Task", stored.id, UNRESTRICTED) or stored
+
+
+def _load(tx: Tx, references: set[str]) -> dict[str, workflows.Held]:
+    pairs = [(kind, id_) for kind, _, id_ in (one.partition("/") for one in sorted(references))]
+    return {
+        f"{kind}/{id_}": workflows.Held(resource=loads(stored.body), institution=stored.owner)
+        for (kind, id_), stored in tx.records.get_many(pairs, UNRESTRICTED).items()
+        if not stored.deleted
+    }
+
+
+def _expect(old: Stored, expected_version: int | None) -> None:
+    if expected_version is not None and expected_version != old.version:
+        raise HubError(
+            Category.CONFLICT,
+            f"The version asked for is not the current one, which is {old.version}.",
+            where=f"Task/{old.id}",
+            remedy="Read the Task again and decide anew.",
+            status=412,
+        )
+
+
+def _default_reason(event: WorkflowEvent) -> Json | None:
+    # A table may demand a reason where a v2 message has no field that carries one; the message itself is the reason.
+    if event.kind in {"report.corrected", "referral.rejected", "order.cancel", "referral.cancelled"}:
+        return {"text": f"HL7 v2 {event.kind}"}
+    return None
