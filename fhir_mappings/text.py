@@ -342,44 +342,12 @@ def has_han(text: str) -> bool:
     return _IS_HAN.search(text) is not None
 
 
-#: Surnames that are not read as the same characters are in words; a name is looked up by its own reading.
-_SURNAMES = {
-    "尉迟": ("yu", "chi"),
-    "单于": ("chan", "yu"),
-    "万俟": ("mo", "qi"),
-    "长孙": ("zhang", "sun"),
-    "澹台": ("tan", "tai"),
-    "单": ("shan",),
-    "仇": ("qiu",),
-    "解": ("xie",),
-    "查": ("zha",),
-    "区": ("ou",),
-    "朴": ("piao",),
-    "盖": ("ge",),
-    "曾": ("zeng",),
-    "任": ("ren",),
-    "华": ("hua",),
-    "缪": ("miao",),
-    "翟": ("zhai",),
-    "种": ("chong",),
-    "繁": ("po",),
-    "覃": ("qin",),
-    "尉": ("yu",),
-    "乜": ("nie",),
-    "逄": ("pang",),
-    "员": ("yun",),
-}
-
-
 @lru_cache(maxsize=8192)
 def _syllables(name: str) -> tuple[str, ...]:
     from pypinyin import Style, lazy_pinyin
 
-    folded = fold(name)
-    surname = next((folded[:size] for size in (2, 1) if folded[:size] in _SURNAMES), "")
-    rest = folded[len(surname) :]
-    read = lazy_pinyin(rest, style=Style.NORMAL, v_to_u=False, errors="default") if rest else []
-    return (*_SURNAMES.get(surname, ()), *(fold(part) for part in read))
+    # Names read otherwise as surnames (单 as shan) get a second reading where names are indexed.
+    return tuple(fold(part) for part in lazy_pinyin(fold(name), style=Style.NORMAL, v_to_u=False, errors="default"))
 
 
 def full_pinyin(name: str) -> str:
