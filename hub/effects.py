@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,8 @@ from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch import Dispatcher
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
-from hub.workflows.base import BASE, WORKFLOW_SYSTEM
-from hub.workflows.task import plain, reference_in, referred
+from hub.workflows.base import BASE, ENDED, WORKFLOW_SYSTEM
+from hub.workflows.task import plain, reference_in, referred, workflow_code
 
 Json = dict[str, Any]
 
@@ -40,6 +40,8 @@ _PART_OF_WORK = frozenset(
         "Specimen",
     }
 )
+#: What is part of the work but leads no further.
+_LEAVES = frozenset({"Patient", "Practitioner", "PractitionerRole", "Organization", "Endpoint", "Location", "Task"})
 #: Steps from the Task to the last thing its partner may see: input -> report -> result -> specimen.
 _CLOSURE_STEPS = 3
 _CLOSURE_MAX = 2000
@@ -53,8 +55,20 @@ class Effects:
         self._clock = clock
         self._dispatcher = Dispatcher(settings, directory, objects, clock)
 
-    def carry_out(self, tx: Tx, decision: workflows.Decision, task: Json, *, correlation_id: str) -> None:
-        """Carry out all effects of *decision*, whose Task is stored as *task*, in the table's order."""
+    def carry_out(
+        self,
+        tx: Tx,
+        decision: workflows.Decision,
+        task: Json,
+        *,
+        correlation_id: str,
+        start: Callable[[Tx, Json], object],
+    ) -> None:
+        """Carry out all effects of *decision*, whose Task is stored as *task*, in the table's order.
+
+        Args:
+            start: starts a further Task that a table of its own rules.
+        """
         now = self._clock()
         grants: list[workflows.OpenGrant] = []
         for effect in decision.effects:
@@ -68,7 +82,9 @@ class Effects:
                 case workflows.Sign():
                     self._sign(tx, effect, task, now)
                 case workflows.CreateTask():
-                    self._create_task(tx, effect, task, now)
+                    self._create_task(tx, effect, task, now, start)
+                case workflows.EndTask(code=code, status=status):
+                    self._end_tasks(tx, task, code, status)
                 case workflows.OpenGrant():
                     # Grants wait until the end, so that they cover what the other effects have just made.
                     grants.append(effect)
@@ -124,38 +140,33 @@ class Effects:
         """Return everything that belongs to the work, as reference -> owner institution."""
         parties = set(workflows.parties_of(task).values())
         found: dict[str, str] = {}
-        wanted = {f"Task/{task['id']}", *workflows.references(task)}
-        wanted |= {one for name in ("input", "output") for one in referred(task, name)}
+        # The engine has proved whose these are; from here on an institution opens only what is its own: a reference
+        # to another institution's resource, wherever a partner may have put it, opens nothing.
+        wanted: dict[str, str | None] = dict.fromkeys({f"Task/{task['id']}", *workflows.references(task)})
         for _ in range(_CLOSURE_STEPS):
-            rows = _load(tx, wanted - set(found))
-            following: set[str] = set()
-            for stored in rows:
-                # Only what the parties themselves own: a reference to a third institution's resource grants nothing.
-                if stored.owner not in parties and stored.visibility != "consortium":
+            following: dict[str, str | None] = {}
+            for stored in _load(tx, set(wanted) - set(found)):
+                reference = f"{stored.type}/{stored.id}"
+                referrer = wanted[reference]
+                if (
+                    stored.visibility == "consortium"
+                    or stored.owner not in parties
+                    or referrer not in {None, stored.owner}
+                ):
                     continue
-                found[f"{stored.type}/{stored.id}"] = stored.owner
-                if stored.type not in {
-                    "Patient",
-                    "Practitioner",
-                    "PractitionerRole",
-                    "Organization",
-                    "Endpoint",
-                    "Location",
-                }:
-                    following |= {
-                        one for one in _references(loads(stored.body)) if one.partition("/")[0] in _PART_OF_WORK
-                    }
+                found[reference] = stored.owner
+                if stored.type not in _LEAVES:
+                    for one in _references(loads(stored.body)):
+                        if one.partition("/")[0] in _PART_OF_WORK:
+                            following.setdefault(one, stored.owner)
             wanted = following
             if not wanted or len(found) > _CLOSURE_MAX:
                 break
         for output in referred(task, "output"):
             for stored in tx.records.referring("Provenance", "target", output, UNRESTRICTED):
-                found[f"Provenance/{stored.id}"] = stored.owner
-        return {
-            reference: owner
-            for reference, owner in found.items()
-            if not reference.startswith(("PractitionerRole/", "Organization/")) or owner in parties
-        }
+                if stored.owner in parties:
+                    found[f"Provenance/{stored.id}"] = stored.owner
+        return found
 
     # --- resources -------------------------------------------------------------------------------------------
 
@@ -227,7 +238,16 @@ class Effects:
         }
         tx.records.put_many([NewVersion(resource=provenance, owner=effect.institution)])
 
-    def _create_task(self, tx: Tx, effect: workflows.CreateTask, task: Json, now: datetime) -> None:
+    @staticmethod
+    def _end_tasks(tx: Tx, task: Json, code: str, status: str) -> None:
+        for stored in tx.records.referring("Task", "part-of", f"Task/{task['id']}", UNRESTRICTED):
+            further = loads(stored.body)
+            if workflow_code(further) == code and further.get("status") not in ENDED:
+                tx.records.put_many([NewVersion(resource={**further, "status": status}, owner=stored.owner)])
+
+    def _create_task(
+        self, tx: Tx, effect: workflows.CreateTask, task: Json, now: datetime, start: Callable[[Tx, Json], object]
+    ) -> None:
         owner, requester = self._directory.member(effect.owner), self._directory.member(effect.requester)
         if owner is None or requester is None:
             return
@@ -248,8 +268,13 @@ class Effects:
         }
         if effect.focus:
             further["focus"] = {"reference": effect.focus}
-        if "for" in task:
+        if effect.patient:
+            further["for"] = {"reference": effect.patient}
+        elif "for" in task:
             further["for"] = task["for"]
+        if workflows.workflow_for(further) is not None:
+            start(tx, further)
+            return
         tx.records.put_many([NewVersion(resource=further, owner=effect.requester, expected_version=0)])
         if effect.owner != effect.requester:
             tx.grants.open(Grant(grantee=effect.owner, target_type="Task", target_id=id_, task_id=task["id"]), now=now)

@@ -26,6 +26,7 @@ from hub.directory import Directory
 from hub.effects import Effects
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.workflows.acting import acting
 from hub.workflows.base import BASE, WORKFLOW_SYSTEM
 from hub.workflows.task import newest, plain, reference_in
 
@@ -51,22 +52,17 @@ class TaskService:
         """Return *actor* as the tables know them: the person by one reference whatever role they act in."""
         if actor is HUB:
             return workflows.HUB_ACTOR
-        if actor.practitioner is None:
-            return workflows.Actor(institution=actor.institution, roles=actor.roles)
-        person = self._directory.practitioner(actor.institution, actor.practitioner)
-        if person is None:
+        person = (
+            None if actor.practitioner is None else self._directory.practitioner(actor.institution, actor.practitioner)
+        )
+        if actor.practitioner is not None and person is None:
             raise HubError(
                 Category.FORBIDDEN,
                 "The person of this token is no longer active at the institution.",
                 where="practitioner",
                 remedy="Ask the operator to import the PractitionerRole again.",
             )
-        return workflows.Actor(
-            institution=actor.institution,
-            practitioner=f"Practitioner/{person.practitioner_id}",
-            reference=f"PractitionerRole/{person.role_id}",
-            roles=actor.roles,
-        )
+        return acting(actor, person)
 
     # --- the ways in -----------------------------------------------------------------------------------------
 
@@ -387,7 +383,13 @@ class TaskService:
         [stored] = tx.records.put_many(
             [NewVersion(resource=decision.task, owner=owner, expected_version=expected_version)]
         )
-        self._effects.carry_out(tx, decision, loads(stored.body), correlation_id=correlation_id)
+        self._effects.carry_out(
+            tx,
+            decision,
+            loads(stored.body),
+            correlation_id=correlation_id,
+            start=lambda inner, further: self.create(inner, further, HUB, correlation_id=correlation_id),
+        )
         patient = plain(reference_in(decision.task.get("for"))) or ""
         tx.audit.write(
             AuditLine(
