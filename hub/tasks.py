@@ -308,15 +308,22 @@ class TaskService:
                 continue
             if reports and newest(task, "output", "DiagnosticReport") in reports:
                 outputs = []
-            self.transition(
-                tx,
-                stored.id,
-                name,
-                actor,
-                outputs=outputs,
-                reason={"text": event.reason} if event.reason else _default_reason(event),
-                correlation_id=correlation_id,
-            )
+            try:
+                self.transition(
+                    tx,
+                    stored.id,
+                    name,
+                    actor,
+                    outputs=outputs,
+                    reason={"text": event.reason} if event.reason else _default_reason(event),
+                    correlation_id=correlation_id,
+                )
+            except HubError as error:
+                if not event.kind.startswith("report.") or error.transient:
+                    raise
+                # A result is kept whatever the table says of it; the judge has written nothing yet when it refuses.
+                log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
+                continue
             moved.append(f"Task/{stored.id}")
         return moved
 
