@@ -168,7 +168,12 @@ class Directory:
             )
         names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone")
         changes = {name: settings[key] for name in names if (key := name.replace("_", "-")) in settings}
-        changes["authorities"] = {one.code: one.code for one in self.members()}
+        snapshot = self._now()
+        # A number's authority is written as the member's code or as the name it gives itself in MSH-4.
+        changes["authorities"] = {
+            **{one.sending_facility: one.member for one in snapshot.endpoints if one.sending_facility},
+            **{code: code for code in snapshot.members},
+        }
         return found.varied(changes)
 
     def context(self, endpoint: MemberEndpoint) -> MappingContext:
