@@ -1,0 +1,172 @@
+"""Attribute matching of DICOM queries (PS3.4 C.2.2.2): keys in, typed matches out.
+
+QIDO-RS (PS3.18 8.3.4) and C-FIND ask with the same rules; the stores translate the matches to SQL. A key is named by
+its DICOM keyword.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fhir_mappings.text import fold, full_pinyin, has_han, pinyin_initials
+from hub.errors import Category, HubError
+
+Level = Literal["study", "series", "instance"]
+
+#: Keys that can be matched, by level, with their value representation (PS3.18 table 10.6.1-5 and what modalities send).
+STUDY_KEYS: Mapping[str, str] = {
+    "StudyDate": "DA",
+    "StudyTime": "TM",
+    "AccessionNumber": "SH",
+    "ModalitiesInStudy": "CS",
+    "SOPClassesInStudy": "UI",
+    "ReferringPhysicianName": "PN",
+    "PatientName": "PN",
+    "PatientID": "LO",
+    "IssuerOfPatientID": "LO",
+    "PatientBirthDate": "DA",
+    "PatientSex": "CS",
+    "StudyInstanceUID": "UI",
+    "StudyID": "SH",
+    "StudyDescription": "LO",
+}
+SERIES_KEYS: Mapping[str, str] = {
+    "Modality": "CS",
+    "SeriesInstanceUID": "UI",
+    "SeriesNumber": "IS",
+    "SeriesDescription": "LO",
+    "SeriesDate": "DA",
+    "SeriesTime": "TM",
+    "BodyPartExamined": "CS",
+    "PerformedProcedureStepStartDate": "DA",
+    "PerformedProcedureStepStartTime": "TM",
+}
+INSTANCE_KEYS: Mapping[str, str] = {"SOPClassUID": "UI", "SOPInstanceUID": "UI", "InstanceNumber": "IS"}
+
+#: Values of one list key; longer lists are refused (our own limit, so that one request stays one bounded statement).
+MAX_VALUES = 1000
+
+_DATE = re.compile(r"[0-9]{8}")
+_TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9](([0-5][0-9]|60)(\.[0-9]{1,6})?)?)?")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_NAME_DELIMITERS = re.compile(r"[\^=\\\s]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """One key of a query.
+
+    Attributes:
+        kind: ``any`` (equal to one of ``values``), ``wildcard`` (``values[0]`` with ``*`` and ``?``), ``range``
+            (``values`` = low and high, either may be empty) or ``fuzzy`` (each of ``values`` starts a part of a name).
+    """
+
+    keyword: str
+    vr: str
+    kind: Literal["any", "wildcard", "range", "fuzzy"]
+    values: tuple[str, ...]
+
+
+def keys_of(level: Level) -> Mapping[str, str]:
+    """Return the keys that a query on *level* may use: its own and those of the levels above."""
+    if level == "study":
+        return STUDY_KEYS
+    if level == "series":
+        return {**STUDY_KEYS, **SERIES_KEYS}
+    return {**STUDY_KEYS, **SERIES_KEYS, **INSTANCE_KEYS}
+
+
+def parse(keyword: str, value: str, *, level: Level, fuzzy: bool = False) -> Match | None:
+    """Return the match that *value* asks of *keyword*, or ``None`` for universal matching (PS3.4 C.2.2.2.3).
+
+    Raises:
+        HubError: incorrect when the key cannot be matched on *level* or the value is malformed.
+    """
+    vr = keys_of(level).get(keyword)
+    if vr is None:
+        raise HubError(
+            Category.INCORRECT,
+            f"{keyword} cannot be matched on the {level} level.",
+            where=keyword,
+            remedy=f"Match by {', '.join(sorted(keys_of(level)))}; other attributes can be asked for by includefield.",
+        )
+    text = value.strip()
+    if not text or set(text) == {"*"}:
+        return None
+    if vr in {"DA", "TM"}:
+        return _range(keyword, vr, text)
+    if vr == "PN":
+        words = tuple(part for part in (fold(word) for word in _NAME_DELIMITERS.split(text)) if part)
+        if not words:
+            return None
+        if fuzzy and "*" not in text and "?" not in text:
+            return Match(keyword=keyword, vr=vr, kind="fuzzy", values=words)
+    if vr == "UI":
+        return _uids(keyword, text)
+    values = _split(text, r"[\\,]" if vr == "CS" else r"\\")
+    if len(values) == 1 and ("*" in text or "?" in text):
+        return Match(keyword=keyword, vr=vr, kind="wildcard", values=(text,))
+    return Match(keyword=keyword, vr=vr, kind="any", values=values)
+
+
+def _split(text: str, separators: str) -> tuple[str, ...]:
+    values = tuple(dict.fromkeys(part.strip() for part in re.split(separators, text) if part.strip()))
+    if len(values) > MAX_VALUES:
+        raise HubError(
+            Category.INCORRECT, f"A key has {len(values)} values, the limit is {MAX_VALUES}.", remedy="Ask in parts."
+        )
+    return values
+
+
+def _uids(keyword: str, text: str) -> Match:
+    # PS3.18 8.3.4.1 separates UIDs by commas, viewers that think in DIMSE by backslashes.
+    values = _split(text, r"[\\,]")
+    wrong = [value for value in values if len(value) > 64 or _UID.fullmatch(value) is None]
+    if wrong:
+        raise HubError(Category.INCORRECT, "A value is not a UID.", where=keyword, remedy="Send digits and dots.")
+    return Match(keyword=keyword, vr="UI", kind="any", values=values)
+
+
+def _range(keyword: str, vr: str, text: str) -> Match:
+    low, dash, high = text.partition("-")
+    low, high = _moment(low.strip(), vr), _moment(high.strip(), vr)
+    if not dash:
+        high = low
+    form = _DATE if vr == "DA" else _TIME
+    if not (low or high) or any(part and form.fullmatch(part) is None for part in (low, high)):
+        raise HubError(
+            Category.INCORRECT,
+            f"The value of {keyword} is neither a {'date' if vr == 'DA' else 'time'} nor a range.",
+            where=keyword,
+            remedy="Write 20250611, 20250601-20250630, 20250601- or -20250630."
+            if vr == "DA"
+            else "Write 0830, 080000-120000, 0800- or -1200.",
+        )
+    return Match(keyword=keyword, vr=vr, kind="range", values=(low, high))
+
+
+def _moment(text: str, vr: str) -> str:
+    # ACR-NEMA wrote 2025.06.11 and 08:30:00, and so do some programs still.
+    return text.replace("." if vr == "DA" else ":", "")
+
+
+def name_search(name: str, alphabetic: str) -> str:
+    """Return the ways to find a patient's name, each between blanks: folded groups, full pinyin, ``~`` and initials.
+
+    >>> name_search("郑伟", "ZHENG^WEI")
+    ' 郑伟 zhengwei zheng wei ~zw '
+    """
+    ways: list[str] = []
+    for group in (name, alphabetic):
+        parts = [fold(part) for part in _NAME_DELIMITERS.split(group) if part]
+        ways.append("".join(parts))
+        if len(parts) > 1:
+            ways += parts
+    whole = "".join(part for part in _NAME_DELIMITERS.split(name) if part)
+    if has_han(whole):
+        ways += [full_pinyin(whole), f"~{pinyin_initials(whole)}"]
+    found = [way for way in dict.fromkeys(ways) if way]
+    return f" {' '.join(found)} " if found else ""

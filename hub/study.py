@@ -1,0 +1,314 @@
+"""A study that has gone quiet becomes an ImagingStudy and finds its order.
+
+An order is matched by accession number (0008,0050) first; where the modality did not send one, by patient, date and
+modality, and only when exactly one order fits. Everything else becomes a work item: a Task with code ``unmatched-study``
+that the owner's desk settles. A later order is held against the studies that still wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from fhir_mappings.dicom import order as orders
+from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.imaging_study import (
+    MAX_LISTED,
+    charset_provenance,
+    imaging_study,
+    patient_stub,
+    study_date,
+    study_identifier,
+    wado_endpoint,
+    within,
+)
+from fhir_mappings.identifiers import resource_id
+from fhir_mappings.json import loads
+from hub.access import UNRESTRICTED, Scope
+from hub.actor import HUB, Actor
+from hub.clock import instant
+from hub.errors import Category, HubError
+from hub.ports import AuditLine, Grant, NewVersion, ObjectRef, Stored, StudyKey, Tx
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+#: How far the study's date may lie from the day an order is planned for, either way (our choice; no standard sets it).
+AROUND_PLANNED = timedelta(days=3)
+#: How long after an order without a planned day was written its study may follow; a day before allows for late entry.
+AFTER_WRITTEN = timedelta(days=7)
+BEFORE_WRITTEN = timedelta(days=1)
+
+UNMATCHED = "unmatched-study"
+CONFLICT = "imaging-conflict"
+_DISPLAY = {
+    UNMATCHED: "待匹配申请单的检查 (study without an order)",
+    CONFLICT: "同一影像标识内容不同 (image sent again with other bytes)",
+}
+
+#: Orders that images may still belong to (https://hl7.org/fhir/R4/valueset-request-status.html).
+_OPEN_ORDERS = frozenset({"active", "completed", "on-hold", "unknown"})
+#: Kinds of numbers tried against (0008,0050), best first: Chinese modalities often send the order's own number.
+_NUMBER_KINDS = ("accession", "filler-order", "placer-order")
+
+
+class StudyCompletion:
+    """Makes and keeps the ImagingStudy of a study."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    @property
+    def _base(self) -> str:
+        return self._services.settings.base_url
+
+    def complete(self, tx: Tx, key: StudyKey) -> dict[str, Any] | None:
+        """Count the study, write its ImagingStudy and what belongs to it, match it to an order; returns the resource.
+
+        Nothing is written for a study that has no current instance. Repeating it changes nothing.
+        """
+        now = self._services.clock()
+        study = tx.imaging.refresh_study(key)
+        if not study["NumberOfStudyRelatedInstances"]:
+            tx.imaging.set_study_state(key, "complete", counted_at=now)
+            return None
+        patient = self._patient(tx, study)
+        resource = self._imaging_study(tx, study, patient)
+        order: Stored | None = None
+        match = study["match"]
+        if match in {"", "unmatched"} and not resource.get("basedOn"):
+            order, how = self._find_order(tx, study)
+            match = how
+            if order is not None:
+                resource["basedOn"] = [{"reference": f"ServiceRequest/{order.id}"}]
+        elif not match:
+            match = "manual"
+        versions = [NewVersion(resource=resource, owner=key.owner)]
+        if study["charset_flagged"] or (not study["charset_declared"] and study["charset_used"] not in {"", "ascii"}):
+            versions.append(NewVersion(resource=self._provenance(tx, study, patient), owner=key.owner))
+        tx.records.put_many(versions)
+        tx.imaging.set_study_state(key, "complete", match=match, counted_at=now)
+        study = {**study, "state": "complete", "match": match}
+        self._work_item(tx, study, patient)
+        self._services.tasks.on_study_complete(tx, key.owner, resource, correlation_id=study["correlation_id"])
+        return resource
+
+    # --- parts -----------------------------------------------------------------------------------------------
+
+    def _patient(self, tx: Tx, study: Mapping[str, Any]) -> str:
+        """Return the reference to the sender's Patient, made from the header when ADT has not told of it."""
+        reference = f"Patient/{study['patient_id']}"
+        if tx.records.get("Patient", study["patient_id"], UNRESTRICTED) is None:
+            tx.records.lock_condition(reference)
+            stub = patient_stub(study, id=study["patient_id"], institution=study["owner"], base=self._base)
+            tx.records.put_many([NewVersion(resource=stub, owner=study["owner"])])
+        return reference
+
+    def _endpoint(self, tx: Tx, owner: str) -> str:
+        id_ = resource_id(owner, "dicom-web", "Endpoint", owner)
+        endpoint = wado_endpoint(
+            id=id_,
+            institution=owner,
+            address=f"{self._services.settings.public()}/dicom-web",
+            organization=_organization(tx, owner),
+        )
+        tx.records.put_many([NewVersion(resource=endpoint, owner=owner, visibility="consortium")])
+        return f"Endpoint/{id_}"
+
+    def _imaging_study(self, tx: Tx, study: Mapping[str, Any], patient: str) -> dict[str, Any]:
+        owner = study["owner"]
+        key = StudyKey(owner=owner, StudyInstanceUID=study["StudyInstanceUID"])
+        listed = study["NumberOfStudyRelatedInstances"] <= MAX_LISTED
+        made = imaging_study(
+            study,
+            tx.imaging.series_of(key),
+            tx.imaging.instances_of(key) if listed else (),
+            id=study["resource_id"],
+            patient=patient,
+            endpoint=self._endpoint(tx, owner),
+            institution=owner,
+            time_zone=self._services.settings.time_zone,
+            base=self._base,
+        )
+        current = tx.records.get("ImagingStudy", study["resource_id"], UNRESTRICTED)
+        if current is None or current.deleted:
+            return made
+        # What people and workflows have added (basedOn, reasonCode, note) outlives late instances.
+        kept = {name: value for name, value in loads(current.body).items() if name not in made and name != "meta"}
+        return {**made, **kept}
+
+    def _provenance(self, tx: Tx, study: Mapping[str, Any], patient: str) -> dict[str, Any]:
+        id_ = resource_id(study["owner"], "charset-repair", "Provenance", study["StudyInstanceUID"])
+        stored = tx.records.get("Provenance", id_, UNRESTRICTED)
+        recorded = loads(stored.body)["recorded"] if stored is not None else instant(self._services.clock())
+        return charset_provenance(
+            study,
+            id=id_,
+            target=f"ImagingStudy/{study['resource_id']}",
+            patient=patient,
+            recorded=recorded,
+            base=self._base,
+        )
+
+    # --- matching --------------------------------------------------------------------------------------------
+
+    def _find_order(self, tx: Tx, study: Mapping[str, Any]) -> tuple[Stored | None, str]:
+        """Return the one order the study belongs to and how it was found, or ``(None, "unmatched")``."""
+        owner = study["owner"]
+        number = study["AccessionNumber"].strip()
+        if number:
+            found = [
+                (stored, body)
+                for stored in tx.records.by_identifier("ServiceRequest", None, number, UNRESTRICTED, owner=owner)
+                if (body := loads(stored.body)).get("status") in _OPEN_ORDERS
+            ]
+            for kind in _NUMBER_KINDS:
+                fitting = [stored for stored, body in found if orders.is_numbered(body, number, kind)]
+                if len(fitting) == 1:
+                    return fitting[0], "accession"
+                if fitting:
+                    return None, "unmatched"
+        fitting = [
+            stored
+            for stored in tx.records.referring(
+                "ServiceRequest", "subject", f"Patient/{study['patient_id']}", UNRESTRICTED
+            )
+            if stored.owner == owner and self._fits(loads(stored.body), study)
+        ]
+        return (fitting[0], "patient-date-modality") if len(fitting) == 1 else (None, "unmatched")
+
+    def _fits(self, order: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
+        """Return whether an order of the same patient agrees with the study in status, date and modality."""
+        day = study_date(study)
+        if order.get("status") not in _OPEN_ORDERS or day is None:
+            return False
+        accession = orders.accession(order)
+        if accession and study["AccessionNumber"] and accession != study["AccessionNumber"]:
+            return False
+        planned, written = orders.days(order, self._services.settings.time_zone)
+        if planned is not None:
+            timely = within(day, planned, before=AROUND_PLANNED, after=AROUND_PLANNED)
+        else:
+            timely = written is not None and within(day, written, before=BEFORE_WRITTEN, after=AFTER_WRITTEN)
+        asked = orders.modalities(order)
+        sent = {code for code in study["ModalitiesInStudy"].split("\\") if code}
+        return timely and any(orders.modality_group(code) & asked for code in sent)
+
+    def match_later(self, tx: Tx, service_request: Mapping[str, Any], *, owner: str) -> list[str]:
+        """Hold a stored order against the studies that wait; returns the ids of ImagingStudies now based on an order."""
+        subject = str((service_request.get("subject") or {}).get("reference", ""))
+        patient = subject.removeprefix("Patient/") if subject.startswith("Patient/") else ""
+        matched = []
+        for study in tx.imaging.unmatched(owner, patient_id=patient, accessions=orders.numbers(service_request)):
+            order, how = self._find_order(tx, study)
+            if order is not None:
+                self._link(tx, study, order.id, how)
+                matched.append(study["resource_id"])
+        return matched
+
+    def settle(self, tx: Tx, key: StudyKey, service_request_id: str | None, actor: Actor) -> None:
+        """Link the study to an order of its owner, or record that it has none."""
+        study = tx.imaging.study(key)
+        if study is None or study["state"] != "complete" or actor.institution not in {key.owner, HUB.institution}:
+            raise HubError(Category.NOT_FOUND, "There is no such complete study.", where=key.StudyInstanceUID)
+        if service_request_id is not None:
+            order = tx.records.get("ServiceRequest", service_request_id, Scope(institution=key.owner))
+            if order is None or order.deleted or order.owner != key.owner:
+                raise HubError(
+                    Category.NOT_FOUND,
+                    "The institution has no such order.",
+                    where=f"ServiceRequest/{service_request_id}",
+                    remedy="Name an order of the institution that sent the images.",
+                )
+        self._link(tx, study, service_request_id, "manual" if service_request_id else "none")
+        tx.audit.write(
+            AuditLine(
+                type="rest",
+                action="U",
+                subtype="settle-study",
+                actor=actor,
+                recorded_at=self._services.clock(),
+                patients=((key.owner, study["patient_id"]),),
+                entities=(f"ImagingStudy/{study['resource_id']}",),
+            )
+        )
+
+    def _link(self, tx: Tx, study: Mapping[str, Any], order_id: str | None, how: str) -> None:
+        stored = tx.records.get("ImagingStudy", study["resource_id"], UNRESTRICTED)
+        if stored is not None and not stored.deleted:
+            resource = loads(stored.body)
+            if order_id is None:
+                resource.pop("basedOn", None)
+            else:
+                resource["basedOn"] = [{"reference": f"ServiceRequest/{order_id}"}]
+            tx.records.put_many([NewVersion(resource=resource, owner=study["owner"])])
+            self._services.tasks.on_study_complete(tx, study["owner"], resource, correlation_id=study["correlation_id"])
+        key = StudyKey(owner=study["owner"], StudyInstanceUID=study["StudyInstanceUID"])
+        tx.imaging.set_study_state(key, study["state"], match=how)
+        self._work_item(tx, {**study, "match": how}, f"Patient/{study['patient_id']}")
+
+    # --- work items ------------------------------------------------------------------------------------------
+
+    def _work_item(self, tx: Tx, study: Mapping[str, Any], patient: str) -> None:
+        """Open the work item of a study without an order, or close the one that is open."""
+        owner = study["owner"]
+        id_ = resource_id(owner, UNMATCHED, "Task", study["StudyInstanceUID"])
+        stored = tx.records.get("Task", id_, UNRESTRICTED)
+        now = instant(self._services.clock())
+        if study["match"] != "unmatched":
+            if stored is not None and not stored.deleted:
+                task = loads(stored.body)
+                if task["status"] != "completed":
+                    task |= {"status": "completed", "lastModified": now}
+                    tx.records.put_many([NewVersion(resource=task, owner=owner)])
+            return
+        if stored is not None and not stored.deleted and loads(stored.body)["status"] != "completed":
+            return
+        task = _task(id_, UNMATCHED, self._base, now, owner=_organization(tx, owner))
+        task["focus"] = {"reference": f"ImagingStudy/{study['resource_id']}"}
+        task["for"] = {"reference": patient}
+        tx.records.put_many([NewVersion(resource=task, owner=owner)])
+
+
+def raise_conflict(tx: Tx, services: Services, owner: str, header: InstanceHeader, ref: ObjectRef) -> None:
+    """Raise, once for a SOP Instance UID, the work item that says that other bytes came under it.
+
+    The Task is the operator's and the sender sees it too; it names the instance and holds no patient data.
+    """
+    id_ = resource_id(owner, CONFLICT, "Task", header.SOPInstanceUID)
+    if tx.records.get("Task", id_, UNRESTRICTED) is not None:
+        return
+    now = services.clock()
+    task = _task(id_, CONFLICT, services.settings.base_url, instant(now), owner=_organization(tx, HUB.institution))
+    requester = _organization(tx, owner)
+    if requester:
+        task["requester"] = {"reference": requester}
+    task["focus"] = {"identifier": study_identifier(header.SOPInstanceUID)}
+    task["input"] = [
+        {"type": {"text": "后到文件摘要 (SHA-256 of the later bytes)"}, "valueString": ref.digest},
+        {"type": {"text": "检查 (Study Instance UID)"}, "valueString": header.StudyInstanceUID},
+    ]
+    tx.records.put_many([NewVersion(resource=task, owner=HUB.institution)])
+    if owner != HUB.institution:
+        tx.grants.open(Grant(grantee=owner, target_type="Task", target_id=id_, task_id=id_), now=now)
+
+
+def _task(id_: str, code: str, base: str, now: str, *, owner: str | None) -> dict[str, Any]:
+    task: dict[str, Any] = {
+        "resourceType": "Task",
+        "id": id_,
+        "status": "requested",
+        "intent": "order",
+        "code": {"coding": [{"system": f"{base}/CodeSystem/work-item", "code": code, "display": _DISPLAY[code]}]},
+        "authoredOn": now,
+        "lastModified": now,
+    }
+    if owner:
+        task["owner"] = {"reference": owner}
+    return task
+
+
+def _organization(tx: Tx, code: str) -> str | None:
+    member = tx.members.get(code)
+    return f"Organization/{member.organization_id}" if member is not None else None

@@ -1,0 +1,334 @@
+"""The index of studies, series and instances (PS3.3 A.1.2): writing, counting and the rows of one study.
+
+Instances arrive by the thousand, so :meth:`SqlImaging.add` writes one row for each and touches the rows of its study and
+series only when asked to. Counts and lists of a study are written when it is complete; while it is being received they
+are counted for those who ask. Queries over many studies are in :mod:`storage.sql.imaging_query`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from fhir_mappings.dicom.header import InstanceHeader
+from hub.access import Scope
+from hub.attribute_matching import Level, Match, name_search
+from hub.clock import from_us, to_us
+from hub.errors import Category, HubError
+from hub.ports import InstanceRow, ObjectRef, StudyKey
+from storage.sql import imaging_query
+from storage.sql._dialect import insert
+from storage.sql.schema import imaging_instance, imaging_series, imaging_study
+
+if TYPE_CHECKING:
+    from storage.sql.transaction import SqlTx
+
+_STUDY_FIELDS = (
+    "PatientID", "IssuerOfPatientID", "PatientName", "PatientNamePinyin", "PatientBirthDate", "PatientSex", "StudyDate",
+    "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName", "charset_declared",
+    "charset_used", "charset_evidence", "charset_flagged",
+)  # fmt: skip
+_SERIES_FIELDS = (
+    "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime", "BodyPartExamined",
+    "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
+)  # fmt: skip
+_INSTANCE_FIELDS = (
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID", "InstanceNumber",
+    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "pixel_offset",
+)  # fmt: skip
+
+#: Columns of a study that :meth:`SqlImaging.set_study_state` may set beside the state.
+_SETTABLE = frozenset({"match", "counted_at", "correlation_id"})
+
+
+class SqlImaging:
+    """The :class:`hub.ports.Imaging` of one transaction."""
+
+    def __init__(self, tx: SqlTx) -> None:
+        self._tx = tx
+        self._connection = tx.connection
+
+    # --- one instance ----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        owner: str,
+        header: InstanceHeader,
+        ref: ObjectRef,
+        received_at: datetime,
+        patient_id: str,
+        correlation_id: str,
+        *,
+        resource_id: str = "",
+        series_known: bool = False,
+    ) -> str:
+        """Index one instance; returns ``new``, ``duplicate`` (same bytes) or ``conflict`` (other bytes, non-current).
+
+        With *series_known* the caller vouches that the rows of study and series are committed; else they are written
+        when they are missing, the study's with *patient_id* and *resource_id*, which then never change.
+        """
+        if not series_known:
+            self._add_parents(owner, header, received_at, patient_id, correlation_id, resource_id)
+        values: dict[str, Any] = {name: getattr(header, name) for name in _INSTANCE_FIELDS}
+        values |= {
+            "owner": owner,
+            "digest": ref.digest,
+            "size": ref.size,
+            "current": True,
+            "received_at": to_us(received_at),
+            "attributes": zlib.compress(header.attributes, 1),
+        }
+        statement = (
+            insert(imaging_instance, on_sqlite=self._tx.sqlite)
+            .on_conflict_do_nothing()
+            .returning(imaging_instance.c.iid)
+        )
+        # Two unique indexes decide, whichever process writes: one current row for a SOP Instance, one row for its bytes.
+        if self._connection.execute(statement, values).first() is not None:
+            return "new"
+        if self._connection.execute(statement, {**values, "current": False}).first() is not None:
+            return "conflict"
+        return "duplicate"
+
+    def _add_parents(
+        self,
+        owner: str,
+        header: InstanceHeader,
+        received_at: datetime,
+        patient_id: str,
+        correlation_id: str,
+        resource_id: str,
+    ) -> None:
+        key = {"owner": owner, "StudyInstanceUID": header.StudyInstanceUID}
+        study = {name: getattr(header, name) for name in _STUDY_FIELDS}
+        study |= key | {
+            "resource_id": resource_id,
+            "patient_id": patient_id,
+            "state": "receiving",
+            "name_search": name_search(header.PatientName, header.PatientNamePinyin),
+            "correlation_id": correlation_id,
+            "first_received_at": to_us(received_at),
+        }
+        series = {name: getattr(header, name) for name in _SERIES_FIELDS}
+        series |= key | {"SeriesInstanceUID": header.SeriesInstanceUID}
+        for table, values in ((imaging_study, study), (imaging_series, series)):
+            self._connection.execute(insert(table, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), values)
+
+    def current_digest(self, owner: str, SOPInstanceUID: str) -> str | None:
+        """Return the digest of the current version of a SOP Instance."""
+        t = imaging_instance
+        return self._connection.execute(
+            sa.select(t.c.digest).where(
+                t.c.owner == owner, t.c.SOPInstanceUID == SOPInstanceUID, t.c.current == sa.true()
+            )
+        ).scalar()
+
+    # --- one study -------------------------------------------------------------------------------------------
+
+    def study(self, key: StudyKey) -> Mapping[str, Any] | None:
+        """Return the row of one study, without regard to who asks."""
+        row = self._connection.execute(sa.select(imaging_study).where(*_of(imaging_study, key))).mappings().first()
+        return None if row is None else dict(row)
+
+    def study_by_resource(self, owner: str, resource_id: str) -> Mapping[str, Any] | None:
+        """Return the row of the study that is the ImagingStudy *resource_id* of *owner*."""
+        t = imaging_study
+        statement = sa.select(t).where(t.c.owner == owner, t.c.resource_id == resource_id)
+        row = self._connection.execute(statement).mappings().first()
+        return None if row is None else dict(row)
+
+    def series_of(self, key: StudyKey) -> Sequence[Mapping[str, Any]]:
+        """Return the series rows of a study that have instances, in the order of their numbers."""
+        t = imaging_series
+        statement = sa.select(t).where(*_of(t, key), t.c.NumberOfSeriesRelatedInstances > 0)
+        rows = self._connection.execute(
+            statement.order_by(sa.func.length(t.c.SeriesNumber), t.c.SeriesNumber, t.c.SeriesInstanceUID)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+    def instances_of(
+        self,
+        key: StudyKey,
+        SeriesInstanceUID: str | None = None,
+        SOPInstanceUID: str | None = None,
+        *,
+        attributes: bool = False,
+    ) -> Sequence[InstanceRow]:
+        """Return the current instances of a study, a series or one, in the order of their numbers.
+
+        ``attributes`` of a row is empty unless asked for.
+        """
+        t = imaging_instance
+        statement = sa.select(*imaging_query.instance_columns(t, attributes=attributes)).where(
+            *_of(t, key), t.c.current == sa.true()
+        )
+        if SeriesInstanceUID is not None:
+            statement = statement.where(t.c.SeriesInstanceUID == SeriesInstanceUID)
+        if SOPInstanceUID is not None:
+            statement = statement.where(t.c.SOPInstanceUID == SOPInstanceUID)
+        statement = statement.order_by(
+            t.c.SeriesInstanceUID, sa.func.length(t.c.InstanceNumber), t.c.InstanceNumber, t.c.iid
+        )
+        return [imaging_query.instance(row) for row in self._connection.execute(statement)]
+
+    def latest_arrival(self, key: StudyKey) -> datetime | None:
+        """Return when the last instance of the study arrived."""
+        t = imaging_instance
+        found = self._connection.execute(sa.select(sa.func.max(t.c.received_at)).where(*_of(t, key))).scalar()
+        return None if found is None else from_us(found)
+
+    def refresh_study(self, key: StudyKey) -> Mapping[str, Any]:
+        """Recount the study's series and instances from its instance rows, and return the study row.
+
+        Raises:
+            HubError: not-found when there is no such study.
+        """
+        t = imaging_instance
+        counted = {
+            row.SeriesInstanceUID: row.n
+            for row in self._connection.execute(
+                sa.select(t.c.SeriesInstanceUID, sa.func.count().label("n"))
+                .where(*_of(t, key), t.c.current == sa.true())
+                .group_by(t.c.SeriesInstanceUID)
+            )
+        }
+        series = self._connection.execute(
+            sa.select(
+                imaging_series.c.SeriesInstanceUID,
+                imaging_series.c.Modality,
+                imaging_series.c.NumberOfSeriesRelatedInstances,
+            ).where(*_of(imaging_series, key))
+        ).all()
+        for row in series:
+            if counted.get(row.SeriesInstanceUID, 0) != row.NumberOfSeriesRelatedInstances:
+                self._connection.execute(
+                    sa.update(imaging_series)
+                    .where(*_of(imaging_series, key), imaging_series.c.SeriesInstanceUID == row.SeriesInstanceUID)
+                    .values(NumberOfSeriesRelatedInstances=counted.get(row.SeriesInstanceUID, 0))
+                )
+        modalities = sorted({row.Modality for row in series if row.Modality and row.SeriesInstanceUID in counted})
+        classes = self._connection.execute(
+            sa.select(t.c.SOPClassUID).where(*_of(t, key), t.c.current == sa.true()).distinct()
+        ).scalars()
+        self._connection.execute(
+            sa.update(imaging_study)
+            .where(*_of(imaging_study, key))
+            .values(
+                ModalitiesInStudy="\\".join(modalities),
+                SOPClassesInStudy="\\".join(sorted(classes)),
+                NumberOfStudyRelatedSeries=len(counted),
+                NumberOfStudyRelatedInstances=sum(counted.values()),
+            )
+        )
+        study = self.study(key)
+        if study is None:
+            raise HubError(Category.NOT_FOUND, "There is no such study.", where=key.StudyInstanceUID)
+        return study
+
+    def set_study_state(self, key: StudyKey, state: str, **columns: Any) -> None:
+        """Set the state (``receiving`` or ``complete``) and any of ``match``, ``counted_at`` and ``correlation_id``."""
+        assert columns.keys() <= _SETTABLE
+        if isinstance(columns.get("counted_at"), datetime):
+            columns["counted_at"] = to_us(columns["counted_at"])
+        self._connection.execute(
+            sa.update(imaging_study).where(*_of(imaging_study, key)).values(state=state, **columns)
+        )
+
+    def reopen(self, key: StudyKey) -> None:
+        """Let a complete study receive again, because an instance came late."""
+        self._connection.execute(
+            sa.update(imaging_study)
+            .where(*_of(imaging_study, key), imaging_study.c.state == "complete")
+            .values(state="receiving")
+        )
+
+    def unmatched(self, owner: str, *, patient_id: str, accessions: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Return the complete studies of *owner* without an order that are the patient's or have an accession number."""
+        t = imaging_study
+        wanted: list[sa.ColumnElement[bool]] = [t.c.AccessionNumber.in_(list(accessions))] if accessions else []
+        if patient_id:
+            wanted.append(t.c.patient_id == patient_id)
+        if not wanted:
+            return []
+        statement = sa.select(t).where(t.c.owner == owner, t.c.match == "unmatched", sa.or_(*wanted))
+        rows = self._connection.execute(statement.order_by(t.c.StudyInstanceUID))
+        return [dict(row) for row in rows.mappings()]
+
+    # --- series metadata -------------------------------------------------------------------------------------
+
+    def series_version(self, key: StudyKey, SeriesInstanceUID: str) -> tuple[int, int]:
+        """Return the number and the newest row id of the series' current instances; any arrival changes them."""
+        t = imaging_instance
+        row = self._connection.execute(
+            sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(t.c.iid), 0)).where(
+                *_of(t, key), t.c.SeriesInstanceUID == SeriesInstanceUID, t.c.current == sa.true()
+            )
+        ).one()
+        return int(row[0]), int(row[1])
+
+    def series_metadata(self, key: StudyKey, SeriesInstanceUID: str) -> tuple[str, str] | None:
+        """Return (etag, object digest) of the cached gzip metadata of the series, or ``None``."""
+        t = imaging_series
+        row = self._connection.execute(
+            sa.select(t.c.metadata_etag, t.c.metadata_digest).where(
+                *_of(t, key), t.c.SeriesInstanceUID == SeriesInstanceUID, t.c.metadata_etag != ""
+            )
+        ).first()
+        return None if row is None else (row.metadata_etag, row.metadata_digest)
+
+    def set_series_metadata(self, key: StudyKey, SeriesInstanceUID: str, etag: str, digest: str) -> None:
+        """Name the object that holds the series' metadata."""
+        t = imaging_series
+        self._connection.execute(
+            sa.update(t)
+            .where(*_of(t, key), t.c.SeriesInstanceUID == SeriesInstanceUID)
+            .values(metadata_etag=etag, metadata_digest=digest)
+        )
+
+    # --- queries ---------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return to_us(self._tx.clock())
+
+    def studies(
+        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return study rows in *scope* that fulfil all *filters*, newest study first, with counts."""
+        return imaging_query.studies(self._connection, scope, filters, self._now(), limit, offset, owner)
+
+    def series(
+        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return series rows, joined with their study's columns under ``study``."""
+        return imaging_query.series(self._connection, scope, filters, self._now(), limit, offset, owner)
+
+    def instances(
+        self,
+        scope: Scope,
+        filters: Sequence[Match],
+        *,
+        limit: int,
+        offset: int = 0,
+        owner: str | None = None,
+        attributes: bool = False,
+    ) -> Sequence[InstanceRow]:
+        """Return the current instances in *scope* that fulfil all *filters*."""
+        return imaging_query.instances(
+            self._connection, scope, filters, self._now(), limit, offset, owner, attributes=attributes
+        )
+
+    def count(self, level: Level, scope: Scope, filters: Sequence[Match], *, owner: str | None = None) -> int:
+        """Return how many rows the query on *level* has in all."""
+        return imaging_query.count(self._connection, level, scope, filters, self._now(), owner)
+
+    def first_attributes(self, keys: Sequence[tuple[str, str, str]]) -> Mapping[tuple[str, str, str], bytes]:
+        """Return the header of the first instance of each (owner, study, series) as DICOM JSON."""
+        return imaging_query.first_attributes(self._connection, keys)
+
+
+def _of(table: sa.Table, key: StudyKey) -> tuple[sa.ColumnElement[bool], ...]:
+    return table.c.owner == key.owner, table.c.StudyInstanceUID == key.StudyInstanceUID
