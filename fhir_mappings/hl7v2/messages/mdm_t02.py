@@ -72,9 +72,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
     """
     message = assembly.message
     pid.add_patient(assembly.require("PID"), assembly)
-    visit = message.first("PV1")
-    filled_visit = pv1.encounter(visit, assembly) if visit is not None else None
-    encounter = pv1.add_encounter(assembly, filled_visit) if filled_visit is not None else None
+    encounter = pv1.mention_encounter(assembly)
     segment = assembly.require("TXA")
     number = segment.get(12).strip()
     if not number:

@@ -73,7 +73,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
     message = assembly.message
     pid.add_patient(assembly.require("PID"), assembly)
     assembly.require("ORC")
-    encounter = _encounter(assembly)
+    encounter = pv1.mention_encounter(assembly)
     al1.add_allergies(message.all("AL1"), assembly)
     mapped = 0
     seen: Counter[tuple[str, str]] = Counter()
@@ -93,12 +93,6 @@ def translate(assembly: Assembly, _trigger: str) -> None:
     for segment in message.segments:
         if segment.name not in _MAPPED:
             assembly.skip(segment)
-
-
-def _encounter(assembly: Assembly) -> str | None:
-    visit = assembly.message.first("PV1")
-    filled = pv1.encounter(visit, assembly) if visit is not None else None
-    return pv1.add_encounter(assembly, filled) if filled is not None else None
 
 
 def _order(order: Order, encounter: str | None, seen: Counter[tuple[str, str]], assembly: Assembly) -> None:

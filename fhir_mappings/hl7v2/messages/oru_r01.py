@@ -124,7 +124,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
         encounter: str | None = None
         if result.pv1 is not None:
             visit = pv1.encounter(result.pv1, assembly)
-            encounter = pv1.add_encounter(assembly, visit) if visit is not None else None
+            encounter = pv1.intern_encounter(visit, assembly) if visit is not None else None
         ordinals: dict[tuple[str, str, str], Counter[str]] = {}
         for group in result.groups:
             _report(group, encounter, ordinals, assembly)

@@ -32,9 +32,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
     if not number:
         raise assembly.missing(segment, 6, "Send the referral's own number in RF1-6.")
     pid.add_patient(assembly.require("PID"), assembly)
-    visit = message.first("PV1")
-    filled_visit = pv1.encounter(visit, assembly) if visit is not None else None
-    encounter = pv1.add_encounter(assembly, filled_visit) if filled_visit is not None else None
+    encounter = pv1.mention_encounter(assembly)
     identity = assembly.ctx.id("ServiceRequest", "referral", number)
     parties = [rf1.party(item, assembly) for item in message.all("PRD")]
     receiver = next((item for item in parties if item.role == "RT"), None)

@@ -53,10 +53,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
     if not (placer or filler):
         raise assembly.missing(segment, 1, "Send the booking's number in SCH-1 or SCH-2.")
     pid.add_patient(assembly.require("PID"), assembly)
-    visit = message.first("PV1")
-    filled_visit = pv1.encounter(visit, assembly) if visit is not None else None
-    if filled_visit is not None:
-        pv1.add_encounter(assembly, filled_visit)
+    pv1.mention_encounter(assembly)
     status = _STATUS[trigger]
     filled = fill(ROWS, segment, assembly)
     appointment: dict[str, Any] = {

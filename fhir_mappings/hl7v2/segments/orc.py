@@ -14,7 +14,7 @@ from fhir_mappings.hl7v2.tokenizer import Segment
 CONTROL_EVENTS = {
     "NW": "order.new",
     "CA": "order.cancel",
-    "DC": "order.cancel",
+    "DC": "order.cancelled",
     "CR": "order.cancelled",
     "DR": "order.cancelled",
     "OC": "order.cancelled",
@@ -104,7 +104,8 @@ def request_status(orc: Segment, assembly: Assembly) -> str | None:
     """Return the ServiceRequest status: ORC-5 where it is valued, else ORC-1; ``None`` when neither says one.
 
     The v2-to-FHIR OrderControlCode map has no row for SC, RE, UA, SN, NA and their like: they number, echo or answer an
-    order and do not change it.
+    order and do not change it. Its rows for CA and HD say active; a request to cancel or to hold changes nothing until it
+    is answered, and would reopen an order that has ended, so they are left out too.
     """
     order_status = orc.get(5).strip()
     if order_status:

@@ -184,3 +184,19 @@ def add_encounter(assembly: Assembly, filled: Filled, *, extra_clears: frozenset
         guard="status",
         defaults={"status": "finished" if finished else "unknown", "class": _UNKNOWN_CLASS},
     )
+
+
+def mention_encounter(assembly: Assembly) -> str | None:
+    """State the visit that an order, result, booking or document belongs to; return its reference.
+
+    Only ADT says where a visit stands and where the patient lies. What another message copies of PV1 may be hours old,
+    so it makes the Encounter where there is none and changes nothing where there is one.
+    """
+    segment = assembly.message.first("PV1")
+    filled = encounter(segment, assembly) if segment is not None else None
+    return intern_encounter(filled, assembly) if filled is not None else None
+
+
+def intern_encounter(filled: Filled, assembly: Assembly) -> str:
+    """Add the Encounter for the case that it is not known yet; return its reference."""
+    return assembly.intern({"status": "unknown", "class": _UNKNOWN_CLASS, **filled.elements})

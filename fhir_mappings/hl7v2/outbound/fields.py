@@ -1,0 +1,186 @@
+"""FHIR elements as HL7 v2 fields in the words of one receiver: PID, CX, XPN, CE, NDL, XCN and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from fhir_mappings.hl7v2.builder import ComponentValue, FieldValue, Repeat, RepetitionValue
+from fhir_mappings.hl7v2.outbound.target import OutboundTarget
+from fhir_mappings.identifiers import HEALTH_CARD, INSURANCE_CARD, RESIDENT_ID
+from fhir_mappings.text import has_han
+
+Json = Mapping[str, Any]
+
+#: Kind of number -> CX.5, the Chinese word first and table 0203 second; inpatient and outpatient numbers have no code there.
+_CX_TYPES = {
+    "patient-id": ("IDCard", "PI"),
+    "inpatient-no": ("PatientNO", "PatientNO"),
+    "outpatient-no": ("Outpatient", "Outpatient"),
+    "visit": ("", "VN"),
+    "resident-id": ("IdentifyNO", "NI"),
+    "health-card": ("HealthCard", "HC"),
+    "insurance-card": ("SSCard", "SS"),
+}
+_NATIONAL = {RESIDENT_ID: "resident-id", HEALTH_CARD: "health-card", INSURANCE_CARD: "insurance-card"}
+_SEX = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
+
+
+def time(value: str | None, target: OutboundTarget) -> str:
+    """Return a FHIR date, dateTime or instant as DTM in the receiver's time zone, without an offset."""
+    if not value:
+        return ""
+    if "T" not in value:
+        return value.replace("-", "")
+    moment = datetime.fromisoformat(value)
+    return moment.astimezone(target.dialect.zone).strftime("%Y%m%d%H%M%S")
+
+
+def date(value: str | None) -> str:
+    """Return a FHIR date as DT."""
+    return (value or "")[:10].replace("-", "")
+
+
+def _domain(system: str, target: OutboundTarget) -> tuple[str, str]:
+    """(owner, kind) of one of our identifier systems; national numbers have no owner."""
+    if system in _NATIONAL:
+        return "", _NATIONAL[system]
+    prefix = f"{target.base}/NamingSystem/"
+    if not system.startswith(prefix):
+        return "?", ""
+    owner, _, kind = system[len(prefix) :].partition("/")
+    return owner, kind
+
+
+def number(identifiers: Sequence[Json], kind: str, target: OutboundTarget) -> str:
+    """Return the number of *kind* that the receiver itself gave out; empty when there is none."""
+    for identifier in identifiers:
+        if _domain(str(identifier.get("system", "")), target) == (target.institution, kind):
+            return str(identifier.get("value", ""))
+    return ""
+
+
+def typed_number(identifiers: Sequence[Json], code: str) -> str:
+    """Return the number whose type has *code* of table 0203 (PLAC, FILL, ACSN), whoever gave it out."""
+    for identifier in identifiers:
+        if any(coding.get("code") == code for coding in identifier.get("type", {}).get("coding", [])):
+            return str(identifier.get("value", ""))
+    return ""
+
+
+def placer_number(request: Json | None, target: OutboundTarget, kind: str = "placer-order") -> str:
+    """Return the receiver's own number of the order, else the placer's number as it stands."""
+    found = request.get("identifier", []) if request else []
+    return number(found, kind, target) or typed_number(found, "PLAC")
+
+
+def filler_number(resource: Json, request: Json | None) -> str:
+    """Return the filler's number of a report or order; the resource id where nobody gave one."""
+    for source in (resource, request or {}):
+        found = typed_number(source.get("identifier", []), "FILL")
+        if found:
+            return found
+    return str(resource["id"])
+
+
+def pid(patient: Json, target: OutboundTarget) -> dict[int, FieldValue]:
+    """Return PID with the numbers that the receiver knows the patient by.
+
+    Numbers that another institution gave out go along only where the receiver has none of its own, and then with the
+    owner in CX.4: ``10086`` of one hospital must never be read as ``10086`` of the other. Address and telephone stay
+    behind; the receiver has its own.
+    """
+    chinese = target.dialect.cx_types.get("IDCard") == "patient-id"
+    own: list[RepetitionValue] = []
+    foreign: list[RepetitionValue] = []
+    national: list[RepetitionValue] = []
+    for identifier in patient.get("identifier", []):
+        owner, kind = _domain(str(identifier.get("system", "")), target)
+        if identifier.get("use") == "old" or kind not in _CX_TYPES:
+            continue
+        value, written = str(identifier.get("value", "")), _CX_TYPES[kind][0 if chinese else 1]
+        if not owner:
+            national.append([value, "", "", "", written])
+        elif owner == target.institution:
+            own.append([value, "", "", "", written])
+        else:
+            foreign.append([value, "", "", owner, written])
+    numbers = (own or foreign) + national
+    fields: dict[int, FieldValue] = {
+        1: "1",
+        3: Repeat(numbers),
+        5: name(patient.get("name", []), target),
+        7: date(patient.get("birthDate")),
+        8: _SEX.get(str(patient.get("gender", "")), "U"),
+    }
+    if chinese:
+        fields[2] = number(patient.get("identifier", []), "patient-id", target)
+    return fields
+
+
+def name(names: Sequence[Json], target: OutboundTarget) -> FieldValue:
+    """Return XPN: the Chinese name in one piece, or family and given where FHIR has them apart."""
+    current = [item for item in names if item.get("use") != "old"] or list(names)
+    if not current:
+        return None
+    chosen = next((item for item in current if has_han(str(item.get("text", "")))), current[0])
+    text = str(chosen.get("text", ""))
+    if target.dialect.name_form == "whole-or-pinyin" or has_han(text) or not chosen.get("family"):
+        return text or str(chosen.get("family", ""))
+    return [str(chosen["family"]), *(str(item) for item in chosen.get("given", [])[:2])]
+
+
+def concept(value: Json | None, target: OutboundTarget) -> FieldValue:
+    """Return CE: code, text, system; a standard code and a local one side by side as CE allows."""
+    if not value:
+        return None
+    components: list[ComponentValue] = []
+    text = str(value.get("text", ""))
+    for coding in value.get("coding", [])[:2]:
+        components += [
+            str(coding.get("code", "")),
+            str(coding.get("display", "") or text),
+            code_system(str(coding.get("system", "")), target),
+        ]
+    return components or ["", text]
+
+
+def code_system(system: str, target: OutboundTarget) -> str:
+    """Return CE.3 for a code system URI: the receiver's word for it, ``L`` for its own codes."""
+    prefix = f"{target.base}/CodeSystem/"
+    if system.startswith(prefix):
+        owner, _, slug = system[len(prefix) :].partition("/")
+        if owner == target.institution:
+            return "L" if slug == "local" else slug
+        # Somebody else's local code: table 0396 writes such tables as 99 and a name.
+        return f"99{owner}"[:20]
+    for written, uri in target.dialect.code_systems.items():
+        if uri == system:
+            return written
+    tail = system.rpartition("/")[2]
+    return f"HL7{tail[3:]}" if tail.startswith("v2-") else tail[:20]
+
+
+def person(reference: Json | None, practitioners: Mapping[str, Json]) -> tuple[str, str]:
+    """(number, name) of the Practitioner a reference names; the display where the resource is not at hand."""
+    if not reference:
+        return "", ""
+    resource = practitioners.get(str(reference.get("reference", "")), {})
+    numbers = [item for item in resource.get("identifier", []) if item.get("system") not in _NATIONAL]
+    code = str(numbers[0].get("value", "")) if numbers else str(reference.get("identifier", {}).get("value", ""))
+    names = resource.get("name", [])
+    text = str(names[0].get("text", "")) if names else str(reference.get("display", ""))
+    return code, text
+
+
+def ndl(reference: Json | None, practitioners: Mapping[str, Json]) -> FieldValue:
+    """Return NDL (OBR-32 to OBR-35): number and name as subcomponents of the first component."""
+    code, text = person(reference, practitioners)
+    return [[code, text]] if code or text else None
+
+
+def xcn(reference: Json | None, practitioners: Mapping[str, Json]) -> FieldValue:
+    """Return XCN: number and name."""
+    code, text = person(reference, practitioners)
+    return [code, text] if code or text else None

@@ -1,0 +1,101 @@
+"""ServiceRequest as ORM^O01 (HL7 v2 chapter 4.4.1): an order placed with, changed at or taken back from a partner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from fhir_mappings.hl7v2.builder import FieldValue
+from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
+
+Json = Mapping[str, Any]
+
+_PRIORITY = {"stat": "S", "asap": "A", "urgent": "A", "routine": "R"}
+
+
+def orm_o01(
+    request: Json,
+    *,
+    patient: Json,
+    target: OutboundTarget,
+    control_id: str,
+    now: datetime,
+    control: str = "NW",
+    conditions: Sequence[Json] = (),
+    practitioners: Mapping[str, Json] | None = None,
+    reason: str = "",
+) -> str:
+    """Return the order as text. *control* is ORC-1: ``NW``, ``CA``, ``XO``, or an answer such as ``OK`` and ``UA``.
+
+    *conditions* become DG1; *reason* is ORC-16, why an order is cancelled or refused.
+    """
+    people = practitioners or {}
+    placer = fields.placer_number(request, target) or str(request["id"])
+    filler = fields.typed_number(request.get("identifier", []), "FILL")
+    accession = fields.typed_number(request.get("identifier", []), "ACSN")
+    priority = _PRIORITY.get(str(request.get("priority", "")), "R")
+    requester = fields.xcn(request.get("requester"), people)
+    builder = start(target, "ORM^O01^ORM_O01", control_id=control_id, now=now)
+    builder.segment("PID", fields.pid(patient, target))
+    builder.segment(
+        "ORC",
+        {
+            1: control,
+            2: placer,
+            3: filler,
+            7: ["", "", "", "", "", priority],
+            9: fields.time(request.get("authoredOn"), target) or fields.time(now.isoformat(), target),
+            12: requester,
+            16: ["", reason] if reason else None,
+        },
+    )
+    builder.segment("OBR", _obr(request, placer, filler, accession, priority, requester, target))
+    for ordinal, note in enumerate(request.get("note", []), start=1):
+        builder.segment("NTE", {1: str(ordinal), 3: str(note.get("text", ""))})
+    for ordinal, condition in enumerate(conditions, start=1):
+        builder.segment("DG1", dg1(condition, ordinal, target))
+    return builder.to_text()
+
+
+def _obr(
+    request: Json,
+    placer: str,
+    filler: str,
+    accession: str,
+    priority: str,
+    requester: FieldValue,
+    target: OutboundTarget,
+) -> dict[int, FieldValue]:
+    reasons = [str(item["text"]) for item in request.get("reasonCode", []) if item.get("text")]
+    sections = [
+        str(coding.get("code", ""))
+        for item in request.get("category", [])
+        for coding in item.get("coding", [])
+        if str(coding.get("system", "")).endswith("/v2-0074")
+    ]
+    return {
+        1: "1",
+        2: placer,
+        3: filler,
+        4: fields.concept(request.get("code"), target),
+        5: priority,
+        6: fields.time(request.get("occurrenceDateTime"), target),
+        13: "；".join(reasons),
+        16: requester,
+        18: accession,
+        24: sections[0] if sections else "",
+    }
+
+
+def dg1(condition: Json, ordinal: int, target: OutboundTarget) -> dict[int, FieldValue]:
+    """Return DG1 of a Condition; DG1-6 is W, because a diagnosis on an order is what the orderer works with."""
+    code = condition.get("code", {})
+    return {
+        1: str(ordinal),
+        3: fields.concept(code, target),
+        4: str(code.get("text", "")),
+        5: fields.time(condition.get("onsetDateTime"), target),
+        6: "W",
+    }

@@ -1,0 +1,233 @@
+"""DiagnosticReport as ORU^R01 (HL7 v2 chapter 7.3.1) for a partner whose system reads nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder, Repeat
+from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
+
+Json = Mapping[str, Any]
+
+#: DiagnosticReport.status -> table 0123. A withdrawn report has no code of its own there: it is corrected, and its
+#: results say that they are deleted.
+REPORT_STATUS = {
+    "registered": "I",
+    "partial": "A",
+    "preliminary": "P",
+    "final": "F",
+    "amended": "C",
+    "corrected": "C",
+    "appended": "C",
+    "cancelled": "X",
+    "entered-in-error": "C",
+    "unknown": "",
+}
+#: Observation.status -> table 0085.
+OBSERVATION_STATUS = {
+    "registered": "I",
+    "preliminary": "P",
+    "final": "F",
+    "amended": "C",
+    "corrected": "C",
+    "cancelled": "X",
+    "entered-in-error": "D",
+    "unknown": "",
+}
+_IMPRESSION: Json = {"coding": [{"system": "http://loinc.org", "code": "19005-8", "display": "诊断提示"}]}
+_IMPRESSION_CODES = frozenset({"19005-8", "8251-1"})
+_WRITER_FUNCTIONS = frozenset({"AUT", "TRANS"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundAttachment:
+    """A document that goes inside the message."""
+
+    title: str
+    content_type: str
+    data: bytes
+
+
+def oru_r01(
+    report: Json,
+    *,
+    patient: Json,
+    target: OutboundTarget,
+    control_id: str,
+    now: datetime,
+    observations: Sequence[Json] = (),
+    request: Json | None = None,
+    practitioners: Mapping[str, Json] | None = None,
+    attachments: Sequence[OutboundAttachment] = (),
+) -> str:
+    """Return the message as text; the caller encodes it in the receiver's character set.
+
+    *request* is the receiver's own ServiceRequest, whose placer number stands in OBR-2; *practitioners* are keyed by
+    their reference. OBR-32 is who answers for the report, OBR-33 who wrote it.
+    """
+    people = practitioners or {}
+    builder = start(target, "ORU^R01^ORU_R01", control_id=control_id, now=now)
+    builder.segment("PID", fields.pid(patient, target))
+    builder.segment("OBR", _obr(report, request, people, target))
+    ordinal = 0
+    for values in _results(report, observations, target):
+        ordinal += 1
+        builder.segment("OBX", {1: str(ordinal), **values})
+    status = REPORT_STATUS.get(str(report.get("status", "")), "")
+    for attachment in attachments:
+        ordinal += 1
+        _document(builder, ordinal, attachment, "F" if status == "" else status)
+    return builder.to_text()
+
+
+def _obr(
+    report: Json, request: Json | None, people: Mapping[str, Json], target: OutboundTarget
+) -> dict[int, FieldValue]:
+    period = report.get("effectivePeriod", {})
+    sections = [
+        coding["code"]
+        for item in report.get("category", [])
+        for coding in item.get("coding", [])
+        if str(coding.get("system", "")).endswith("/v2-0074")
+    ]
+    reviewer = next(iter(report.get("resultsInterpreter", [])), None)
+    return {
+        1: "1",
+        2: fields.placer_number(request, target) or fields.placer_number(report, target),
+        3: fields.filler_number(report, request),
+        # The receiver knows its own order code; the code of the report is the other side's.
+        4: fields.concept((request or {}).get("code") or report.get("code"), target),
+        7: fields.time(report.get("effectiveDateTime") or period.get("start"), target),
+        8: fields.time(period.get("end"), target),
+        22: fields.time(report.get("issued"), target),
+        24: sections[0] if sections else "",
+        25: REPORT_STATUS.get(str(report.get("status", "")), ""),
+        32: fields.ndl(reviewer, people),
+        33: fields.ndl(_writer(report, reviewer), people),
+    }
+
+
+def _writer(report: Json, reviewer: Json | None) -> Json | None:
+    performers: list[Json] = list(report.get("performer", []))
+    for performer in performers:
+        codes = {
+            coding.get("code")
+            for extension in performer.get("extension", [])
+            for coding in extension.get("valueCodeableConcept", {}).get("coding", [])
+        }
+        if codes & _WRITER_FUNCTIONS:
+            return performer
+    people = [item for item in performers if str(item.get("reference", "")).startswith("Practitioner")]
+    others = [item for item in people if reviewer is None or item.get("reference") != reviewer.get("reference")]
+    return others[0] if others else None
+
+
+def _results(report: Json, observations: Sequence[Json], target: OutboundTarget) -> Iterable[dict[int, FieldValue]]:
+    codes: set[str] = set()
+    for observation in observations:
+        codes |= {str(coding.get("code", "")) for coding in observation.get("code", {}).get("coding", [])}
+        components = observation.get("component", [])
+        if not components or _value(observation, target) != ("", None):
+            yield _obx(observation, observation, "", target)
+        for ordinal, component in enumerate(components, start=1):
+            yield _obx(observation, component, str(ordinal), target)
+    conclusion = str(report.get("conclusion", "")).strip()
+    if conclusion and not codes & _IMPRESSION_CODES:
+        yield {
+            2: "FT" if "\n" in conclusion else "TX",
+            3: fields.concept(_IMPRESSION, target),
+            5: conclusion,
+            11: REPORT_STATUS.get(str(report.get("status", "")), "") or "F",
+        }
+
+
+def _obx(observation: Json, holder: Json, sub_id: str, target: OutboundTarget) -> dict[int, FieldValue]:
+    kind, value = _value(holder, target)
+    ranges = holder.get("referenceRange") or []
+    flags = [
+        str(coding.get("code", ""))
+        for item in holder.get("interpretation", [])
+        for coding in item.get("coding", [])[:1]
+    ]
+    quantity = holder.get("valueQuantity") or holder.get("valueRange", {}).get("low") or {}
+    return {
+        2: kind,
+        3: fields.concept(holder.get("code"), target),
+        4: sub_id,
+        5: value,
+        6: str(quantity.get("unit", "") or quantity.get("code", "")),
+        7: _range(ranges[0]) if ranges else "",
+        8: Repeat(flags) if flags else None,
+        11: OBSERVATION_STATUS.get(str(observation.get("status", "")), ""),
+        14: fields.time(
+            observation.get("effectiveDateTime") or observation.get("effectivePeriod", {}).get("start"), target
+        ),
+    }
+
+
+def _value(holder: Json, target: OutboundTarget) -> tuple[str, FieldValue]:
+    if "valueQuantity" in holder:
+        quantity = holder["valueQuantity"]
+        if quantity.get("comparator"):
+            return "SN", [str(quantity["comparator"]), _number(quantity.get("value"))]
+        return "NM", _number(quantity.get("value"))
+    if "valueRange" in holder:
+        ends = holder["valueRange"]
+        return "SN", ["", _number(ends.get("low", {}).get("value")), "-", _number(ends.get("high", {}).get("value"))]
+    if "valueRatio" in holder:
+        ratio = holder["valueRatio"]
+        return "SN", [
+            "",
+            _number(ratio.get("numerator", {}).get("value")),
+            ":",
+            _number(ratio.get("denominator", {}).get("value")),
+        ]
+    if "valueCodeableConcept" in holder:
+        return ("CWE" if target.modern else "CE"), fields.concept(holder["valueCodeableConcept"], target)
+    if "valueDateTime" in holder:
+        return ("DTM" if target.modern else "TS"), fields.time(str(holder["valueDateTime"]), target)
+    if "valueTime" in holder:
+        return "TM", str(holder["valueTime"]).replace(":", "")
+    for name in ("valueString", "valueBoolean", "valueInteger"):
+        if name in holder:
+            text = str(holder[name])
+            # Only FT may hold line breaks (chapter 2A.33); they travel as \.br\.
+            return ("FT" if "\n" in text else "TX"), text
+    return "", None
+
+
+def _number(value: Any) -> str:
+    """The digits as they are: 6.90 does not become 6.9, and no exponent that NM forbids."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return "" if value is None else str(value)
+
+
+def _range(reference: Json) -> str:
+    if reference.get("text"):
+        return str(reference["text"])
+    low = _number(reference.get("low", {}).get("value"))
+    high = _number(reference.get("high", {}).get("value"))
+    if low and high:
+        return f"{low}-{high}"
+    return f">={low}" if low else f"<={high}" if high else ""
+
+
+def _document(builder: MessageBuilder, ordinal: int, attachment: OutboundAttachment, status: str) -> None:
+    kind, _, subtype = attachment.content_type.partition(";")[0].partition("/")
+    builder.segment(
+        "OBX",
+        {
+            1: str(ordinal),
+            2: "ED",
+            3: ["PDF" if subtype == "pdf" else subtype.upper()[:20], attachment.title, "L"],
+            5: ["", kind, subtype, "Base64", base64.b64encode(attachment.data).decode()],
+            11: status,
+        },
+    )

@@ -1,0 +1,80 @@
+"""Whom a message is for: names, version and dialect of the receiver, and the MSH that follows (HL7 v2 chapter 2.14.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fhir_mappings.errors import UnsupportedError
+from fhir_mappings.hl7v2.ack import v2_time
+from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
+from fhir_mappings.hl7v2.context import Dialect
+from fhir_mappings.identifiers import CANONICAL_BASE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundTarget:
+    """The receiver of a message.
+
+    Attributes:
+        institution: code of the institution, for example ``KN``; its own numbers go into PID-3 and OBR-2.
+        application: MSH-5.
+        facility: MSH-6.
+        dialect: version, MSH-18, CX types and time zone of what it reads; the caller encodes in its ``charset_out``.
+        accept_ack: MSH-15; empty together with *application_ack* asks for original mode.
+        application_ack: MSH-16.
+        country: MSH-17.
+    """
+
+    institution: str
+    application: str
+    facility: str
+    dialect: Dialect
+    accept_ack: str = "AL"
+    application_ack: str = "NE"
+    country: str = "CHN"
+    processing_id: str = "P"
+    sending_application: str = "YIXIE"
+    sending_facility: str = "HUB"
+    base: str = CANONICAL_BASE
+
+    @property
+    def modern(self) -> bool:
+        """Whether the version has CWE, DTM and message structures for every event (v2.5 and later)."""
+        return self.dialect.version_out not in {"2.1", "2.2", "2.3", "2.3.1", "2.4"}
+
+
+def start(target: OutboundTarget, message: str, *, control_id: str, now: datetime) -> MessageBuilder:
+    """Return a builder that holds the MSH of *message* (``ORU^R01^ORU_R01``).
+
+    Raises:
+        UnsupportedError: *control_id* is longer than the 20 characters that MSH-10 holds before v2.7.
+    """
+    if not control_id or len(control_id) > 20:
+        raise UnsupportedError(
+            "The control id must have 1 to 20 characters.",
+            where="MSH-10",
+            remedy="Make a shorter control id.",
+            code=102,
+        )
+    code, event, structure = message.split("^")
+    # v2.4 has MSH-9.3, but its Chinese readers compare MSH-9 with "ORU^R01".
+    kind: FieldValue = [code, event, structure] if target.modern else [code, event]
+    return MessageBuilder().segment(
+        "MSH",
+        {
+            3: target.sending_application,
+            4: target.sending_facility,
+            5: target.application,
+            6: target.facility,
+            7: v2_time(now.astimezone(target.dialect.zone)),
+            9: kind,
+            10: control_id,
+            11: target.processing_id,
+            12: target.dialect.version_out,
+            15: target.accept_ack,
+            16: target.application_ack,
+            17: target.country,
+            18: target.dialect.msh_18_out,
+        },
+    )

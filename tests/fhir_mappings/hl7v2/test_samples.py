@@ -1,0 +1,69 @@
+"""Every message under sample_data/hl7 becomes exactly the FHIR beside it; a new pair is a new test."""
+
+from __future__ import annotations
+
+import json as plain_json
+from pathlib import Path
+
+import pytest
+from fhir.resources.R4B import get_fhir_model_class
+
+from fhir_mappings import json
+from fhir_mappings.definitions.check import check
+from fhir_mappings.hl7v2.translate import supported_events
+from tests.fhir_mappings.hl7v2.golden import bundle_of, expected_path, pretty, samples, translation_of
+
+_PAIRS = [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in samples()]
+
+
+@pytest.mark.parametrize("path", _PAIRS)
+def test_sample_becomes_the_expected_bundle(path: Path) -> None:
+    expected = expected_path(path)
+    assert expected.exists(), "run python -m tests.fhir_mappings.hl7v2.golden and read what it writes"
+    # Compared as values with exact decimals, so that only meaning counts and not the order of keys in the file.
+    assert json.loads(expected.read_bytes()) == json.loads(pretty(bundle_of(path)))
+
+
+@pytest.mark.parametrize("path", _PAIRS)
+def test_every_expected_resource_is_valid_r4(path: Path) -> None:
+    bundle = json.loads(expected_path(path).read_bytes())
+    for entry in bundle["entry"]:
+        resource = entry["resource"]
+        # fhir.resources drops the precision of decimals, so it only judges; what is compared is our own JSON.
+        get_fhir_model_class(resource["resourceType"]).model_validate(plain_json.loads(json.dumps(resource)))
+        errors = [issue for issue in check(resource) if issue.severity in {"error", "fatal"}]
+        assert errors == []
+
+
+@pytest.mark.parametrize("path", _PAIRS)
+def test_translating_twice_gives_the_same_changes(path: Path) -> None:
+    assert translation_of(path) == translation_of(path)
+
+
+@pytest.mark.parametrize("path", _PAIRS)
+def test_references_inside_a_bundle_lead_to_its_entries(path: Path) -> None:
+    bundle = bundle_of(path)
+    urls = {entry["request"]["url"] for entry in bundle["entry"]}
+    # What a message may point at without stating it: earlier documents, and the order of a booking.
+    elsewhere = ("DocumentReference/", "ServiceRequest/")
+
+    def references(value: object) -> list[str]:
+        if isinstance(value, dict):
+            own = [value["reference"]] if isinstance(value.get("reference"), str) else []
+            return own + [item for part in value.values() for item in references(part)]
+        return [item for part in value for item in references(part)] if isinstance(value, list) else []
+
+    for reference in references(bundle["entry"]):
+        assert reference in urls or reference.startswith(elsewhere)
+
+
+def test_the_samples_cover_every_message_type() -> None:
+    covered = {translation_of(path).event.partition("^")[0] for path in samples()}
+    assert covered == {event.partition("^")[0] for event in supported_events()}
+
+
+def test_issues_name_places_and_hold_no_values() -> None:
+    for path in samples():
+        for issue in translation_of(path).issues:
+            assert " of segment " in issue.where
+            assert issue.message.isascii()
