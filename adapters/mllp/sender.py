@@ -40,7 +40,7 @@ class MllpSender:
         """Send the payload and wait for its acknowledgement; never raises for a partner's fault.
 
         AA and CA are success. AR and CR are permanent. AE and CE are tried again unless the endpoint's setting
-        ``retry_ae`` is false, because senders and receivers differ in what they mean by them.
+        ``retry-ae`` is false, because senders and receivers differ in what they mean by them.
         """
         try:
             line = self._line(endpoint)
@@ -106,7 +106,7 @@ def client_tls(settings: Settings) -> ssl.SSLContext:
 
 def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:
     """Return what *answer* says about the message *control_id*, or ``None`` when it is no answer to it."""
-    override = endpoint.settings.get("charset_in")
+    override = endpoint.settings.get("charset-in")
     try:
         ack: ParsedAck = parse_ack(parse(decode_message(answer, override=override).text))
     except MappingError:
@@ -115,6 +115,6 @@ def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendRe
         return None
     if ack.accepted:
         return SendResult(ack=answer)
-    permanent = ack.refused or not endpoint.settings.get("retry_ae", True)
+    permanent = ack.refused or not endpoint.settings.get("retry-ae", True)
     # The partner's words may quote patient data; they stay in the stored answer and out of the error.
     return SendResult(ack=answer, error=f"The partner answered {ack.code}.", permanent=permanent)

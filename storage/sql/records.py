@@ -297,6 +297,7 @@ class SqlRecords:
         inserts: list[dict[str, Any]] = []
         updates: list[dict[str, Any]] = []
         past: list[dict[str, Any]] = []
+        confirmed: list[dict[str, Any]] = []
         indexed: list[tuple[tuple[str, str], dict[str, Any]]] = []
         rids: dict[tuple[str, str], int] = {}
         for one in versions:
@@ -305,6 +306,9 @@ class SqlRecords:
             _check(one, row)
             if row is not None and not row.deleted and _same(loads(bytes(row.body)), one.resource):
                 results.append(stored(row))
+                if one.asserted_at is not None and to_us(one.asserted_at) > (row.asserted_at or 0):
+                    # The same said again at a later moment: no new version, but older news no longer counts.
+                    confirmed.append({"b_rid": row.rid, "b_asserted_at": to_us(one.asserted_at)})
                 continue
             version = 1 if row is None else row.version + 1
             # A clock that steps back must not make a later version look older than the one it follows.
@@ -336,6 +340,13 @@ class SqlRecords:
                 sa.insert(record).returning(record.c.rid, record.c.type, record.c.id), inserts
             ):
                 rids[(row.type, row.id)] = row.rid
+        if confirmed:
+            self._connection.execute(
+                sa.update(record)
+                .where(record.c.rid == sa.bindparam("b_rid"))
+                .values(asserted_at=sa.bindparam("b_asserted_at")),
+                confirmed,
+            )
         if past:
             self._connection.execute(sa.insert(record_history), past)
             self._connection.execute(

@@ -130,7 +130,7 @@ def test_an_acceptance_is_success_and_its_bytes_are_kept(sender: Make, code: str
     [
         ("AE", {}, False),
         ("CE", {}, False),
-        ("AE", {"retry_ae": False}, True),
+        ("AE", {"retry-ae": False}, True),
         ("AR", {}, True),
         ("CR", {}, True),
     ],

@@ -1,0 +1,185 @@
+"""A received HL7 v2 message before anything is done with it: decoded, cut, its sender known or not.
+
+HL7 v2 chapter 2.14.9 (MSH). The sender is who MSH-3 and MSH-4 say, if the directory knows them from that address; a
+message is decoded before it is split, and a sender with a fixed character set is read again in that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from datetime import datetime
+
+from fhir_mappings.errors import MalformedError, MappingError
+from fhir_mappings.hl7v2.charset import Decoded, decode_message
+from fhir_mappings.hl7v2.tokenizer import Message, parse
+from fhir_mappings.identifiers import patient_key
+from hub.actor import HUB, Actor
+from hub.directory import Directory
+from hub.envelope import new_correlation_id
+from hub.ports import MemberEndpoint, NewEntry
+
+#: A body of at most this size stands in the journal itself; a larger one is an object.
+INLINE_MAX_BYTES = 64 * 1024
+_NAME_MAX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One message as it came.
+
+    Attributes:
+        message: the whole message, or its MSH alone when ``error`` is set, or ``None`` when even that is unreadable.
+        endpoint: the sender, or ``None`` for a stranger.
+        error: why the message cannot be cut into segments.
+    """
+
+    raw: bytes
+    peer: str
+    door: str
+    received_at: datetime
+    correlation_id: str
+    digest: str
+    decoded: Decoded
+    message: Message | None
+    endpoint: MemberEndpoint | None
+    error: MappingError | None = None
+
+    def field(self, path: str) -> str:
+        """Return a field of the message, trimmed; empty when it is absent."""
+        return self.message.get(path).strip() if self.message is not None else ""
+
+    @property
+    def institution(self) -> str:
+        """Code of the member that sent it; the operator's for strangers."""
+        return self.endpoint.member if self.endpoint is not None else HUB.institution
+
+    @property
+    def event(self) -> str:
+        """MSH-9 as ``ADT^A01``."""
+        kind, trigger = self.field("MSH-9.1")[:_NAME_MAX], self.field("MSH-9.2")[:_NAME_MAX]
+        return f"{kind}^{trigger}" if trigger else kind
+
+    @property
+    def actor(self) -> Actor:
+        """The sender for the audit line."""
+        client = f"{self.field('MSH-3.1')[:_NAME_MAX]}|{self.field('MSH-4.1')[:_NAME_MAX]}"
+        return Actor(institution=self.institution, client=client, address=address_of(self.peer))
+
+    @property
+    def order_key(self) -> str:
+        """A key that is the same for all messages of this sender about one patient number, and tells neither."""
+        number = self.field("PID-3.1") or self.field("PID-2.1")
+        who = f"{self.institution}|{self.field('MSH-3.1')}|{self.field('MSH-4.1')}|{patient_key(number)}"
+        return hashlib.sha256(who.encode("utf-8", "replace")).hexdigest()[:24]
+
+    def entry(
+        self, *, state: str, outcome: str = "", ack: bytes | None = None, flags: tuple[str, ...] = ()
+    ) -> NewEntry:
+        """Return the journal entry; the body of a known sender's large message must already be an object.
+
+        Of a stranger's message only what fits inline is kept, so that strangers cannot fill the store.
+        """
+        body: bytes | None = self.raw
+        if len(self.raw) > INLINE_MAX_BYTES:
+            body = self.raw[:INLINE_MAX_BYTES] if self.endpoint is None else None
+            flags = (*flags, "truncated") if self.endpoint is None else flags
+        if self.decoded.flagged:
+            flags = (*flags, "charset-doubtful")
+        if self.decoded.disagrees:
+            flags = (*flags, "charset-mislabelled")
+        return NewEntry(
+            door=self.door,
+            institution=self.institution,
+            peer=self.peer,
+            correlation_id=self.correlation_id,
+            message_type=self.event,
+            digest=self.digest,
+            size=len(self.raw),
+            received_at=self.received_at,
+            body=body,
+            sending_application=self.field("MSH-3.1")[:_NAME_MAX],
+            sending_facility=self.field("MSH-4.1")[:_NAME_MAX],
+            control_id=self.field("MSH-10")[:_NAME_MAX],
+            version=self.field("MSH-12.1")[:_NAME_MAX],
+            charset=self.decoded.charset,
+            state=state,
+            outcome=outcome,
+            ack=ack,
+            flags=" ".join(flags),
+            placer=(self.field("ORC-2.1") or self.field("OBR-2.1"))[:_NAME_MAX],
+            filler=(self.field("ORC-3.1") or self.field("OBR-3.1"))[:_NAME_MAX],
+            accession=self.field("OBR-18")[:_NAME_MAX],
+            visit=self.field("PV1-19.1")[:_NAME_MAX],
+        )
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the body goes to the object store."""
+        return len(self.raw) > INLINE_MAX_BYTES
+
+
+def read_arrival(
+    raw: bytes,
+    directory: Directory,
+    *,
+    peer: str,
+    door: str,
+    received_at: datetime,
+    institution_hint: str | None = None,
+    correlation_id: str | None = None,
+) -> Arrival:
+    """Return what *raw* is; never fails for what the message holds.
+
+    *institution_hint* is the member that the door itself has proved (a bearer token); another member's MSH is then a
+    stranger's.
+    """
+    decoded = decode_message(raw)
+    message, error = _cut(decoded.text)
+    endpoint: MemberEndpoint | None = None
+    if message is not None:
+        endpoint = directory.mllp_member(
+            message.get("MSH-3.1").strip(), message.get("MSH-4.1").strip(), address_of(peer)
+        )
+        if endpoint is not None and institution_hint not in {None, endpoint.member}:
+            endpoint = None
+    if endpoint is not None:
+        override = directory.dialect(endpoint).charset_in
+        if override is not None:
+            again = decode_message(raw, override=override)
+            if again.text != decoded.text:
+                message, error = _cut(again.text)
+            decoded = again
+    return Arrival(
+        raw=raw,
+        peer=peer,
+        door=door,
+        received_at=received_at,
+        correlation_id=correlation_id or new_correlation_id(),
+        digest=hashlib.sha256(raw).hexdigest(),
+        decoded=decoded,
+        message=message,
+        endpoint=endpoint,
+        error=error,
+    )
+
+
+def _cut(text: str) -> tuple[Message | None, MappingError | None]:
+    """Return the message; of one that cannot be cut, its MSH if that is readable, and why."""
+    try:
+        return parse(text), None
+    except MalformedError as error:
+        head = text.lstrip("\r\n").replace("\n", "\r").split("\r", 1)[0]
+        try:
+            return parse(head), error
+        except MalformedError:
+            return None, error
+
+
+def address_of(peer: str) -> str:
+    """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare."""
+    try:
+        return str(ipaddress.ip_address(peer.strip("[]")))
+    except ValueError:
+        return peer.rpartition(":")[0].strip("[]") or peer
