@@ -1,0 +1,180 @@
+"""Tasks moved by messages, people and timers, on a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_mappings.json import loads
+from hub.access import UNRESTRICTED, Scope
+from hub.actor import Actor
+from hub.boot import Services
+from hub.errors import Category, HubError
+from hub.ports import NewVersion
+from hub.search import parse
+from tests.flows.test_referral_and_lab import LAB_ORDER, REFERRAL, result
+from tests.support.services import running
+
+KN, YL, QM = (
+    Actor(institution="KN"),
+    Actor(institution="YL", practitioner="C101", roles=frozenset({"doctor", "physician", "desk"})),
+    Actor(institution="QM"),
+)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Services]:
+    with running(tmp_path) as services:
+        yield services
+
+
+def receive(hub: Services, *messages: bytes) -> list[bytes]:
+    answers = [hub.messages.receive(one, "127.0.0.1:5000") for one in messages]
+    assert all(one is not None and (b"MSA|AA" in one or b"MSA|CA" in one) for one in answers), answers
+    return [one for one in answers if one is not None]
+
+
+def search(hub: Services, kind: str, institution: str | None = None, **pairs: str) -> list[dict[str, Any]]:
+    query = parse(kind, [(name.replace("_", "-"), value) for name, value in pairs.items()])
+    scope = UNRESTRICTED if institution is None else Scope(institution=institution)
+    return [loads(one.body) for one in hub.database.read(lambda tx: tx.records.search(query, scope)).matches]
+
+
+def deliveries(hub: Services) -> list[list[str]]:
+    found = hub.database.read(lambda tx: tx.outbox.deliveries({}, limit=50))
+    return [one.payload.decode("gb18030").split("\r") for one in reversed(found)]
+
+
+def test_a_referral_message_starts_a_task_that_the_receiver_sees(hub: Services) -> None:
+    receive(hub, REFERRAL)
+
+    [task] = search(hub, "Task", "YL", code="referral")
+
+    assert task["status"] == "requested"
+    assert task["owner"]["reference"] == "PractitionerRole/yl-fengguoqiang"
+    assert search(hub, "ServiceRequest", "YL") != []
+    assert search(hub, "Patient", "YL") != []
+    assert search(hub, "Task", "QH") == []
+
+
+def test_the_same_referral_again_starts_no_second_task(hub: Services) -> None:
+    receive(hub, REFERRAL, REFERRAL.replace(b"KN20250612REF01", b"KN20250612REF02"))
+
+    assert len(search(hub, "Task", code="referral")) == 1
+
+
+def test_acceptance_sends_the_answer_that_the_referrer_asked_for(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [task] = search(hub, "Task", "YL", code="referral")
+
+    def accept(tx: Any) -> None:
+        hub.tasks.transition(tx, task["id"], "review", YL)
+        hub.tasks.transition(tx, task["id"], "accept", YL)
+
+    hub.database.write(accept)
+
+    [answer] = [one for one in deliveries(hub) if "RRI^I12" in one[0]]
+    assert answer[0].split("|")[8].startswith("RRI^I12")
+    assert "KN20250612REF01" in answer[1]
+
+
+def test_a_stranger_cannot_move_or_even_see_the_task(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [task] = search(hub, "Task", "YL", code="referral")
+
+    with pytest.raises(HubError) as caught:
+        hub.database.write(lambda tx: hub.tasks.transition(tx, task["id"], "accept", Actor(institution="QH")))
+
+    assert caught.value.category is Category.NOT_FOUND
+
+
+def test_arrival_opens_the_record_and_feedback_ends_it(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [task] = search(hub, "Task", "YL", code="referral")
+    note = {
+        "resourceType": "Observation",
+        "id": "trop",
+        "status": "final",
+        "code": {"text": "肌钙蛋白I"},
+        "subject": task["for"],
+    }
+    letter = {
+        "resourceType": "DocumentReference",
+        "id": "letter",
+        "status": "current",
+        "subject": task["for"],
+        "content": [{"attachment": {"title": "出院小结"}}],
+    }
+    hub.database.write(
+        lambda tx: tx.records.put_many([NewVersion(resource=note, owner="KN"), NewVersion(resource=letter, owner="YL")])
+    )
+
+    def seen() -> bool:
+        return hub.database.read(lambda tx: tx.records.get("Observation", "trop", Scope(institution="YL"))) is not None
+
+    def move(*events: str, **more: Any) -> None:
+        def work(tx: Any) -> None:
+            for event in events:
+                hub.tasks.transition(tx, task["id"], event, YL, **more)
+
+        hub.database.write(work)
+
+    before = seen()
+    move("review", "accept")
+    accepted = seen()
+    move("arrive")
+    arrived = seen()
+    move(
+        "feedback",
+        outputs=[{"type": {"text": "出院小结"}, "valueReference": {"reference": "DocumentReference/letter"}}],
+    )
+
+    assert (before, accepted, arrived, seen()) == (False, False, True, False)
+    assert (
+        hub.database.read(lambda tx: tx.records.get("DocumentReference", "letter", Scope(institution="KN"))) is not None
+    )
+
+
+def test_a_laboratory_result_is_tied_to_the_asker_s_order_and_patient(hub: Services) -> None:
+    receive(hub, LAB_ORDER, result("QM20250611000777", "F", "6.90", at="20250611142000"))
+
+    [request] = search(hub, "ServiceRequest", "KN", identifier="KN20250611031")
+    [report] = search(hub, "DiagnosticReport", "KN", based_on=f"ServiceRequest/{request['id']}")
+    assert report["subject"] == request["subject"]
+    assert report["status"] == "final"
+    assert len(search(hub, "Task", "KN", code="critical-value")) == 1
+    [sent] = [one for one in deliveries(hub) if "ORU^R01" in one[0]]
+    assert any(line.startswith("OBX|1|NM|2823-3") and "6.90" in line for line in sent)
+    assert search(hub, "DiagnosticReport", "QH") == []
+
+
+@pytest.mark.parametrize("order", [("F", "C", "P"), ("F", "P", "C"), ("P", "F", "C")])
+def test_results_end_in_the_same_state_whatever_order_they_come_in(hub: Services, order: tuple[str, ...]) -> None:
+    values = {"P": ("6.10", "20250611130000"), "F": ("6.90", "20250611142000"), "C": ("6.70", "20250611152000")}
+    receive(hub, LAB_ORDER)
+    for number, status in enumerate(order):
+        value, at = values[status]
+        receive(hub, result(f"QM{number}", status, value, at=at))
+
+    [report] = search(hub, "DiagnosticReport", "KN")
+    [potassium] = search(hub, "Observation", "KN", code="2823-3")
+    assert report["status"] == "corrected"
+    assert str(potassium["valueQuantity"]["value"]) == "6.70"
+
+
+def test_an_open_timer_fires_the_table_s_event_once(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [timer, *_] = hub.database.read(lambda tx: tx.timers.due(hub.clock().replace(year=hub.clock().year + 1), limit=10))
+
+    def fire(tx: Any) -> bool:
+        taken = tx.timers.take(timer)
+        if taken:
+            hub.tasks.on_timer(tx, timer)
+        return bool(taken)
+
+    first, second = hub.database.write(fire), hub.database.write(fire)
+
+    assert (timer.kind, first, second) == ("workflow", True, False)
