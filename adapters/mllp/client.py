@@ -47,13 +47,25 @@ class MllpClient:
             NoAnswer: the peer cannot be reached, closed, took too long or does not speak MLLP; the connection is closed.
             HubError: incorrect, when *payload* cannot be framed.
         """
+        return self._send(payload, answered=True)
+
+    def post(self, payload: bytes) -> None:
+        """Send *payload*, to which no answer is due; returns once the kernel has it.
+
+        Raises:
+            NoAnswer: the peer cannot be reached or takes nothing; the connection is closed.
+            HubError: incorrect, when *payload* cannot be framed.
+        """
+        self._send(payload, answered=False)
+
+    def _send(self, payload: bytes, *, answered: bool) -> bytes:
         framed = encode_frame(payload)
         deadline = time.monotonic() + self._timeout_s
         try:
             connection = self._connected()
             connection.settimeout(_left(deadline))
             connection.sendall(framed)
-            return self._answer(connection, deadline)
+            return self._answer(connection, deadline) if answered else b""
         except NoAnswer:
             self.close()
             raise

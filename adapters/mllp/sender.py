@@ -15,6 +15,7 @@ from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.tokenizer import parse
+from hub.acknowledge import UNANSWERED
 from hub.config import Settings
 from hub.errors import HubError
 from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
@@ -48,6 +49,10 @@ class MllpSender:
             return SendResult(error=f"The address of {endpoint.id} is of no use: {error}", reached=False)
         with line.lock:
             try:
+                if UNANSWERED in delivery.headers:
+                    # An application acknowledgement is never acknowledged: handing it to TCP is all there is.
+                    line.client.post(delivery.payload)
+                    return SendResult()
                 answer = line.client.exchange(delivery.payload)
             except NoAnswer as error:
                 return SendResult(error=str(error), reached=error.reached)

@@ -7,11 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from adapters.mllp.frames import Deframer, Frame, encode_frame
 from adapters.mllp.sender import MllpSender
+from hub.acknowledge import UNANSWERED
 from hub.config import Settings
 from hub.ports import Delivery, MemberEndpoint
 from tests.support.mllp import PATIENCE_S, listening
@@ -143,6 +145,18 @@ def test_a_refusal_is_kept_and_judged_by_its_code(
         assert result.error
         assert (result.permanent, result.reached, result.ack) == (permanent, True, ack("7", code))
         assert "不收" not in result.error
+
+
+def test_an_application_acknowledgement_is_sent_without_waiting_for_an_answer(sender: Make) -> None:
+    arrived = threading.Event()
+
+    def silent(control_id: str) -> None:
+        arrived.set()
+
+    with partner(silent) as there:
+        result = sender().send(replace(delivery("7"), headers={UNANSWERED: "1"}), endpoint(there.address))
+        assert (result.error, result.ack) == ("", b"")
+        assert arrived.wait(PATIENCE_S)
 
 
 def test_one_connection_carries_many_messages(sender: Make) -> None:
