@@ -66,8 +66,9 @@ def siu_s12(
     actors: list[Json] = [item.get("actor", {}) for item in appointment.get("participant", [])]
     places = [actor for actor in actors if str(actor.get("reference", "")).startswith("Location/")]
     persons = [actor for actor in actors if str(actor.get("reference", "")).startswith("Practitioner/")]
+    # AIL-4 and AIP-4 are required in v2.4: what kind of resource it is, in words, for FHIR has no code of table 0305.
     for ordinal, actor in enumerate(places, start=1):
-        builder.segment("AIL", {1: str(ordinal), 3: str(actor.get("display", ""))})
+        builder.segment("AIL", {1: str(ordinal), 3: str(actor.get("display", "")), 4: ["", "place"]})
     for ordinal, actor in enumerate(persons, start=1):
-        builder.segment("AIP", {1: str(ordinal), 3: fields.xcn(actor, people)})
+        builder.segment("AIP", {1: str(ordinal), 3: fields.xcn(actor, people), 4: ["", "person"]})
     return builder.to_text()
