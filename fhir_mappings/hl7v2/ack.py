@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from fhir_mappings.errors import MalformedError
+from fhir_mappings.errors import MalformedError, MappingError
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder, Repeat
 from fhir_mappings.hl7v2.escapes import STANDARD
 from fhir_mappings.hl7v2.tokenizer import Field, Message
@@ -92,6 +92,17 @@ class ParsedAck:
     def refused(self) -> bool:
         """Whether sending the same message again cannot help (AR or CR)."""
         return self.code in {"AR", "CR"}
+
+
+def error_of(error: MappingError) -> AckError:
+    """Return the ERR that reports *error*; an error without a code of its own is an internal one (207)."""
+    text = f"{error.message} {error.remedy}".strip()
+    return AckError(location=error.where, code=207 if error.code is None else error.code, text=text)
+
+
+def outcome_of(error: MappingError) -> Outcome:
+    """Return whether *error* refuses the message for what it is (200 to 203) or finds it wrong in a place."""
+    return "refused" if error.code is not None and 200 <= error.code <= 203 else "invalid"
 
 
 def is_ack(message: Message) -> bool:

@@ -29,10 +29,14 @@ MESSAGES: Mapping[str, Mapping[str, Translator]] = {
         **dict.fromkeys(
             ("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A28", "A31"), adt.translate
         ),
+        # A34 is what A40 was called before v2.3.1.
+        "A34": adt.merge,
         "A40": adt.merge,
     },
     "ORM": {"O01": orm_o01.translate},
     "ORU": {"R01": oru_r01.translate},
+    # Chinese laboratory systems send results as OUL^R21, whose orders and results stand in the same order as in ORU.
+    "OUL": {"R21": oru_r01.translate},
     "REF": dict.fromkeys(("I12", "I13", "I14"), ref_i12.translate),
     "RRI": dict.fromkeys(("I12", "I13", "I14"), rri_i12.translate),
     "SIU": dict.fromkeys(("S12", "S13", "S14", "S15", "S16", "S17", "S26"), siu_s12.translate),

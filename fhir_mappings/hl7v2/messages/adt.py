@@ -26,9 +26,7 @@ _CLASS = {
     "A07": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
 }
 
-_MAPPED = frozenset(
-    {"MSH", "EVN", "PID", "PV1", "PV2", "DG1", "AL1", "NK1", "IN1", "OBX", "MRG", "SFT", "NTE", "IN2", "ROL"}
-)
+_MAPPED = frozenset({"MSH", "EVN", "PID", "PV1", "PV2", "DG1", "AL1", "NK1", "IN1", "OBX", "MRG", "SFT"})
 
 
 def translate(assembly: Assembly, trigger: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
-from fhir_mappings.errors import MalformedError
+from fhir_mappings.errors import MalformedError, UnsupportedError
 from fhir_mappings.hl7v2 import ack
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 
@@ -151,3 +151,16 @@ def test_partner_answer_reads_back() -> None:
 def test_answer_without_a_code_is_no_answer(body: str) -> None:
     with pytest.raises(MalformedError):
         ack.parse_ack(parse("MSH|^~\\&|HIS|KNYY|YXT|HUB|2025||ACK|9|P|2.4\r" + body))
+
+
+def test_refusals_of_the_translator_become_err_and_outcome() -> None:
+    unsupported = UnsupportedError(
+        "Event A99 is not supported.", where="MSH-9 of segment 1", remedy="Send A01.", code=201
+    )
+    assert ack.outcome_of(unsupported) == "refused"
+    assert ack.error_of(unsupported) == ack.AckError(
+        location="MSH-9 of segment 1", code=201, text="Event A99 is not supported. Send A01."
+    )
+    missing = MalformedError("PID-3 is not valued.", where="PID-3 of segment 2", code=101)
+    assert ack.outcome_of(missing) == "invalid"
+    assert ack.error_of(MalformedError("?")).code == 207
