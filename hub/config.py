@@ -7,6 +7,7 @@ environment wins. Sizes are bytes, times are seconds. Limits cite where they com
 from __future__ import annotations
 
 import os
+import platform
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     #: Certificates of the members' authorities; with it, peers must show a certificate.
     tls_client_ca: Path | None = None
+
+    #: Name of this node among several that share one database; it begins the names of its processes, which must be
+    #: unique because each keeps its own audit chain. Empty = none for SQLite, the host's name for PostgreSQL.
+    node_name: str = ""
 
     ae_title: str = "YIXIE"
     sending_application: str = "YIXIE"
@@ -104,6 +109,12 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """Return the database URL with its default filled in."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'hub.db').resolve()}"
+
+    def node(self, process: str) -> str:
+        """Return the name of *process* (``http-0``) that is unique among all that share the database."""
+        embedded = self.database().startswith("sqlite:")
+        name = self.node_name or ("" if embedded else platform.node())
+        return f"{name}-{process}" if name else process
 
     def objects(self) -> str:
         """Return the object store URL with its default filled in."""

@@ -10,7 +10,7 @@ Object bytes are made durable before the transaction that names them; see :class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, Self, TypeVar
@@ -222,6 +222,8 @@ class Records(Protocol):
     def put_many(self, versions: Sequence[NewVersion]) -> list[Stored]:
         """Write versions in order; a version equal to the current one in all but ``meta`` writes nothing.
 
+        Such a version still moves ``asserted_at`` on, so that what was said in between does not win when it comes late.
+
         Raises:
             HubError: conflict (status 412) when ``expected_version`` does not hold; forbidden when another
                 institution owns the id.
@@ -337,6 +339,10 @@ class Imaging(Protocol):
     def study(self, key: StudyKey) -> Mapping[str, Any] | None: ...
     def study_by_resource(self, owner: str, resource_id: str) -> Mapping[str, Any] | None: ...
     def series_of(self, key: StudyKey) -> Sequence[Mapping[str, Any]]: ...
+    def series_uids(self, key: StudyKey) -> Sequence[str]:
+        """Return the UIDs of all series of a study, in the order of their numbers."""
+        ...
+
     def instances_of(
         self,
         key: StudyKey,
@@ -416,8 +422,18 @@ class Delivery(NewDelivery):
 
 class Outbox(Protocol):
     def enqueue(self, delivery: NewDelivery) -> int: ...
-    def lease(self, worker: str, *, now: datetime, lease_s: float, limit: int) -> Sequence[tuple[str, int, Delivery]]:
-        """Lease up to *limit* lanes whose head is due; returns (lane, epoch, head delivery)."""
+    def lease(
+        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[tuple[str, int, Delivery]]:
+        """Lease up to *limit* lanes whose head is due, none of the *busy* destinations; returns (lane, epoch, head)."""
+        ...
+
+    def renew(self, worker: str, *, until: datetime) -> None:
+        """Keep every lane that *worker* holds until *until*."""
+        ...
+
+    def give_back(self, worker: str, *, lanes: Sequence[str] | None = None) -> None:
+        """End the leases of *worker* (on *lanes*, or all) without an attempt, so that another may take them at once."""
         ...
 
     def succeeded(self, lane: str, epoch: int, delivery_id: int, *, ack: bytes, now: datetime) -> bool:
@@ -575,6 +591,27 @@ class AuditLog(Protocol):
         ...
 
     def get(self, id: str, *, institution: str | None) -> Mapping[str, Any] | None: ...
+    def checkpoint(self, sign: Callable[[bytes], bytes], *, now: datetime) -> int:
+        """Sign the present end of every chain that has grown; returns how many did."""
+        ...
+
+    def verify(self, check: Callable[[bytes, bytes], bool]) -> Iterator[str]:
+        """Yield one sentence for each break found in any chain; *check* takes (text, signature)."""
+        ...
+
+
+class Alerts(Protocol):
+    """What is wrong now; an alert is told once when it opens and once when it clears."""
+
+    def open(self, key: str, *, detail: str, now: datetime) -> bool:
+        """Open the alert *key*; ``False`` when it is already open, on whichever node."""
+        ...
+
+    def clear(self, key: str) -> Mapping[str, Any] | None:
+        """Close the alert and return what it was (``key``, ``opened_at``, ``detail``), or ``None`` when none is open."""
+        ...
+
+    def all(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -677,6 +714,8 @@ class Tx(Protocol):
     def grants(self) -> Grants: ...
     @property
     def audit(self) -> AuditLog: ...
+    @property
+    def alerts(self) -> Alerts: ...
     @property
     def members(self) -> Members: ...
     @property

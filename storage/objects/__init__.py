@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hub.config import Settings
 from hub.errors import Category, HubError
 from storage.objects.settings import S3Settings
 from storage.objects.sweep import SweepableStore
@@ -15,7 +16,24 @@ from storage.objects.sweep import SweepableStore
 #: Room left on the disk for the database to commit, to log and to answer once no new data is taken.
 MIN_FREE_BYTES = 256 << 20
 
-__all__ = ["MIN_FREE_BYTES", "S3Settings", "SweepableStore", "open_store"]
+__all__ = ["MIN_FREE_BYTES", "S3Settings", "SweepableStore", "open_from", "open_store"]
+
+
+def open_from(settings: Settings) -> SweepableStore:
+    """Return the object store of *settings*; open one in each process, after it was started.
+
+    Raises:
+        HubError: as :func:`open_store`.
+    """
+    s3 = None
+    if settings.s3_endpoint:
+        scheme = "https://" if settings.s3_secure else "http://"
+        s3 = S3Settings(
+            endpoint=settings.s3_endpoint if "://" in settings.s3_endpoint else scheme + settings.s3_endpoint,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+        )
+    return open_store(settings.objects(), data_dir=settings.data_dir, s3=s3)
 
 
 def open_store(

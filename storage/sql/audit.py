@@ -171,6 +171,14 @@ class SqlAuditLog:
         row = self._connection.execute(statement).first()
         return None if row is None else loads(bytes(row.body))
 
+    def checkpoint(self, sign: Callable[[bytes], bytes], *, now: datetime) -> int:
+        """Sign the present end of every chain that has grown; returns how many did."""
+        return sum(checkpoint(self._connection, shard, sign=sign, now=now) for shard in shards(self._connection))
+
+    def verify(self, check: Callable[[bytes, bytes], bool]) -> Iterator[str]:
+        """Yield one sentence for each break found in any chain."""
+        return verify(self._connection, check=check)
+
 
 _INSERT = sa.insert(audit)
 _INSERT_PATIENT = sa.insert(audit_patient)

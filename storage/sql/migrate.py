@@ -14,7 +14,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Engine
 
+from hub.config import Settings
 from hub.errors import Category, HubError
+from storage.sql.database import engines
 
 _LOCATION = Path(__file__).parent.parent / "migrations"
 
@@ -57,3 +59,20 @@ def require_current(engine: Engine) -> None:
             where="database",
             remedy="Run `hub migrate`, then start again.",
         )
+
+
+def migrate(settings: Settings) -> str | None:
+    """Bring the database of *settings* to the newest schema; returns the revision it had before.
+
+    Raises:
+        HubError: as :func:`storage.sql.database.engines`.
+    """
+    writer, readers = engines(settings.database())
+    try:
+        before = current(writer)
+        if before != newest():
+            upgrade(writer)
+        return before
+    finally:
+        readers.dispose()
+        writer.dispose()

@@ -8,7 +8,7 @@ the next one. A dead letter at the head parks its own lane only. A destination t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,10 @@ class SqlOutbox:
             .on_conflict_do_nothing()
         )
 
-    def lease(self, worker: str, *, now: datetime, lease_s: float, limit: int) -> Sequence[tuple[str, int, Delivery]]:
-        """Lease up to *limit* lanes whose head is due."""
+    def lease(
+        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[tuple[str, int, Delivery]]:
+        """Lease up to *limit* lanes whose head is due, none of the *busy* destinations."""
         moment = to_us(now)
         statement = (
             sa.select(outbox_lane.c.lane, outbox_lane.c.destination, outbox_lane.c.epoch)
@@ -121,6 +123,8 @@ class SqlOutbox:
             .order_by(outbox_lane.c.next_at)
             .limit(limit * 16)
         )
+        if busy:
+            statement = statement.where(outbox_lane.c.destination.not_in(sorted(busy)))
         if not self._tx.sqlite:
             statement = statement.with_for_update(skip_locked=True, of=outbox_lane)
         by_destination: dict[str, list[Any]] = {}
@@ -149,6 +153,21 @@ class SqlOutbox:
             )
             leased.append((row.lane, row.epoch + 1, _delivery(head)))
         return leased
+
+    def renew(self, worker: str, *, until: datetime) -> None:
+        """Keep every lane that *worker* holds until *until*."""
+        self._connection.execute(
+            sa.update(outbox_lane)
+            .where(outbox_lane.c.lease_owner == worker, outbox_lane.c.lease_until > 0)
+            .values(lease_until=to_us(until))
+        )
+
+    def give_back(self, worker: str, *, lanes: Sequence[str] | None = None) -> None:
+        """End the leases of *worker* without an attempt; see :class:`hub.ports.Outbox`."""
+        statement = sa.update(outbox_lane).where(outbox_lane.c.lease_owner == worker)
+        if lanes is not None:
+            statement = statement.where(outbox_lane.c.lane.in_(list(lanes)))
+        self._connection.execute(statement.values(lease_owner="", lease_until=0))
 
     def _head(self, lane: str) -> Any:
         return self._connection.execute(

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from hub.clock import Clock
 
 if TYPE_CHECKING:
+    from storage.sql.alerts import SqlAlerts
     from storage.sql.audit import SqlAuditLog
     from storage.sql.credentials import SqlCredentials
     from storage.sql.grants import SqlGrants
@@ -82,6 +83,12 @@ class SqlTx:
         from storage.sql.audit import SqlAuditLog
 
         return SqlAuditLog(self)
+
+    @cached_property
+    def alerts(self) -> SqlAlerts:
+        from storage.sql.alerts import SqlAlerts
+
+        return SqlAlerts(self)
 
     @cached_property
     def members(self) -> SqlMembers:

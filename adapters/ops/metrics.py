@@ -1,0 +1,144 @@
+"""Prometheus metrics of all processes (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+Counters live in files that the processes of one hub share, so whichever HTTP process is scraped answers for all. What
+the database knows better (queues, alerts, waiting messages) is asked at the scrape.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
+
+from hub import __version__, metrics
+from hub.errors import HubError
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: Seconds; from an answer out of memory to a partner's slow acknowledgement.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: Counters and durations that may be counted: name -> (help, labels).
+COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "received": ("Arrivals written to the journal, before their commit.", ("door", "state")),
+    "deliveries": ("Attempts to deliver, by what became of them.", ("destination", "outcome")),
+    "timers": ("Timers that fired.", ("kind", "outcome")),
+    "log_events": ("Logged events.", ("event", "level")),
+    "http_requests": ("HTTP requests.", ("area", "method", "status")),
+    "objects_swept": ("Orphaned objects removed.", ()),
+    "objects_damaged": ("Objects found damaged by the nightly re-reading.", ()),
+}
+DURATIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "delivery": ("Time from sending to the partner's answer.", ("kind",)),
+    "http_request": ("Time to answer an HTTP request.", ("area",)),
+}
+
+
+class PrometheusSink:
+    """The :class:`hub.metrics.Sink` that keeps Prometheus counters; unknown names are an error of the programmer."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counters = {
+            name: Counter(f"hub_{name}", text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()
+        }
+        self._durations = {
+            name: Histogram(f"hub_{name}_seconds", text, labels, buckets=BUCKETS, registry=registry)
+            for name, (text, labels) in DURATIONS.items()
+        }
+
+    def count(self, name: str, amount: float, labels: dict[str, str]) -> None:
+        """Add *amount* to the counter *name*."""
+        counter = self._counters[name]
+        (counter.labels(**labels) if labels else counter).inc(amount)
+
+    def observe(self, name: str, seconds: float, labels: dict[str, str]) -> None:
+        """Record a duration."""
+        duration = self._durations[name]
+        (duration.labels(**labels) if labels else duration).observe(seconds)
+
+
+_lock = threading.Lock()
+_registry: CollectorRegistry | None = None
+
+
+def install() -> CollectorRegistry:
+    """Count what this process does from here on; returns its registry, the same one each time."""
+    global _registry
+    with _lock:
+        if _registry is None:
+            _registry = CollectorRegistry()
+            metrics.set_sink(PrometheusSink(_registry))
+        return _registry
+
+
+class _Stored:
+    """What the database knows, asked at the scrape."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterator[Any]:
+        now = self._services.clock()
+        info = GaugeMetricFamily("hub_version", "Version of the hub.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        up = GaugeMetricFamily("hub_stores_up", "Whether the store answers.", labels=["store"])
+        for name, store in (("database", self._services.database), ("objects", self._services.objects)):
+            try:
+                store.healthy()
+            except HubError:
+                up.add_metric([name], 0)
+            else:
+                up.add_metric([name], 1)
+        yield up
+        try:
+            destinations, alerts, waiting = self._services.database.read(
+                lambda tx: (
+                    list(tx.outbox.destinations()),
+                    list(tx.alerts.all()),
+                    {
+                        door: len(tx.journal.pending(door=door, limit=10_000))
+                        for door in ("mllp", "hl7-http", "dimse", "fhir")
+                    },
+                )
+            )
+        except HubError:
+            return
+        depth = GaugeMetricFamily("hub_queue_depth", "Deliveries not yet acknowledged.", labels=["destination"])
+        dead = GaugeMetricFamily("hub_queue_dead_letters", "Deliveries that were given up.", labels=["destination"])
+        oldest = GaugeMetricFamily("hub_queue_oldest_seconds", "Age of the oldest delivery.", labels=["destination"])
+        paused = GaugeMetricFamily("hub_queue_paused", "Whether the destination is paused.", labels=["destination"])
+        for one in destinations:
+            labels = [one["destination"]]
+            depth.add_metric(labels, one["depth"])
+            dead.add_metric(labels, one["dead"])
+            age = (now - one["oldest_at"]).total_seconds() if one["oldest_at"] is not None else 0.0
+            oldest.add_metric(labels, max(0.0, age))
+            paused.add_metric(labels, float(one["paused"]))
+        yield from (depth, dead, oldest, paused)
+        opened = GaugeMetricFamily("hub_alert", "Open alerts, by key.", labels=["key"])
+        for alert in alerts:
+            opened.add_metric([alert["key"]], 1)
+        yield opened
+        pending = GaugeMetricFamily("hub_journal_waiting", "Arrivals stored and not yet processed.", labels=["door"])
+        for door, number in waiting.items():
+            pending.add_metric([door], number)
+        yield pending
+
+
+def render(services: Services) -> bytes:
+    """Return all metrics of the hub in Prometheus' text format."""
+    stored = CollectorRegistry()
+    stored.register(_Stored(services))
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        counted = CollectorRegistry()
+        multiprocess.MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    else:
+        counted = install()
+    return generate_latest(counted) + generate_latest(stored)

@@ -1,0 +1,69 @@
+"""The worker: everything that happens without anybody asking.
+
+Deliveries, timers, messages answered before they were processed, alerts and housekeeping, each in a thread of its own,
+so that a slow one does not hold up the others. All of it is in the database; a worker that dies loses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from adapters.worker.alerts import AlertLoop
+from adapters.worker.delivery import DeliveryLoop
+from adapters.worker.housekeeping import Housekeeping
+from adapters.worker.timers import TimerLoop
+from hub.errors import HubError
+
+if TYPE_CHECKING:
+    from hub.boot import Door, Services
+
+log = structlog.get_logger("adapters.worker")
+
+#: Wait after trouble with the stores, so that a database that is away is not hammered.
+TROUBLE_S = 1.0
+#: Messages processed in one turn.
+PENDING_BATCH = 200
+
+
+class WorkerDoor:
+    """The :class:`hub.boot.Door` without a socket."""
+
+    def serve(self, services: Services, sockets: Mapping[str, int], stop: threading.Event, index: int) -> None:  # noqa: ARG002 - the port names them
+        """Work until *stop* is set, then finish what is in hand."""
+        poll_s = services.settings.worker_poll_s
+        deliveries = DeliveryLoop(services)
+        timers = TimerLoop(services)
+        loops: Mapping[str, Callable[[], float]] = {
+            "timers": lambda: 0.0 if timers.turn() else poll_s,
+            "pending": lambda: 0.0 if services.messages.process_pending(PENDING_BATCH) else poll_s,
+            "alerts": AlertLoop(services).turn,
+            "housekeeping": Housekeeping(services).turn,
+        }
+        threads = [threading.Thread(target=_repeat, args=(name, turn, stop), name=name) for name, turn in loops.items()]
+        threads.append(threading.Thread(target=deliveries.run, args=(stop,), name="delivery"))
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        for thread in threads:
+            thread.join()
+
+
+def _repeat(name: str, turn: Callable[[], float], stop: threading.Event) -> None:
+    """Call *turn* until *stop*; it returns the seconds to wait before the next time."""
+    wait_s = 0.0
+    while not stop.wait(wait_s):
+        try:
+            wait_s = turn()
+        except HubError as error:
+            log.warning("worker_trouble", loop=name, category=error.category.value, error=error.message)
+            wait_s = TROUBLE_S
+        except Exception:  # one bad turn must not end the loop
+            log.exception("worker_fault", loop=name)
+            wait_s = TROUBLE_S
+
+
+DOOR: Door = WorkerDoor()

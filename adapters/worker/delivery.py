@@ -1,0 +1,246 @@
+"""Hands deliveries to partners: leases lanes, sends their heads, writes down what came of it (DESIGN rule 8).
+
+Theory of operation. One thread leases lanes that are due and gives all lanes of one destination to one job, so that a
+destination has one message in flight and a slow partner costs one thread. The result is written with the lease's
+epoch; a worker that lost its lease cannot disturb the next one. Leases of what is in hand are renewed while the partner
+takes its time. A worker that was killed finds its leases again at the next start and ends them, so nothing waits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from hub import boot, metrics
+from hub.actor import HUB
+from hub.delivery import Outcome, RetryPolicy
+from hub.errors import HubError
+from hub.ports import AuditLine, Delivery, Sender, SendResult, Tx
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+log = structlog.get_logger("adapters.worker.delivery")
+
+T = TypeVar("T")
+Leased = tuple[str, int, Delivery]
+
+#: How long a lane stays with a worker that says nothing more.
+LEASE_S = 60.0
+#: Lanes taken in one turn.
+LANES = 32
+_TROUBLE_S = 1.0
+
+
+class DeliveryLoop:
+    """Delivers until told to stop."""
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        senders: Callable[[str, Services], Sender] = boot.sender,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self._services = services
+        self._open_sender = senders
+        self._rng = rng
+        self._policy = RetryPolicy.of(services.settings)
+        self._senders: dict[str, Sender] = {}
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._unreached: Counter[str] = Counter()
+        self._wake = threading.Event()
+        self._renewed = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until *stop* is set, then let the messages in flight finish."""
+        threads = self._services.settings.worker_threads
+        self._try("end old leases", self._end_old_leases)
+        with ThreadPoolExecutor(threads, thread_name_prefix="send") as pool:
+            while not stop.is_set():
+                started = self._turn(pool, threads, stop)
+                if not started:
+                    self._wake.wait(self._services.settings.worker_poll_s)
+                    self._wake.clear()
+        for sender in self._senders.values():
+            sender.close()
+
+    def turn(self) -> int:
+        """Lease what is due, deliver it in this thread, and return how many attempts were made."""
+        groups = self._lease(LANES)
+        return sum(self._deliver(lanes, threading.Event()) for lanes in groups.values())
+
+    def _turn(self, pool: ThreadPoolExecutor, threads: int, stop: threading.Event) -> int:
+        with self._lock:
+            free = threads - len(self._busy)
+        if free <= 0:
+            self._try("renew leases", self._renew)
+            return 0
+        groups = self._try("lease lanes", lambda: self._lease(LANES)) or {}
+        if self._busy:
+            self._try("renew leases", self._renew)
+        for destination, lanes in groups.items():
+            with self._lock:
+                self._busy.add(destination)
+            pool.submit(self._job, destination, lanes, stop)
+        return len(groups)
+
+    def _lease(self, limit: int) -> dict[str, list[Leased]]:
+        with self._lock:
+            busy = frozenset(self._busy)
+        services = self._services
+        leased = services.database.write(
+            lambda tx: tx.outbox.lease(services.node, now=services.clock(), lease_s=LEASE_S, limit=limit, busy=busy)
+        )
+        groups: dict[str, list[Leased]] = {}
+        for one in leased:
+            groups.setdefault(one[2].destination, []).append(one)
+        return groups
+
+    def _end_old_leases(self) -> None:
+        self._services.database.write(lambda tx: tx.outbox.give_back(self._services.node))
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed < LEASE_S / 3:
+            return
+        self._renewed = time.monotonic()
+        until = self._services.clock() + timedelta(seconds=LEASE_S)
+        self._services.database.write(lambda tx: tx.outbox.renew(self._services.node, until=until))
+
+    def _job(self, destination: str, lanes: Sequence[Leased], stop: threading.Event) -> None:
+        try:
+            self._deliver(lanes, stop)
+        except HubError as error:
+            log.warning("delivery_trouble", destination=destination, category=error.category.value, error=error.message)
+            time.sleep(0 if stop.is_set() else _TROUBLE_S)
+        except Exception:  # the loop must outlive whatever one delivery meets
+            log.exception("delivery_fault", destination=destination)
+            time.sleep(0 if stop.is_set() else _TROUBLE_S)
+        finally:
+            with self._lock:
+                self._busy.discard(destination)
+            self._wake.set()
+
+    def _deliver(self, lanes: Sequence[Leased], stop: threading.Event) -> int:
+        left = list(lanes)
+        reached = True
+        while left and reached and not stop.is_set():
+            lane, epoch, delivery = left.pop(0)
+            result, took_s = self._send(delivery)
+            self._keep(lane, epoch, delivery, result, took_s)
+            reached = result.reached
+        if left:
+            # The destination rests as a whole (or the hub stops), so lanes that were not tried go back as they are.
+            names = [lane for lane, _, _ in left]
+            self._services.database.write(lambda tx: tx.outbox.give_back(self._services.node, lanes=names))
+        return len(lanes) - len(left)
+
+    def _send(self, delivery: Delivery) -> tuple[SendResult, float]:
+        endpoint = self._services.directory.endpoint(delivery.destination)
+        if endpoint is None or not endpoint.active or not endpoint.address:
+            return SendResult(error="The destination is not an active endpoint with an address.", reached=False), 0.0
+        started = time.monotonic()
+        try:
+            result = self._sender(delivery.kind).send(delivery, endpoint)
+        except HubError as error:
+            result = SendResult(error=error.message, reached=not error.transient)
+        except Exception as error:  # a fault of ours counts as an attempt, so that it ends as a dead letter
+            log.exception("sender_fault", kind=delivery.kind, delivery=delivery.id)
+            result = SendResult(error=f"The hub met an internal error ({type(error).__name__}).")
+        return result, time.monotonic() - started
+
+    def _sender(self, kind: str) -> Sender:
+        with self._lock:
+            if kind not in self._senders:
+                self._senders[kind] = self._open_sender(kind, self._services)
+            return self._senders[kind]
+
+    def _keep(self, lane: str, epoch: int, delivery: Delivery, result: SendResult, took_s: float) -> None:
+        verdict = self._policy.judge(
+            result,
+            attempts=delivery.attempts,
+            failures=self._unreached[delivery.destination],
+            rng=self._rng,
+        )
+        if result.reached:
+            self._unreached.pop(delivery.destination, None)
+        else:
+            self._unreached[delivery.destination] += 1
+        services = self._services
+        now = services.clock()
+
+        def work(tx: Tx) -> bool:
+            if verdict.outcome is Outcome.SENT:
+                if not tx.outbox.succeeded(lane, epoch, delivery.id, ack=result.ack, now=now):
+                    return False
+                tx.audit.write(_line(delivery, recorded_at=now))
+                if delivery.on_ack:
+                    services.tasks.on_delivered(tx, delivery)
+                return True
+            return tx.outbox.failed(
+                lane,
+                epoch,
+                delivery.id,
+                error=result.error,
+                next_at=None if verdict.outcome is Outcome.DEAD else now + timedelta(seconds=verdict.wait_s),
+                now=now,
+                reached=result.reached,
+                ack=result.ack,
+            )
+
+        kept = services.database.write(work)
+        self._tell(delivery, result, verdict.outcome, kept, took_s)
+
+    def _tell(self, delivery: Delivery, result: SendResult, outcome: Outcome, kept: bool, took_s: float) -> None:
+        metrics.count("deliveries", destination=delivery.destination, outcome=outcome.value if kept else "lease-lost")
+        if result.reached:
+            metrics.observe("delivery", took_s, kind=delivery.kind)
+        facts = {
+            "delivery": delivery.id,
+            "destination": delivery.destination,
+            "correlation_id": delivery.correlation_id,
+            "control_id": delivery.control_id,
+        }
+        if not kept:
+            log.warning("lease_lost", **facts)
+        elif outcome is Outcome.SENT:
+            log.info("delivered", took_ms=round(took_s * 1000), **facts)
+        elif outcome is Outcome.DEAD:
+            log.error("dead_letter", error=result.error, attempts=delivery.attempts + 1, **facts)
+        elif result.reached or self._unreached[delivery.destination] == 1:
+            # A partner that stays away is told of once; after that the queue's age speaks.
+            log.warning("delivery_failed", error=result.error, reached=result.reached, **facts)
+
+    def _try(self, what: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except HubError as error:
+            log.warning("delivery_trouble", doing=what, category=error.category.value, error=error.message)
+        except Exception:  # as above
+            log.exception("delivery_fault", doing=what)
+        self._wake.wait(_TROUBLE_S)
+        return None
+
+
+def _line(delivery: Delivery, *, recorded_at: datetime) -> AuditLine:
+    """Return the audit line of patient data that left."""
+    return AuditLine(
+        type="delivery",
+        action="R",
+        subtype=delivery.kind,
+        actor=HUB,
+        recorded_at=recorded_at,
+        patients=((delivery.owner, delivery.patient_id),) if delivery.patient_id else (),
+        entities=(f"Task/{delivery.task_id}",) if delivery.task_id else (),
+        correlation_id=delivery.correlation_id,
+        detail=f"delivery {delivery.id} to {delivery.destination}",
+    )

@@ -1,0 +1,56 @@
+"""The ``hub`` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub import __version__
+from hub.cli import common, serve
+from hub.errors import HubError
+
+app = typer.Typer(
+    name="hub",
+    help="医协枢纽 / Yixie Hub: DICOM, HL7 v2 and FHIR in, FHIR R4 inside, closed loops out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        common.say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    config: Annotated[
+        Path | None, typer.Option(help="设置文件 / settings file (default: HUB_CONFIG, then hub.toml)")
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="版本 / version")
+    ] = False,
+) -> None:
+    common.state.config = config
+
+
+app.command("serve")(serve.serve)
+app.command("_serve", hidden=True)(serve.serve_child)
+
+
+def main() -> None:
+    """Run the command; trouble is one line on stderr and exit status 1."""
+    try:
+        app()
+    except HubError as error:
+        common.note(f"错误 / error ({error.category.value}): {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

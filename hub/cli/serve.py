@@ -1,0 +1,163 @@
+"""``hub serve`` and the processes it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from hub import config
+from hub.boot import DOORS, Services, assemble, door
+from hub.cli.common import node, prepare, say, settings, state, tool
+from hub.config import Settings
+from hub.errors import Category, HubError
+
+log = structlog.get_logger("hub.serve")
+
+#: How often a process asks its stores whether they still take data.
+HEALTH_S = 5.0
+
+
+def chosen_doors(only: str) -> Sequence[str]:
+    """Return the doors named in *only*, all for an empty one.
+
+    Raises:
+        HubError: incorrect for a name that is no door.
+    """
+    names = [name.strip() for name in only.split(",") if name.strip()] or list(DOORS)
+    unknown = sorted(set(names) - set(DOORS))
+    if unknown:
+        raise HubError(
+            Category.INCORRECT,
+            f"There is no door {', '.join(unknown)}.",
+            where="--only",
+            remedy=f"Use {', '.join(DOORS)}.",
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def check_stores(found: Settings) -> None:
+    """Open and close every store once, so that a wrong setting stops the command and not its children.
+
+    Raises:
+        HubError: what is wrong with the stores, or with the workflow tables.
+    """
+    prepare(found)
+    with node(found) as name:
+        services = assemble(found, node=name)
+        try:
+            services.database.healthy()
+            services.objects.healthy()
+            _ = services.tasks
+        finally:
+            services.close()
+
+
+def announce(addresses: Mapping[str, Mapping[str, str]]) -> None:
+    """Print where the doors are."""
+    schemes = {"http": ("http://", "https://"), "mllp": ("mllp://", "mllps://"), "dimse": ("dicom://", "dicoms://")}
+    for name, ways in addresses.items():
+        for purpose, address in ways.items():
+            say(f"{name:<6} {schemes[name][purpose == 'tls']}{address}")
+
+
+def serve(
+    only: Annotated[str, typer.Option(help="只启动这些门 / only these doors: dimse,mllp,http,worker")] = "",
+) -> None:
+    """启动枢纽 / Serve: DIMSE, MLLP, HTTP and the worker, each in its own processes."""
+    found = settings()
+    doors = chosen_doors(only)
+    check_stores(found)
+    raise typer.Exit(supervise(found, doors))
+
+
+def supervise(found: Settings, doors: Sequence[str], *, announced: threading.Event | None = None) -> int:
+    """Run the supervisor in this thread until SIGTERM or SIGINT; returns its exit status."""
+
+    def tell(addresses: Mapping[str, Mapping[str, str]]) -> None:
+        announce(addresses)
+        if announced is not None:
+            announced.set()
+
+    extra = {"HUB_CONFIG": str(state.config.resolve())} if state.config is not None else {}
+    # Relative paths in the settings mean the parent's working directory, which its children share.
+    supervisor = tool("adapters.ops.supervisor").Supervisor(found, doors, extra, tell)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    status: int = supervisor.run()
+    return status
+
+
+def serve_child(
+    name: str,
+    index: int,
+    socket: Annotated[list[str] | None, typer.Option()] = None,
+    lifeline: Annotated[int, typer.Option()] = -1,
+) -> None:
+    """Serve one process of a door; started by ``hub serve`` only."""
+    found = config.load(Path(os.environ["HUB_CONFIG"]) if os.environ.get("HUB_CONFIG") else None)
+    node = found.node(f"{name}-{index}")
+    tool("adapters.ops.logs").configure(found.log_level, process=node)
+    tool("adapters.ops.metrics").install()
+    sockets = {purpose: int(fd) for purpose, _, fd in (one.partition("=") for one in socket or [])}
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Ctrl-C reaches the whole group; the parent decides and sends SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if lifeline >= 0:
+        threading.Thread(target=_stop_with_parent, args=(lifeline, stop), name="lifeline", daemon=True).start()
+    sys.exit(_run(found, node, name, index, sockets, stop))
+
+
+def _run(found: Settings, node: str, name: str, index: int, sockets: Mapping[str, int], stop: threading.Event) -> int:
+    fatal = threading.Event()
+    try:
+        services = assemble(found, node=node)
+    except HubError as error:
+        log.critical("cannot_start", category=error.category.value, error=error.message, remedy=error.remedy)
+        return _status(error)
+    threading.Thread(target=_watch_health, args=(services, stop, fatal), name="health", daemon=True).start()
+    try:
+        door(name).serve(services, sockets, stop, index)
+    except HubError as error:
+        log.critical("door_failed", category=error.category.value, error=error.message, remedy=error.remedy)
+        return _status(error)
+    finally:
+        services.close()
+    return _fatal_status() if fatal.is_set() else 0
+
+
+def _fatal_status() -> int:
+    status: int = tool("adapters.ops.supervisor").EXIT_FATAL
+    return status
+
+
+def _status(error: HubError) -> int:
+    return _fatal_status() if error.fatal else 1
+
+
+def _stop_with_parent(lifeline: int, stop: threading.Event) -> None:
+    # The parent never writes, so the read ends when the parent does.
+    os.read(lifeline, 1)
+    stop.set()
+
+
+def _watch_health(services: Services, stop: threading.Event, fatal: threading.Event) -> None:
+    while not stop.wait(HEALTH_S):
+        for store in (services.database, services.objects):
+            try:
+                store.healthy()
+            except HubError as error:
+                if error.fatal:
+                    log.critical("disk_failed", error=error.message, remedy=error.remedy)
+                    fatal.set()
+                    stop.set()
+                    return
+                log.warning("store_unhealthy", category=error.category.value, error=error.message)
