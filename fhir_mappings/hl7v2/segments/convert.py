@@ -37,7 +37,7 @@ def institution(code: str, ctx: MappingContext, display: str = "") -> Json:
     """A reference to a member institution by its code; which Organization that is, the hub knows."""
     reference: Json = {
         "type": "Organization",
-        "identifier": {"system": f"{ctx.base}/NamingSystem/institution", "value": code},
+        "identifier": {"system": f"{ctx.base}/NamingSystem/member", "value": code},
     }
     if display:
         reference["display"] = display

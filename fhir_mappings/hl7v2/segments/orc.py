@@ -14,7 +14,7 @@ from fhir_mappings.hl7v2.tokenizer import Segment
 CONTROL_EVENTS = {
     "NW": "order.new",
     "CA": "order.cancel",
-    "DC": "order.cancelled",
+    "DC": "order.cancel",
     "CR": "order.cancelled",
     "DR": "order.cancelled",
     "OC": "order.cancelled",
@@ -104,8 +104,8 @@ def request_status(orc: Segment, assembly: Assembly) -> str | None:
     """Return the ServiceRequest status: ORC-5 where it is valued, else ORC-1; ``None`` when neither says one.
 
     The v2-to-FHIR OrderControlCode map has no row for SC, RE, UA, SN, NA and their like: they number, echo or answer an
-    order and do not change it. Its rows for CA and HD say active; a request to cancel or to hold changes nothing until it
-    is answered, and would reopen an order that has ended, so they are left out too.
+    order and do not change it. Its rows for CA, DC and HD are left out: a request to cancel, discontinue or hold changes
+    nothing until it is answered, and its "active" would reopen an order that has ended.
     """
     order_status = orc.get(5).strip()
     if order_status:
