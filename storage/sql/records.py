@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from fhir_mappings.definitions.compartments import patient_of
 from fhir_mappings.json import dumps, loads
@@ -49,6 +50,27 @@ _GET = sa.select(*_CURRENT).where(
     record.c.id == sa.bindparam("id"),
     visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
 )
+
+
+def _by_keys(*, sqlite: bool, lock: bool) -> sa.Select[Any]:
+    """Return the statement that reads current rows by many (type, id) at once; built once, whatever their number."""
+    if sqlite:
+        pairs = sa.func.json_each(sa.bindparam("keys", type_=sa.Text)).table_valued("value")
+        type_, id_ = (sa.func.json_extract(pairs.c.value, f"$[{place}]") for place in (0, 1))
+        source = pairs.join(record, sa.and_(record.c.type == type_, record.c.id == id_))
+    else:
+        texts = ARRAY(sa.Text)
+        keys = sa.func.unnest(sa.bindparam("types", type_=texts), sa.bindparam("ids", type_=texts))
+        rows = keys.table_valued("type", "id").render_derived()
+        source = rows.join(record, sa.and_(record.c.type == rows.c.type, record.c.id == rows.c.id))
+    statement = sa.select(record.c.rid, *_CURRENT).select_from(source).order_by(record.c.rid)
+    # Rows are locked in one order, so that two bundles over the same resources wait instead of deadlocking.
+    return statement.with_for_update(of=record) if lock else statement
+
+
+_READ_SQLITE = _by_keys(sqlite=True, lock=False)
+_READ_POSTGRES = _by_keys(sqlite=False, lock=False)
+_LOCK_POSTGRES = _by_keys(sqlite=False, lock=True)
 
 
 def stored(row: Any) -> Stored:
@@ -97,6 +119,8 @@ class SqlRecords:
 
     def get_many(self, refs: Sequence[tuple[str, str]], scope: Scope) -> dict[tuple[str, str], Stored]:
         """Return the current versions of *refs* that exist and are in scope."""
+        if scope.everything:
+            return {key: stored(row) for key, row in self._rows_of(refs, lock=False).items()}
         found: dict[tuple[str, str], Stored] = {}
         by_type: dict[str, list[str]] = {}
         for type_, id_ in refs:
@@ -250,6 +274,9 @@ class SqlRecords:
 
     def lock_condition(self, key: str) -> None:
         """Hold *key* until the transaction ends."""
+        if self._tx.sqlite:
+            # A write transaction of SQLite begins by taking the only write lock there is.
+            return
         statement = insert(condition_lock, on_sqlite=self._tx.sqlite).values(key=key, touched=1)
         self._connection.execute(
             statement.on_conflict_do_update(index_elements=["key"], set_={"touched": condition_lock.c.touched + 1})
@@ -272,27 +299,23 @@ class SqlRecords:
             results += self._put_round(round_)
         return results
 
-    def _current(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-        found: dict[tuple[str, str], Any] = {}
-        by_type: dict[str, list[str]] = {}
-        for type_, id_ in keys:
-            by_type.setdefault(type_, []).append(id_)
-        for type_, ids in sorted(by_type.items()):
-            for start in range(0, len(ids), 500):
-                statement = (
-                    sa.select(record.c.rid, *_CURRENT)
-                    .where(record.c.type == type_, record.c.id.in_(sorted(ids[start : start + 500])))
-                    .order_by(record.c.rid)
-                )
-                if not self._tx.sqlite:
-                    # Rows are locked in one order, so that two bundles over the same resources wait instead of deadlocking.
-                    statement = statement.with_for_update()
-                found.update({(row.type, row.id): row for row in self._connection.execute(statement)})
-        return found
+    def _rows_of(self, keys: Sequence[tuple[str, str]], *, lock: bool) -> dict[tuple[str, str], Any]:
+        """Return the current rows of *keys*; with *lock* nobody else can change them until the transaction ends."""
+        if not keys:
+            return {}
+        if self._tx.sqlite:
+            # The write transaction holds the whole database from its start.
+            values: dict[str, Any] = {"keys": dumps(list(keys)).decode()}
+            statement = _READ_SQLITE
+        else:
+            statement = _LOCK_POSTGRES if lock else _READ_POSTGRES
+            values = {"types": [type_ for type_, _ in keys], "ids": [id_ for _, id_ in keys]}
+        return {(row.type, row.id): row for row in self._connection.execute(statement, values)}
 
     def _put_round(self, versions: Sequence[NewVersion]) -> list[Stored]:
         now = self._now()
-        current = self._current([(one.resource["resourceType"], one.resource["id"]) for one in versions])
+        keys = [(one.resource["resourceType"], one.resource["id"]) for one in versions]
+        current = self._rows_of(keys, lock=True)
         results: list[Stored | None] = []
         inserts: list[dict[str, Any]] = []
         updates: list[dict[str, Any]] = []
@@ -369,7 +392,7 @@ class SqlRecords:
 
     def delete(self, type: str, id: str, *, owner: str, expected_version: int | None = None) -> Stored | None:
         """Mark the resource deleted: it leaves search at once, its history stays."""
-        row = self._current([(type, id)]).get((type, id))
+        row = self._rows_of([(type, id)], lock=True).get((type, id))
         if row is None or row.deleted:
             return None
         if row.owner != owner:
