@@ -24,6 +24,7 @@ from typing import Protocol
 
 import structlog
 
+from adapters.mllp import metrics
 from adapters.mllp.frames import BrokenFrame, Deframer, Fault, Frame, Garbage, encode_frame
 from hub.config import Settings
 from hub.errors import HubError
@@ -143,18 +144,21 @@ class MllpServer:
             full = len(self._connections) >= self._limits.connections
             if full or self._per_peer[host] >= self._limits.connections_per_peer:
                 log.warning("connection_refused", peer=host, reason="too many connections")
+                metrics.connections.labels("refused").inc()
                 accepted.close()
                 continue
             connection = _Connection(
                 self, accepted, host, f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
             )
             self._connections.add(connection)
+            metrics.open_connections.inc()
             self._per_peer[host] += 1
             connection.start(tls)
 
     def closed(self, connection: _Connection) -> None:
         """Forget *connection*."""
         self._connections.discard(connection)
+        metrics.open_connections.dec()
         self._per_peer[connection.host] -= 1
         if not self._per_peer[connection.host]:
             del self._per_peer[connection.host]
@@ -222,16 +226,20 @@ class _Connection:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, tls: ssl.SSLContext | None) -> None:
+        outcome = "closed"
         try:
             await self._serve(tls)
         except (OSError, ssl.SSLError, TimeoutError, _TooSlow) as error:
+            outcome = "too-slow" if isinstance(error, _TooSlow) else "lost"
             log.info("connection_lost", peer=self._peer, error=str(error) or type(error).__name__)
         except HubError as error:
+            outcome = "without-acknowledgement"
             log.warning(
                 "closed_without_acknowledgement", peer=self._peer, category=error.category.value, error=error.message
             )
         except Exception as error:  # noqa: BLE001 - one peer's trouble must not end the listener
             # The text of an unforeseen error may quote the message, so only its kind and place are logged.
+            outcome = "fault"
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error(  # noqa: TRY400 - as above
                 "closed_after_fault", peer=self._peer, error=type(error).__name__, place=f"{place.name}:{place.lineno}"
@@ -239,6 +247,7 @@ class _Connection:
         finally:
             if self._holds_large:
                 self._server.large.release()
+            metrics.connections.labels(outcome).inc()
             self._server.closed(self)
 
     async def _serve(self, tls: ssl.SSLContext | None) -> None:
@@ -290,6 +299,8 @@ class _Connection:
                 self._in_hand = True
                 try:
                     answer = await self._server.answer(event.payload, self._peer)
+                    metrics.frames.labels("taken").inc()
+                    metrics.received_bytes.inc(len(event.payload))
                     if answer is not None:
                         await self._write(writer, answer)
                 finally:
@@ -343,6 +354,7 @@ class _Connection:
             raise _TooSlow("answers not read in time") from None
 
     async def _refuse(self, broken: BrokenFrame, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        metrics.frames.labels("broken").inc()
         log.warning("broken_frame", peer=self._peer, reason=broken.fault.value)
         if broken.fault is Fault.CUT:
             # The sender is gone, so there is nobody to answer; it will send again what nobody acknowledged.
