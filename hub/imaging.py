@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.dicom.header import InstanceHeader
@@ -61,6 +62,16 @@ class Found:
 
     rows: Sequence[Any]
     total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cached:
+    """The metadata of one series: its present tag, and the object that holds it if one does."""
+
+    SeriesInstanceUID: str
+    etag: str
+    digest: str
+    count: int
 
 
 class ImagingService:
@@ -119,7 +130,8 @@ class ImagingService:
             owner,
             header,
             ref,
-            envelope.received_at,
+            # The moment of this instance: an association's envelope may be hours older.
+            self._services.clock(),
             patient_id(owner, header) if touch else "",
             envelope.correlation_id,
             resource_id=study_resource_id(owner, header.StudyInstanceUID) if touch else "",
@@ -148,7 +160,7 @@ class ImagingService:
                 message_type=envelope.kind or ("STOW" if envelope.door == "stow" else "C-STORE"),
                 digest=ref.digest,
                 size=ref.size,
-                received_at=envelope.received_at,
+                received_at=self._services.clock(),
                 sending_application=envelope.actor.client,
                 control_id=header.SOPInstanceUID,
                 charset=header.charset_used,
@@ -344,18 +356,14 @@ class ImagingService:
         self._write_audit(actor, "R", subtype, patients, entities=asked, count=len(rows))
         return rows
 
-    def series_in_study(
-        self, actor: Actor, StudyInstanceUID: str, *, owner: str | None = None
-    ) -> tuple[StudyKey, Sequence[str]]:
-        """Return the study meant and the UIDs of its series; not audited, because it hands out no patient data."""
+    def copy_of(self, actor: Actor, StudyInstanceUID: str, *, owner: str | None = None) -> StudyKey | None:
+        """Return which institution's copy of a study *actor* means (see :meth:`retrieve`), or ``None``."""
 
-        def work(tx: Tx) -> tuple[StudyKey, Sequence[str]]:
+        def work(tx: Tx) -> StudyKey | None:
             for study in self._visible_studies(tx, actor, StudyInstanceUID, owner):
-                key = StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
-                uids = tuple(dict.fromkeys(row.SeriesInstanceUID for row in tx.imaging.instances_of(key)))
-                if uids:
-                    return key, uids
-            raise _absent()
+                if study["NumberOfStudyRelatedInstances"]:
+                    return StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
+            return None
 
         return self._services.database.read(work)
 
@@ -368,54 +376,63 @@ class ImagingService:
 
     # --- metadata --------------------------------------------------------------------------------------------
 
-    def series_metadata(
-        self, actor: Actor, StudyInstanceUID: str, SeriesInstanceUID: str, *, owner: str | None = None
-    ) -> tuple[str, Callable[[], bytes]]:
-        """Return the entity tag of a series' metadata and a function that gives it as gzip of a DICOM JSON array.
+    def metadata(
+        self, actor: Actor, StudyInstanceUID: str, SeriesInstanceUID: str | None = None, *, owner: str | None = None
+    ) -> tuple[str, Sequence[Callable[[], bytes]]]:
+        """Return the entity tag of the metadata of a study or series, and a function for each of its series.
 
-        Audited as :meth:`retrieve`. The first asker after a change builds it, later ones get the stored object.
+        Each function gives one series as gzip of a DICOM JSON array; the first asker after a change builds it, later
+        ones get the stored object. Audited and failing as :meth:`retrieve`.
         """
 
-        def work(tx: Tx) -> tuple[Mapping[str, Any], tuple[int, int], tuple[str, str] | None]:
+        def work(tx: Tx) -> tuple[Mapping[str, Any], list[_Cached]]:
             for study in self._visible_studies(tx, actor, StudyInstanceUID, owner):
                 key = StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
-                version = tx.imaging.series_version(key, SeriesInstanceUID)
-                if version[0]:
-                    return study, version, tx.imaging.series_metadata(key, SeriesInstanceUID)
+                wanted = [SeriesInstanceUID] if SeriesInstanceUID else tx.imaging.series_uids(key)
+                found = [self._cached(tx, key, uid) for uid in wanted]
+                found = [one for one in found if one.count]
+                if found:
+                    return study, found
             raise _absent()
 
-        study, version, cached = self._services.database.read(work)
+        study, found = self._services.database.read(work)
         key = StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
+        self._write_audit(
+            actor,
+            "R",
+            "WADO-RS metadata",
+            ((study["owner"], study["patient_id"]),),
+            entities=tuple(uid for uid in (StudyInstanceUID, SeriesInstanceUID) if uid),
+            count=sum(one.count for one in found),
+        )
+        etag = hashlib.sha256("|".join(one.etag for one in found).encode()).hexdigest()[:32]
+        return etag, [partial(self._metadata_of, key, one) for one in found]
+
+    def _cached(self, tx: Tx, key: StudyKey, SeriesInstanceUID: str) -> _Cached:
+        version = tx.imaging.series_version(key, SeriesInstanceUID)
         etag = self._etag(key, SeriesInstanceUID, version)
-        patients = ((study["owner"], study["patient_id"]),)
-        uids = (StudyInstanceUID, SeriesInstanceUID)
-        self._write_audit(actor, "R", "WADO-RS metadata", patients, entities=uids, count=version[0])
+        stored = tx.imaging.series_metadata(key, SeriesInstanceUID)
+        digest = stored[1] if stored is not None and stored[0] == etag else ""
+        return _Cached(SeriesInstanceUID=SeriesInstanceUID, etag=etag, digest=digest, count=version[0])
 
-        def content() -> bytes:
-            if cached is not None and cached[0] == etag:
-                try:
-                    return self._services.objects.read(cached[1])
-                except HubError as error:
-                    # A copy that can be made again must not stop a reader; fsck reports the loss.
-                    if error.category not in {Category.NOT_FOUND, Category.FAULT}:
-                        raise
-            return self._build_metadata(key, SeriesInstanceUID)
-
-        return etag, content
+    def _metadata_of(self, key: StudyKey, cached: _Cached) -> bytes:
+        if cached.digest:
+            try:
+                return self._services.objects.read(cached.digest)
+            except HubError as error:
+                # A copy that can be made again must not stop a reader; fsck reports the loss.
+                if error.category not in {Category.NOT_FOUND, Category.FAULT}:
+                    raise
+        return self._build_metadata(key, cached.SeriesInstanceUID)
 
     def prepare_metadata(self, key: StudyKey) -> None:
         """Store the metadata of every series of a complete study whose stored copy is missing or out of date."""
 
-        def stale(tx: Tx) -> list[str]:
-            found = []
-            for uid in dict.fromkeys(row.SeriesInstanceUID for row in tx.imaging.instances_of(key)):
-                cached = tx.imaging.series_metadata(key, uid)
-                if cached is None or cached[0] != self._etag(key, uid, tx.imaging.series_version(key, uid)):
-                    found.append(uid)
-            return found
-
-        for uid in self._services.database.read(stale):
-            self._build_metadata(key, uid)
+        for one in self._services.database.read(
+            lambda tx: [self._cached(tx, key, uid) for uid in tx.imaging.series_uids(key)]
+        ):
+            if one.count and not one.digest:
+                self._build_metadata(key, one.SeriesInstanceUID)
 
     def _build_metadata(self, key: StudyKey, SeriesInstanceUID: str) -> bytes:
         def work(tx: Tx) -> tuple[tuple[int, int], Sequence[InstanceRow]]:

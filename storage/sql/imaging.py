@@ -150,6 +150,16 @@ class SqlImaging:
         )
         return [dict(row) for row in rows.mappings()]
 
+    def series_uids(self, key: StudyKey) -> Sequence[str]:
+        """Return the UIDs of all series of a study, in the order of their numbers."""
+        t = imaging_series
+        statement = sa.select(t.c.SeriesInstanceUID).where(*_of(t, key))
+        return list(
+            self._connection.execute(
+                statement.order_by(sa.func.length(t.c.SeriesNumber), t.c.SeriesNumber, t.c.SeriesInstanceUID)
+            ).scalars()
+        )
+
     def instances_of(
         self,
         key: StudyKey,
