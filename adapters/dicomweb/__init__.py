@@ -1,0 +1,58 @@
+"""The DICOMweb door: QIDO-RS, WADO-RS and STOW-RS of the studies service (PS3.18 section 10).
+
+Each address exists twice: under ``/dicom-web``, where the asker's own copy of a study is meant first, and under
+``/dicom-web/institutions/{owner}``, which names the institution whose copy is meant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.routing import BaseRoute, Route
+
+from adapters._http import Workers
+from adapters.dicomweb.errors import Handler, guarded
+from adapters.dicomweb.qido import Search
+from adapters.dicomweb.stow import Store
+from adapters.dicomweb.wado import Retrieve
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+PREFIXES = ("/dicom-web", "/dicom-web/institutions/{owner}")
+#: Threads for the synchronous core behind this door; uploads and downloads wait on disks, not on the processor.
+_THREADS = 16
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """Return the routes of the door, for the application that serves HTTP."""
+    workers = Workers(threads=_THREADS)
+    search, retrieve, store = Search(services, workers), Retrieve(services, workers), Store(services, workers)
+    study, series = "/studies/{study}", "/studies/{study}/series/{series}"
+    instance = f"{series}/instances/{{instance}}"
+    found: list[tuple[str, str, Handler]] = [
+        ("GET", "/studies", search.studies),
+        ("GET", "/series", search.series),
+        ("GET", "/instances", search.instances),
+        ("GET", f"{study}/series", search.series),
+        ("GET", f"{study}/instances", search.instances),
+        ("GET", f"{series}/instances", search.instances),
+        ("GET", study, retrieve.objects),
+        ("GET", series, retrieve.objects),
+        ("GET", instance, retrieve.objects),
+        ("GET", f"{study}/metadata", retrieve.metadata),
+        ("GET", f"{series}/metadata", retrieve.metadata),
+        ("GET", f"{instance}/metadata", retrieve.metadata),
+        ("GET", f"{instance}/frames/{{frames}}", retrieve.frames),
+        ("GET", f"{instance}/bulk/{{path:path}}", retrieve.bulk),
+        ("POST", "/studies", store.store),
+        ("POST", study, store.store),
+    ]
+    made: list[BaseRoute] = []
+    for prefix in PREFIXES:
+        for method, path, handler in found:
+            # Storing is always into the asker's own institution.
+            if method == "POST" and "{owner}" in prefix:
+                continue
+            made.append(Route(prefix + path, guarded(handler), methods=[method]))
+    return made

@@ -1,0 +1,59 @@
+"""DICOMweb's answers to trouble: PS3.18 status codes with an OperationOutcome, and the reasons of failed instances."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from adapters._http import error_response
+from hub.errors import Category, HubError
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+#: (0008,1197) Failure Reason of an instance that was not stored (PS3.18 table I.2-2; PS3.4 table B.2-1).
+FAILURE_REASONS = {
+    Category.INCORRECT: 0xC000,
+    Category.UNSUPPORTED: 0x0122,
+    Category.FORBIDDEN: 0x0124,
+    Category.CONFLICT: 0x0110,
+    Category.NOT_FOUND: 0x0110,
+    Category.BUSY: 0xA700,
+    Category.UNAVAILABLE: 0xA700,
+    Category.INTERRUPTED: 0xA700,
+    Category.FAULT: 0x0110,
+}
+WRONG_STUDY = 0xA900
+#: (0008,1196) Warning Reason: stored beside other bytes of the same SOP Instance UID, which stay current.
+KEPT_BESIDE = 0xB00E
+
+
+def guarded(handler: Handler) -> Handler:
+    """Return *handler* with its errors turned into answers."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (asyncio.CancelledError, ClientDisconnect):
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a request; nothing may pass as a stack trace
+            return error_response(error, request)
+
+    return answer
+
+
+def uid(request: Request, name: str) -> str | None:
+    """Return the UID called *name* in the path; raises HubError(incorrect) when it is none."""
+    value = request.path_params.get(name)
+    if value is None:
+        return None
+    if len(value) > 64 or _UID.fullmatch(value) is None:
+        raise HubError(
+            Category.INCORRECT, "A UID in the address is malformed.", where=name, remedy="Send digits and dots."
+        )
+    return str(value)

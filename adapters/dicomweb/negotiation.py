@@ -1,0 +1,93 @@
+"""Media type negotiation of DICOMweb (PS3.18 section 8.7): liberal in what is asked, exact in what is answered.
+
+Viewers ask in many ways: with and without quotes around ``type``, ``transfer-syntax=*``, JSON and multipart in one header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from hub.errors import Category, HubError
+
+JSON_TYPE = "application/dicom+json"
+_PARAMETER = re.compile(r';\s*([A-Za-z0-9\-_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"]*)')
+_RANGE = re.compile(r'((?:[^,"]|"(?:[^"\\]|\\.)*")+)')
+#: Longest Accept header looked at; a longer one is refused before any pattern runs over it.
+_MAX_ACCEPT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """One media range of an Accept header.
+
+    Attributes:
+        media_type: of the part for ``multipart/related``, else of the whole body; may hold ``*``.
+        transfer_syntax: the UID asked for, or ``""`` for any.
+    """
+
+    media_type: str
+    multipart: bool
+    transfer_syntax: str
+    quality: float
+
+    def takes(self, media_type: str) -> bool:
+        """Return whether *media_type* lies in the range."""
+        if self.media_type in {"*/*", "", media_type}:
+            return True
+        return self.media_type.endswith("/*") and media_type.startswith(self.media_type[:-1])
+
+
+def accepted(request: Request) -> Sequence[Accepted]:
+    """Return the ranges of the request's Accept header (or ``accept`` query parameter), best first.
+
+    Raises:
+        HubError: incorrect when the header is beyond all measure.
+    """
+    header = request.query_params.get("accept") or ", ".join(request.headers.getlist("accept"))
+    if len(header) > _MAX_ACCEPT:
+        raise HubError(Category.INCORRECT, "The Accept header is too long.", where="Accept")
+    ranges = []
+    for found in _RANGE.findall(header or "*/*"):
+        whole = found.strip()
+        name = whole.partition(";")[0].strip().lower()
+        parameters = {key.lower(): value.strip().strip('"') for key, value in _PARAMETER.findall(whole)}
+        multipart = name in {"multipart/related", "multipart/*"}
+        syntax = parameters.get("transfer-syntax", "")
+        ranges.append(
+            Accepted(
+                media_type=parameters.get("type", "").lower() if multipart else name,
+                multipart=multipart,
+                transfer_syntax="" if syntax == "*" else syntax,
+                quality=_quality(parameters.get("q", "1")),
+            )
+        )
+    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 1.0
+
+
+def require_json(request: Request) -> None:
+    """Raise HubError(unsupported, 406) unless the asker takes DICOM JSON.
+
+    A header that names a multipart type of bulk data besides is what a well-known viewer sends for metadata.
+    """
+    for one in accepted(request):
+        if one.takes(JSON_TYPE) or one.media_type in {"application/json", "application/octet-stream"}:
+            return
+    raise not_acceptable(f"Ask for {JSON_TYPE}.")
+
+
+def not_acceptable(remedy: str) -> HubError:
+    """Return the error for a representation that is not offered."""
+    return HubError(
+        Category.UNSUPPORTED, "None of the accepted media types is offered.", where="Accept", remedy=remedy, status=406
+    )
