@@ -1,0 +1,299 @@
+"""The door over real sockets with DCMTK as the peer: what is taken, kept and answered."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pytest
+from pydicom.uid import UID
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom.sop_class import _STORAGE_CLASSES
+
+from adapters.dimse.association import file_meta
+from adapters.dimse.negotiation import Context
+from fhir_mappings.dicom.header import InstanceHeader
+from hub.config import Settings
+from hub.errors import Category, HubError
+from hub.ports import Spool
+from storage.objects.file import FileStore
+from storage.objects.memory import MemoryStore
+from tests.support.dicom import (
+    BIG_ENDIAN,
+    CT_IMAGE_STORAGE,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG_LOSSLESS,
+    ct_tags,
+    encode,
+    fragments,
+    make_ct,
+    make_series,
+)
+from tests.support.dimse import Door, FakeServices, running
+from tests.support.dimse_peer import associated, c_echo, c_store
+
+NO_DELAY = {**os.environ, "TCP_NODELAY": "1"}
+Tool = Callable[..., list[str]]
+
+
+def run(command: list[str], *, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=60, env=env or NO_DELAY, check=False
+    )
+
+
+@pytest.mark.tool("echoscu")
+def test_c_echo_is_answered(door: Door, dcmtk: Tool) -> None:
+    done = run(dcmtk("echoscu", "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", door.port))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.tool("dcmsend")
+@pytest.mark.parametrize("no_delay", [True, False])
+def test_a_series_arrives_as_the_peer_encoded_it(door: Door, dcmtk: Tool, tmp_path: Path, no_delay: bool) -> None:
+    make_series(tmp_path, 5, size=64)
+    env = NO_DELAY if no_delay else {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"}
+    done = run(dcmtk("dcmsend", "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", door.port, "+sd", tmp_path), env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {header.InstanceNumber for _, _, header in door.imaging.received} == set("12345")
+    for envelope, digest, header in door.imaging.received:
+        number = int(header.InstanceNumber)
+        expected = file_meta(CT_IMAGE_STORAGE, header.SOPInstanceUID, EXPLICIT) + encode(
+            ct_tags(instance=number, size=64)
+        )
+        assert door.services.objects.read(digest) == expected
+        assert (envelope.actor.institution, envelope.actor.client, envelope.door) == ("KN", "KN_PACS", "dimse")
+    door.wait(lambda: bool(door.imaging.ended))
+    envelope, studies = door.imaging.ended[0]
+    assert studies == {door.imaging.received[0][2].StudyInstanceUID}
+    assert {one.correlation_id for one, _, _ in door.imaging.received} == {envelope.correlation_id}
+
+
+@pytest.mark.tool("storescu", "dcmconv", "dcmdump")
+@pytest.mark.parametrize("transfer_syntax", [IMPLICIT, BIG_ENDIAN, DEFLATED, JPEG_LOSSLESS])
+def test_storescu_sends_other_transfer_syntaxes(door: Door, dcmtk: Tool, tmp_path: Path, transfer_syntax: str) -> None:
+    more = {0x7FE00010: ("OB", fragments(b"synthetic"))} if transfer_syntax == JPEG_LOSSLESS else {}
+    make_ct(tmp_path / "one.dcm", transfer_syntax=transfer_syntax, more=more)
+    option = {IMPLICIT: "-xi", BIG_ENDIAN: "-xb", DEFLATED: "-xd", JPEG_LOSSLESS: "-xs"}[transfer_syntax]
+    done = run(
+        dcmtk("storescu", option, "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", door.port, tmp_path / "one.dcm")
+    )
+    assert done.returncode == 0, done.stderr
+    ((_, digest, header),) = door.imaging.received
+    assert header.PatientName == "郑伟"
+    kept = tmp_path / "kept.dcm"
+    kept.write_bytes(door.services.objects.read(digest))
+    assert run(dcmtk("dcmdump", "-q", kept)).returncode == 0
+
+
+def test_every_storage_class_and_transfer_syntax_is_taken(door: Door) -> None:
+    classes = sorted(_STORAGE_CLASSES.values())
+    contexts = [Context(uid, syntax) for uid in classes[:2] for syntax in ALL_TRANSFER_SYNTAXES]
+    contexts += [Context(uid, EXPLICIT) for uid in classes]
+    # Unknown: of a vendor, and of a future edition of the standard.
+    contexts += [Context("1.3.6.1.4.1.99999.1.2", EXPLICIT), Context("1.2.840.10008.5.1.4.1.1.9999", EXPLICIT)]
+    for start in range(0, len(contexts), 128):
+        some = contexts[start : start + 128]
+        with associated(door.port, *some) as peer:
+            assert peer.accepted == {number * 2 + 1 for number in range(len(some))}
+
+
+def test_services_the_door_does_not_have_are_refused_context_by_context(door: Door) -> None:
+    find, unknown_syntax = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.826.0.1.3680043.10.1999.99"
+    with associated(
+        door.port,
+        Context(find, IMPLICIT),
+        Context(CT_IMAGE_STORAGE, unknown_syntax),
+        Context(CT_IMAGE_STORAGE, IMPLICIT),
+    ) as peer:
+        assert peer.accepted == {5}
+
+
+def test_an_unknown_storage_class_is_kept(door: Door) -> None:
+    private = "1.3.6.1.4.1.99999.1.2"
+    tags = ct_tags(sop_class=private)
+    with associated(door.port, Context(private, EXPLICIT)) as peer:
+        assert c_store(peer, tags, sop_class=private) == (0x0000, "")
+    assert door.imaging.received[0][2].SOPClassUID == private
+
+
+def test_the_same_object_sent_again_has_the_same_digest(door: Door) -> None:
+    for _ in range(2):
+        with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+            assert c_store(peer, ct_tags())[0] == 0x0000
+    assert len({digest for _, digest, _ in door.imaging.received}) == 1
+
+
+def test_echo_and_store_share_an_association(door: Door) -> None:
+    with associated(door.port, Context("1.2.840.10008.1.1", IMPLICIT), Context(CT_IMAGE_STORAGE, IMPLICIT)) as peer:
+        assert c_echo(peer) == 0
+        assert c_store(peer, ct_tags(), context_id=3, transfer_syntax=IMPLICIT)[0] == 0
+        assert c_echo(peer) == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "named", "expected"),
+    [
+        ({}, "1.2.3.4", 0xA900),
+        ({0x00080016: ("UI", "1.2.840.10008.5.1.4.1.1.4")}, None, 0xA900),
+        ({0x0020000D: ("UI", "")}, None, 0xC000),
+        ({0x7FE00010: ("OW", b"\0" * 100)}, None, 0xC000),
+        ({}, "../../etc/passwd", 0xC000),
+    ],
+)
+def test_objects_that_contradict_are_refused_and_the_association_goes_on(
+    door: Door, tags: dict[int, tuple[str, str | bytes]], named: str | None, expected: int
+) -> None:
+    with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        status, comment = c_store(peer, ct_tags(more=tags), sop_instance=named)
+        assert status == expected
+        assert comment
+        assert len(comment) <= 64
+        assert c_store(peer, ct_tags(instance=2))[0] == 0
+    assert [header.InstanceNumber for _, _, header in door.imaging.received] == ["2"]
+
+
+def test_a_sop_class_other_than_the_contexts_is_refused(door: Door) -> None:
+    with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        assert c_store(peer, ct_tags(), sop_class="1.2.840.10008.5.1.4.1.1.4")[0] == 0x0122
+
+
+@pytest.mark.parametrize(
+    ("category", "expected"),
+    [
+        (Category.UNAVAILABLE, 0xA700),
+        (Category.BUSY, 0xA700),
+        (Category.FORBIDDEN, 0x0124),
+        (Category.INCORRECT, 0xC000),
+        (Category.FAULT, 0x0110),
+    ],
+)
+def test_trouble_of_the_core_is_never_success(door: Door, category: Category, expected: int) -> None:
+    def trouble(header: InstanceHeader) -> None:
+        raise HubError(category, "The store is out of order.", where="objects")
+
+    door.imaging.trouble = trouble
+    with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        assert c_store(peer, ct_tags()) == (expected, "The store is out of order. objects")
+        door.imaging.trouble = None
+        assert c_store(peer, ct_tags())[0] == 0
+    assert len(door.imaging.received) == 1
+
+
+def test_an_unforeseen_fault_is_answered_without_its_text(door: Door) -> None:
+    def trouble(header: InstanceHeader) -> None:
+        raise ValueError(f"patient {header.PatientID}")
+
+    door.imaging.trouble = trouble
+    with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        status, comment = c_store(peer, ct_tags())
+    assert status == 0x0110
+    assert "10086" not in comment
+
+
+def test_a_failed_disk_ends_the_door(settings: Callable[..., Settings]) -> None:
+    def trouble(header: InstanceHeader) -> None:
+        raise HubError(Category.FAULT, "The disk failed.", fatal=True)
+
+    with running(FakeServices(settings())) as door:
+        door.imaging.trouble = trouble
+        with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+            assert c_store(peer, ct_tags())[0] == 0xA700
+            assert peer.read()[0] == 7
+        door.thread.join(10)
+        assert isinstance(door.fatal[0], HubError)
+
+
+class FullStore(MemoryStore):
+    """A volume without room: at the first byte, or after some."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def spool(self, *, max_bytes: int) -> Spool:
+        if not self.after:
+            raise HubError(Category.UNAVAILABLE, "The volume is full.")
+        spool = super().spool(max_bytes=max_bytes)
+        write, left = spool.write, self.after
+
+        class Filling:
+            size = property(lambda self: spool.size)
+            digest = property(lambda self: spool.digest)
+            open = staticmethod(spool.open)
+
+            def __enter__(self) -> Self:
+                spool.__enter__()
+                return self
+
+            def __exit__(self, *exc: object) -> None:
+                spool.__exit__(*exc)
+
+            def write(self, data: bytes | bytearray | memoryview) -> int:
+                if spool.size + len(data) > left:
+                    raise HubError(Category.UNAVAILABLE, "The volume is full.")
+                return write(data)
+
+        return Filling()
+
+
+@pytest.mark.parametrize("after", [0, 100, 5_000, 40_000])
+def test_a_full_volume_is_out_of_resources_and_the_association_goes_on(
+    settings: Callable[..., Settings], after: int
+) -> None:
+    with (
+        running(FakeServices(settings(), objects=FullStore(after))) as door,
+        associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer,
+    ):
+        assert c_store(peer, ct_tags(size=200)) == (0xA700, "The volume is full.")
+        assert c_store(peer, ct_tags(size=200)) == (0xA700, "The volume is full.")
+    assert door.imaging.received == []
+
+
+def test_an_object_beyond_the_cap_is_aborted_and_leaves_nothing(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path / "objects")
+    with running(FakeServices(settings(max_object_bytes=20_000), objects=store)) as door:
+        with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+            assert c_store(peer, ct_tags(size=200))[0] == -1
+        door.quiet()
+    assert list(store.digests()) == []
+    assert [path for path in (tmp_path / "objects" / "tmp").rglob("*") if path.is_file() and path.stat().st_size] == []
+
+
+def test_four_associations_at_once_keep_their_objects_apart(door: Door, tmp_path: Path, dcmtk: Tool) -> None:
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make_series(folder, 6, study=number + 1, size=64)
+    commands = [
+        dcmtk("dcmsend", "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", door.port, "+sd", tmp_path / str(number))
+        for number in range(4)
+    ]
+    running_now = [subprocess.Popen(command, env=NO_DELAY) for command in commands]
+    assert [process.wait(60) for process in running_now] == [0, 0, 0, 0]
+    door.wait(lambda: len(door.imaging.ended) == 4)
+    assert all(len(studies) == 1 for _, studies in door.imaging.ended)
+    assert len({header.SOPInstanceUID for _, _, header in door.imaging.received}) == 24
+
+
+def test_deflated_is_chosen_only_when_nothing_else_is_offered(door: Door) -> None:
+    from adapters.dimse import negotiation
+
+    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED, EXPLICIT], None) == (EXPLICIT, 0)
+    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED], None) == (DEFLATED, 0)
+    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True))[1] == negotiation.USER_REJECTION
+
+
+def test_our_implementation_uid_is_a_uid() -> None:
+    from adapters.dimse.negotiation import IMPLEMENTATION_CLASS_UID
+
+    assert UID(IMPLEMENTATION_CLASS_UID).is_valid
+    assert re.fullmatch(r"2\.25\.[1-9][0-9]{30,38}", IMPLEMENTATION_CLASS_UID)
