@@ -34,6 +34,14 @@ log = structlog.get_logger("hub.tasks")
 
 Json = dict[str, Any]
 
+#: Kinds of v2 workflow events that any table acts on; a message may state dozens of others.
+_LISTENED = frozenset(
+    kind
+    for workflow in workflows.WORKFLOWS.values()
+    for transition in workflow.transitions
+    for kind in transition.messages
+)
+
 
 class TaskService:
     """Moves Tasks by their tables."""
@@ -238,6 +246,8 @@ class TaskService:
         """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved."""
         touched: list[str] = []
         for event in translation.workflow_events:
+            if event.kind not in _LISTENED:
+                continue
             if event.kind in {"referral.requested", "order.new"}:
                 started = self._start_from_message(tx, event, translation, actor, correlation_id)
                 if started:
