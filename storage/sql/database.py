@@ -3,7 +3,9 @@
 Theory of operation. Callers hand a function to :meth:`SqlDatabase.write` and wait. The writer takes everything that is
 waiting (at most 64 functions), runs each inside a savepoint of one transaction and commits once, so that under load
 durability costs one flush a batch; a lone caller never waits for company. A function that raises rolls back its own
-savepoint only. When the batch as a whole fails (deadlock, lost connection), each function is tried again on its own.
+savepoint only. What another node's commit may cure (a key that it has just written, a deadlock) is tried again, each
+function by itself. A commit whose outcome is unknown is never tried again: the caller hears that it failed, and
+sending twice is harmless.
 
 SQLite runs in WAL mode with ``synchronous=FULL``: https://www.sqlite.org/pragma.html#pragma_synchronous. PostgreSQL
 must run with ``synchronous_commit``, ``fsync`` and ``full_page_writes`` on. A weaker database is refused at start.
@@ -17,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,6 +32,7 @@ from hub.clock import Clock, utc_now
 from hub.errors import Category, HubError
 from hub.ports import Tx
 from storage.sql.transaction import SqlTx
+from storage.sql.trouble import connection_lost, repeatable, translated
 
 T = TypeVar("T")
 
@@ -37,7 +40,7 @@ T = TypeVar("T")
 BATCH = 64
 #: How long a second process may hold the write lock before a caller is told to come back.
 BUSY_TIMEOUT_S = 10.0
-#: A batch that fails as a whole is retried singly this often.
+#: A function that met another node's write is repeated this often.
 RETRIES = 3
 
 log = structlog.get_logger("storage.sql")
@@ -46,7 +49,7 @@ log = structlog.get_logger("storage.sql")
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Tx], Any]
-    future: Future[Any]
+    future: Future[Any] = field(default_factory=Future)
 
 
 class SqlDatabase:
@@ -58,6 +61,8 @@ class SqlDatabase:
         self._node = node
         self._clock = clock
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # Held while a job is queued, so that none can slip in behind the stop mark and wait for ever.
+        self._gate = threading.Lock()
         self._closed = False
         self._dead: HubError | None = None
         self._audit_tail: dict[str, Any] = {}
@@ -71,38 +76,46 @@ class SqlDatabase:
 
     def write(self, work: Callable[[Tx], T]) -> T:
         """Run *work* and return its value once the commit is durable; see :class:`hub.ports.Database`."""
-        if self._dead is not None:
-            raise HubError(
-                Category.UNAVAILABLE,
-                "This node has stopped taking data after a disk failure.",
-                remedy="Check the disk, run `hub fsck`, then restart the hub.",
-            )
-        if self._closed:
-            raise HubError(Category.INTERRUPTED, "The hub is stopping.", remedy="Send again in a moment.")
-        future: Future[T] = Future()
-        self._queue.put(_Job(work, future))
-        return future.result()
+        if threading.current_thread() is self._thread:
+            raise HubError(Category.FAULT, "A write was started inside another; it would wait for itself.")
+        job = _Job(work)
+        with self._gate:
+            if self._dead is not None:
+                raise _stopped()
+            if self._closed:
+                raise _stopping()
+            self._queue.put(job)
+        return cast("T", job.future.result())
 
     def read(self, work: Callable[[Tx], T]) -> T:
-        """Run *work* on a consistent read-only view."""
+        """Run *work* on a consistent read-only view.
+
+        Raises:
+            HubError: whatever *work* raised; busy or unavailable when the database cannot answer now.
+        """
+        if self._closed:
+            raise _stopping()
         try:
             with self._readers.connect() as connection:
                 return work(cast("Tx", SqlTx(connection, node=self._node, clock=self._clock)))
-        except sa.exc.OperationalError as error:
-            raise _translated(error) from error
+        except sa.exc.SQLAlchemyError as error:
+            raise translated(error) from error
 
     def healthy(self) -> None:
         """Raise HubError(unavailable) unless the database answers and takes data."""
         if self._dead is not None:
             raise self._dead
+        if not self._thread.is_alive():
+            raise _stopping()
         self.read(lambda tx: tx.members.version())
 
     def close(self) -> None:
         """Finish what is queued, then let go of all connections."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
         self._thread.join(timeout=30)
         self._readers.dispose()
         self._engine.dispose()
@@ -110,142 +123,152 @@ class SqlDatabase:
     # --- writer thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch = [first]
-            stop = False
-            while len(batch) < BATCH:
-                try:
-                    job = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if job is None:
-                    stop = True
-                    break
-                batch.append(job)
-            self._commit(batch)
-            if stop:
-                return
+        stop = False
+        while not stop:
+            batch, stop = self._next()
+            try:
+                self._commit(batch)
+            except BaseException as error:  # noqa: BLE001 - a bug here must not leave callers waiting
+                log.critical("writer_failed", error=type(error).__name__)
+                self._audit_tail = {}
+                for job in batch:
+                    if not job.future.done():
+                        job.future.set_exception(error)
 
-    def _commit(self, batch: list[_Job], attempt: int = 0) -> None:
-        results: list[tuple[_Job, Any, BaseException | None]] = []
-        tails = dict(self._audit_tail)
+    def _next(self) -> tuple[list[_Job], bool]:
+        """Return what is waiting, at least one job, and whether the stop mark came with it."""
+        batch: list[_Job] = []
+        while len(batch) < BATCH:
+            try:
+                job = self._queue.get(block=not batch)
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, True
+            batch.append(job)
+        return batch, False
+
+    def _commit(self, batch: list[_Job]) -> None:
+        alone = self._together(batch) if len(batch) > 1 else batch
+        for job in alone:
+            if self._dead is not None:
+                job.future.set_exception(_stopped())
+            else:
+                self._alone(job)
+
+    def _together(self, batch: list[_Job]) -> list[_Job]:
+        """Commit *batch* in one transaction; returns the jobs that must be tried by themselves."""
+        if self._dead is not None:
+            return batch
+        tail = dict(self._audit_tail)
+        done: list[tuple[_Job, Any]] = []
+        failed: list[tuple[_Job, BaseException]] = []
+        again: list[_Job] = []
+        stage = "begin"
         try:
             with self._engine.begin() as connection:
-                tx = SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tails)
+                stage = "work"
+                tx = SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)
                 for job in batch:
-                    results.append(self._one(connection, tx, job, alone=len(batch) == 1))
-        except _AloneError as alone:
-            _fail(batch[0].future, alone.error)
-            return
-        except Exception as error:  # noqa: BLE001 - the writer must outlive whatever one batch meets
-            self._batch_failed(batch, error, attempt)
-            return
-        self._audit_tail = tails
-        for job, value, failure in results:
-            if failure is not None:
-                _fail(job.future, failure)
-            else:
-                job.future.set_result(value)
-
-    def _one(
-        self, connection: Connection, tx: SqlTx, job: _Job, *, alone: bool
-    ) -> tuple[_Job, Any, BaseException | None]:
-        if alone:
-            # One function needs no savepoint: its failure rolls the whole transaction back.
-            try:
-                return job, job.work(cast("Tx", tx)), None
-            except sa.exc.OperationalError:
-                raise
-            except Exception as error:
-                raise _AloneError(error) from error
-        mark = dict(tx.audit_tail)
-        savepoint = connection.begin_nested()
-        try:
-            value = job.work(cast("Tx", tx))
-        except sa.exc.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - handed to the caller who waits for this function
-            savepoint.rollback()
-            tx.audit_tail.clear()
-            tx.audit_tail.update(mark)
-            return job, None, error
-        savepoint.commit()
-        return job, value, None
-
-    def _batch_failed(self, batch: list[_Job], error: Exception, attempt: int) -> None:
-        translated = _translated(error)
-        if translated.fatal:
-            self._dead = translated
-            log.critical("disk_failed", error=type(error).__name__)
-        elif attempt < RETRIES and translated.category in {Category.BUSY, Category.INTERRUPTED, Category.CONFLICT}:
-            if len(batch) == 1:
-                time.sleep(0.01 * (attempt + 1))
+                    mark = dict(tail)
+                    savepoint = connection.begin_nested()
+                    try:
+                        value = job.work(cast("Tx", tx))
+                    except BaseException as error:
+                        if _spoils_transaction(error):
+                            raise
+                        savepoint.rollback()
+                        tail.clear()
+                        if repeatable(error):
+                            again.append(job)
+                        else:
+                            tail.update(mark)
+                            failed.append((job, error))
+                    else:
+                        savepoint.commit()
+                        done.append((job, value))
+                stage = "commit"
+        except BaseException as error:  # noqa: BLE001 - the writer must outlive whatever one batch meets
+            self._audit_tail = {}
+            if stage == "work" and not connection_lost(error) and not self._note(error).fatal:
+                # One function met it and the transaction of all is gone with it; by itself each gets its own answer.
+                return batch
             for job in batch:
-                self._commit([job], attempt + 1)
+                job.future.set_exception(self._note(error))
+            return []
+        self._audit_tail = tail
+        for job, value in done:
+            job.future.set_result(value)
+        for job, problem in failed:
+            job.future.set_exception(_words(problem))
+        return again
+
+    def _alone(self, job: _Job) -> None:
+        """Commit *job* in a transaction of its own."""
+        for attempt in range(RETRIES + 1):
+            tail = dict(self._audit_tail)
+            stage = "begin"
+            try:
+                with self._engine.begin() as connection:
+                    stage = "work"
+                    value = job.work(cast("Tx", SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)))
+                    stage = "commit"
+            except BaseException as error:  # noqa: BLE001 - handed to the caller who waits for this function
+                # The chain may have been continued by another process of this node's name, so its end is read anew.
+                self._audit_tail = {}
+                if stage == "work" and repeatable(error) and attempt < RETRIES:
+                    time.sleep(0.01 * (attempt + 1))
+                    continue
+                job.future.set_exception(
+                    self._note(error) if isinstance(error, sa.exc.SQLAlchemyError) else _words(error)
+                )
+                return
+            self._audit_tail = tail
+            job.future.set_result(value)
             return
-        for job in batch:
-            _fail(job.future, translated)
+
+    def _note(self, error: BaseException) -> HubError:
+        """Return *error* in the hub's words, and stop taking data when the disk failed."""
+        found = translated(error)
+        if found.fatal and self._dead is None:
+            self._dead = found
+            log.critical("disk_failed", error=type(error).__name__)
+        return found
 
 
-class _AloneError(Exception):
-    """Carries a lone function's own failure out of the transaction block, so that it rolls back."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
+def _stopping() -> HubError:
+    return HubError(Category.INTERRUPTED, "The hub is stopping.", remedy="Send again in a moment.")
 
 
-def _fail(future: Future[Any], error: BaseException) -> None:
-    if isinstance(error, sa.exc.SQLAlchemyError):
-        error = _translated(error)
-    future.set_exception(error)
+def _stopped() -> HubError:
+    return HubError(
+        Category.UNAVAILABLE,
+        "This node has stopped taking data after a disk failure.",
+        remedy="Check the disk, run `hub fsck`, then restart the hub.",
+    )
 
 
-def _translated(error: Exception) -> HubError:
-    """Return *error* of the driver in the hub's words."""
-    if isinstance(error, HubError):
-        return error
-    original = getattr(error, "orig", None)
-    text = str(original or error)
-    if isinstance(error, sa.exc.IntegrityError):
-        found = HubError(
-            Category.CONFLICT,
-            "Two writes met on the same key.",
-            remedy="Read the present state and send again.",
-        )
-    elif isinstance(original, sqlite3.OperationalError) and "disk I/O error" in text:
-        found = HubError(
-            Category.FAULT, "The disk failed while writing.", remedy="Check the disk, then run `hub fsck`.", fatal=True
-        )
-    elif "database or disk is full" in text or "No space left" in text:
-        found = HubError(Category.UNAVAILABLE, "The disk is full.", remedy="Free space; the hub goes on by itself.")
-    elif "locked" in text or "busy" in text:
-        found = HubError(Category.BUSY, "The database is locked by another process.", remedy="Send again in a moment.")
-    elif "deadlock" in text or "could not serialize" in text:
-        found = HubError(Category.BUSY, "Two transactions met; one must repeat.", remedy="Send again.")
-    elif isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError):
-        found = HubError(
-            Category.UNAVAILABLE, "The database does not answer.", remedy="Check that it runs; send again."
-        )
-    else:
-        found = HubError(Category.FAULT, f"Unexpected {type(error).__name__} while writing.")
-    found.__cause__ = error
-    return found
+def _spoils_transaction(error: BaseException) -> bool:
+    """Return whether the database may have ended the whole transaction with *error*."""
+    return isinstance(error, sa.exc.DBAPIError) and not isinstance(
+        error, sa.exc.IntegrityError | sa.exc.DataError | sa.exc.ProgrammingError
+    )
+
+
+def _words(error: BaseException) -> BaseException:
+    return translated(error) if isinstance(error, sa.exc.SQLAlchemyError) else error
 
 
 # --- opening ---------------------------------------------------------------------------------------------------
 
 
-def _sqlite_engine(path: str, *, readonly: bool, pool_size: int) -> Engine:
+def _sqlite_engine(path: str, *, readonly: bool, pool_size: int, busy_timeout_s: float) -> Engine:
     engine = sa.create_engine(
         f"sqlite:///{path}",
         poolclass=QueuePool,
         pool_size=pool_size,
         max_overflow=0 if not readonly else 8,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_S, "cached_statements": 512},
+        connect_args={"check_same_thread": False, "timeout": busy_timeout_s, "cached_statements": 512},
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -256,7 +279,7 @@ def _sqlite_engine(path: str, *, readonly: bool, pool_size: int) -> Engine:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+        cursor.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA cache_size=-65536" if not readonly else "PRAGMA cache_size=-32768")
         cursor.execute("PRAGMA temp_store=MEMORY")
@@ -272,8 +295,28 @@ def _sqlite_engine(path: str, *, readonly: bool, pool_size: int) -> Engine:
     return engine
 
 
-def engines(url: str) -> tuple[Engine, Engine]:
+def _postgres_engine(url: str, *, readonly: bool, pool_size: int, busy_timeout_s: float) -> Engine:
+    options = f"-c lock_timeout={int(busy_timeout_s * 1000)}"
+    if readonly:
+        options += " -c default_transaction_read_only=on -c statement_timeout=15000"
+    return sa.create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        # A reader sees one moment throughout; a writer sees what others have committed meanwhile, and locks.
+        isolation_level="REPEATABLE READ" if readonly else "READ COMMITTED",
+        # A server that fell silent is given up, else the writer would wait for ever.
+        connect_args={"options": options, "connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30},
+    )
+
+
+def engines(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> tuple[Engine, Engine]:
     """Return (writer, readers) for *url*; both are checked for the durability the rules demand.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        busy_timeout_s: how long a lock of another process is waited for.
 
     Raises:
         HubError: incorrect for an unknown URL; fault when the database is set weaker than DESIGN rule 1, naming the
@@ -282,19 +325,11 @@ def engines(url: str) -> tuple[Engine, Engine]:
     if url.startswith("sqlite:///"):
         path = url.removeprefix("sqlite:///")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        writer = _sqlite_engine(path, readonly=False, pool_size=1)
-        readers = _sqlite_engine(path, readonly=True, pool_size=8)
+        writer = _sqlite_engine(path, readonly=False, pool_size=1, busy_timeout_s=busy_timeout_s)
+        readers = _sqlite_engine(path, readonly=True, pool_size=8, busy_timeout_s=busy_timeout_s)
     elif url.startswith(("postgresql://", "postgresql+psycopg://")):
-        writer = sa.create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=2, max_overflow=2, pool_pre_ping=True
-        )
-        readers = sa.create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1),
-            pool_size=8,
-            max_overflow=8,
-            pool_pre_ping=True,
-            connect_args={"options": "-c default_transaction_read_only=on -c statement_timeout=15000"},
-        )
+        writer = _postgres_engine(url, readonly=False, pool_size=2, busy_timeout_s=busy_timeout_s)
+        readers = _postgres_engine(url, readonly=True, pool_size=8, busy_timeout_s=busy_timeout_s)
     else:
         raise HubError(
             Category.INCORRECT,
@@ -304,8 +339,8 @@ def engines(url: str) -> tuple[Engine, Engine]:
         )
     try:
         check_durability(writer)
-    except sa.exc.OperationalError as error:
-        raise _translated(error) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise translated(error) from error
     return writer, readers
 
 
@@ -317,9 +352,19 @@ def check_durability(engine: Engine) -> None:
             found = {name: str(connection.exec_driver_sql(f"PRAGMA {name}").scalar()) for name in wanted}
             remedy = "Put the database on a local file system that supports WAL and shared memory."
         else:
-            wanted = {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"}
+            wanted = {
+                "synchronous_commit": "on",
+                "fsync": "on",
+                "full_page_writes": "on",
+                # After a failed fsync the server must not go on as if the retry had helped.
+                "data_sync_retry": "off",
+                "server_encoding": "UTF8",
+            }
             found = {name: str(connection.exec_driver_sql(f"SHOW {name}").scalar()) for name in wanted}
-            remedy = "Set them to on in postgresql.conf (or ALTER SYSTEM), reload, and start the hub again."
+            remedy = (
+                "Set them in postgresql.conf or by ALTER SYSTEM, remove what ALTER ROLE or ALTER DATABASE set, reload, and "
+                "start the hub again; the encoding is chosen when the database is created."
+            )
     weak = [name for name, value in wanted.items() if found[name].lower() not in _accepted(name, value)]
     if weak:
         listing = ", ".join(f"{name} is {found[name]}, must be {wanted[name]}" for name in weak)
@@ -329,9 +374,9 @@ def check_durability(engine: Engine) -> None:
 
 
 def _accepted(name: str, value: str) -> set[str]:
-    # remote_apply and remote_write wait for a replica as well as the local flush, so they are stronger or equal.
     if name == "synchronous_commit":
+        # remote_apply waits for a replica as well as for the local flush, so it is stronger.
         return {"on", "remote_apply"}
     if name == "synchronous":
         return {"2", "3"}
-    return {value}
+    return {value.lower()}

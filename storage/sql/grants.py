@@ -54,7 +54,11 @@ class SqlGrants:
 
     def of_task(self, task_id: str) -> Sequence[Grant]:
         """Return the grants that *task_id* opened, ended ones included."""
-        rows = self._connection.execute(sa.select(access_grant).where(access_grant.c.task_id == task_id))
+        rows = self._connection.execute(
+            sa.select(access_grant)
+            .where(access_grant.c.task_id == task_id)
+            .order_by(access_grant.c.grantee, access_grant.c.target_type, access_grant.c.target_id)
+        )
         return [
             Grant(
                 grantee=row.grantee,

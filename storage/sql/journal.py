@@ -17,6 +17,25 @@ if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
 
 _FIELDS = tuple(name for name in NewEntry.__dataclass_fields__)
+#: The conditions of the partial indexes; SQLite uses those only when they stand in the statement word for word.
+_RECEIVED = journal.c.state == sa.literal_column("'received'")
+_NOT_DONE = journal.c.state != sa.literal_column("'done'")
+_NAMED = {
+    name: journal.c[name] != sa.literal_column("''")
+    for name in ("patient_id", "placer", "filler", "accession", "visit")
+}
+#: The statements of the receive path, built once.
+_INSERT = sa.insert(journal)
+_OF_MESSAGE = (
+    sa.select(journal)
+    .where(
+        journal.c.sending_facility == sa.bindparam("of_facility"),
+        journal.c.control_id == sa.bindparam("of_control_id"),
+        journal.c.sending_application == sa.bindparam("of_application"),
+        journal.c.institution == sa.bindparam("of_institution"),
+    )
+    .order_by(journal.c.seq)
+)
 #: Columns that the message browser may ask for.
 _SEARCHABLE = frozenset(
     {
@@ -47,7 +66,7 @@ class SqlJournal:
         values["received_at"] = to_us(entry.received_at)
         if entry.state != "received":
             values["finished_at"] = to_us(self._tx.clock())
-        result = self._connection.execute(sa.insert(journal).values(**values))
+        result = self._connection.execute(_INSERT, values)
         key = result.inserted_primary_key
         assert key is not None
         return int(key[0])
@@ -61,32 +80,35 @@ class SqlJournal:
         self, *, institution: str, sending_application: str, sending_facility: str, control_id: str
     ) -> Sequence[Entry]:
         """Return earlier entries with the same sender and control id, oldest first."""
-        statement = (
-            sa.select(journal)
-            .where(
-                journal.c.sending_facility == sending_facility,
-                journal.c.control_id == control_id,
-                journal.c.sending_application == sending_application,
-                journal.c.institution == institution,
-            )
-            .order_by(journal.c.seq)
-        )
-        return [_entry(row) for row in self._connection.execute(statement)]
+        names = {
+            "of_institution": institution,
+            "of_application": sending_application,
+            "of_facility": sending_facility,
+            "of_control_id": control_id,
+        }
+        return [_entry(row) for row in self._connection.execute(_OF_MESSAGE, names)]
 
     def finish(
         self, seq: int, *, state: str, outcome: str = "", ack: bytes | None = None, patient_id: str = ""
     ) -> None:
-        """Set the state and outcome of an entry that was received earlier."""
-        values: dict[str, Any] = {"state": state, "outcome": outcome, "finished_at": to_us(self._tx.clock())}
+        """Set the state and outcome of an entry that was received earlier; ``received`` lets it wait once more.
+
+        Raises:
+            HubError: not-found.
+        """
+        finished = None if state == "received" else to_us(self._tx.clock())
+        values: dict[str, Any] = {"state": state, "outcome": outcome, "finished_at": finished}
         if ack is not None:
             values["ack"] = ack
         if patient_id:
             values["patient_id"] = patient_id
-        self._connection.execute(sa.update(journal).where(journal.c.seq == seq).values(**values))
+        result = self._connection.execute(sa.update(journal).where(journal.c.seq == seq).values(**values))
+        if result.rowcount != 1:
+            raise HubError(Category.NOT_FOUND, "There is no such message.", where=f"message {seq}")
 
     def pending(self, *, door: str, limit: int) -> Sequence[Entry]:
         """Return entries in state ``received``, oldest first."""
-        statement = sa.select(journal).where(journal.c.state == "received", journal.c.door == door)
+        statement = sa.select(journal).where(_RECEIVED, journal.c.door == door)
         return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
 
     def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
@@ -100,6 +122,10 @@ class SqlJournal:
                 )
             elif name in _SEARCHABLE:
                 statement = statement.where(journal.c[name] == value)
+                if name in _NAMED and value:
+                    statement = statement.where(_NAMED[name])
+                elif name == "state" and value != "done":
+                    statement = statement.where(_NOT_DONE)
             else:
                 raise HubError(
                     Category.INCORRECT,

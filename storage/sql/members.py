@@ -69,7 +69,10 @@ class SqlMembers:
                 roles=_text(list(person.roles)),
                 active=person.active,
             )
-        self._upsert(setting, ["key"], key="members.version", value=str(self.version() + 1))
+        # Counted by the database, because two nodes may import at once.
+        following = sa.cast(sa.cast(setting.c.value, sa.BigInteger) + 1, sa.Text)
+        statement = insert(setting, on_sqlite=self._tx.sqlite).values(key="members.version", value="1")
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": following}))
 
     def _upsert(self, table: sa.Table, keys: list[str], **values: Any) -> None:
         statement = insert(table, on_sqlite=self._tx.sqlite).values(**values)

@@ -4,6 +4,9 @@ Theory of operation. A lane is one destination and one patient; its deliveries g
 one at a time. ``outbox_lane`` has a row for each lane that has something open; a worker leases the row (never a
 delivery), sends the head, and reports back with the lease's epoch, so that a worker that lost its lease cannot disturb
 the next one. A dead letter at the head parks its own lane only. A destination that cannot be reached rests as a whole.
+
+What is open (pending or dead) is found by partial indexes, so nothing here grows with what was delivered. Their
+condition must stand in the statements word for word, else SQLite does not use them.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from storage.sql.schema import outbox, outbox_destination, outbox_lane
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
 
-#: At most this many lanes of one destination are leased in one call, so that a noisy one leaves room for the others.
+#: At most this many lanes of one destination are leased at once, so that a slow one cannot hold every worker.
 LANES_PER_DESTINATION = 8
 _OPEN = ("pending", "dead")
+_IS_OPEN = outbox.c.state.in_([sa.literal_column(f"'{state}'") for state in _OPEN])
 _SEARCHABLE = frozenset(
     {"lane", "destination", "kind", "state", "control_id", "correlation_id", "task_id", "patient_id", "owner"}
 )
@@ -67,6 +71,8 @@ class SqlOutbox:
     def enqueue(self, delivery: NewDelivery) -> int:
         """Append *delivery* to its lane; returns its id."""
         now = to_us(self._tx.clock())
+        # The lane's lock is taken before the number, so that numbers in a lane grow in the order of the commits.
+        self._wake(delivery.lane, delivery.destination, now)
         result = self._connection.execute(
             sa.insert(outbox).values(
                 lane=delivery.lane,
@@ -86,7 +92,6 @@ class SqlOutbox:
                 on_ack=delivery.on_ack,
             )
         )
-        self._wake(delivery.lane, delivery.destination, now)
         key = result.inserted_primary_key
         assert key is not None
         return int(key[0])
@@ -110,33 +115,15 @@ class SqlOutbox:
     ) -> Sequence[tuple[str, int, Delivery]]:
         """Lease up to *limit* lanes whose head is due, none of the *busy* destinations."""
         moment = to_us(now)
-        statement = (
-            sa.select(outbox_lane.c.lane, outbox_lane.c.destination, outbox_lane.c.epoch)
-            .join(outbox_destination, outbox_destination.c.destination == outbox_lane.c.destination)
-            .where(
-                outbox_lane.c.state == "ready",
-                outbox_lane.c.next_at <= moment,
-                outbox_lane.c.lease_until <= moment,
-                outbox_destination.c.paused == sa.false(),
-                outbox_destination.c.open_until <= moment,
-            )
-            .order_by(outbox_lane.c.next_at)
-            .limit(limit * 16)
-        )
-        if busy:
-            statement = statement.where(outbox_lane.c.destination.not_in(sorted(busy)))
-        if not self._tx.sqlite:
-            statement = statement.with_for_update(skip_locked=True, of=outbox_lane)
-        by_destination: dict[str, list[Any]] = {}
-        for row in self._connection.execute(statement):
-            by_destination.setdefault(row.destination, []).append(row)
-        chosen: list[Any] = []
-        # One lane of each destination in turn, so that a long queue for one partner cannot delay another.
-        for turn in range(LANES_PER_DESTINATION):
-            chosen += [lanes[turn] for lanes in by_destination.values() if turn < len(lanes)]
-        leased: list[tuple[str, int, Delivery]] = []
         until = to_us(now + timedelta(seconds=lease_s))
-        for row in chosen[:limit]:
+        by_destination = [self._due(name, moment, limit) for name in self._due_destinations(moment) if name not in busy]
+        # One lane of each destination in turn, so that a long queue for one partner cannot delay another.
+        turns = max(map(len, by_destination), default=0)
+        chosen = [lanes[turn] for turn in range(turns) for lanes in by_destination if turn < len(lanes)]
+        leased: list[tuple[str, int, Delivery]] = []
+        for row in chosen:
+            if len(leased) == limit:
+                break
             head = self._head(row.lane)
             if head is None:
                 self._connection.execute(sa.delete(outbox_lane).where(outbox_lane.c.lane == row.lane))
@@ -169,9 +156,53 @@ class SqlOutbox:
             statement = statement.where(outbox_lane.c.lane.in_(list(lanes)))
         self._connection.execute(statement.values(lease_owner="", lease_until=0))
 
+    def _due_destinations(self, moment: int) -> list[str]:
+        """Return destinations with a lane that is due, the longest waiting first."""
+        first = (
+            sa.select(sa.func.min(outbox_lane.c.next_at))
+            .where(
+                outbox_lane.c.destination == outbox_destination.c.destination,
+                outbox_lane.c.state == "ready",
+                outbox_lane.c.next_at <= moment,
+            )
+            .correlate(outbox_destination)
+            .scalar_subquery()
+        )
+        due = (
+            sa.select(outbox_destination.c.destination, first.label("first"))
+            .where(outbox_destination.c.paused == sa.false(), outbox_destination.c.open_until <= moment)
+            .subquery()
+        )
+        statement = sa.select(due.c.destination).where(due.c.first.is_not(None)).order_by(due.c.first)
+        return list(self._connection.execute(statement).scalars())
+
+    def _due(self, destination: str, moment: int, limit: int) -> list[Any]:
+        """Return and lock lanes of *destination* that may be leased now, the longest waiting first."""
+        of_it = outbox_lane.c.destination == destination
+        leased = self._connection.execute(
+            sa.select(sa.func.count()).select_from(outbox_lane).where(of_it, outbox_lane.c.lease_until > moment)
+        ).scalar_one()
+        room = min(limit, LANES_PER_DESTINATION - leased)
+        if room <= 0:
+            return []
+        statement = (
+            sa.select(outbox_lane.c.lane, outbox_lane.c.epoch)
+            .where(
+                of_it,
+                outbox_lane.c.state == "ready",
+                outbox_lane.c.next_at <= moment,
+                outbox_lane.c.lease_until <= moment,
+            )
+            .order_by(outbox_lane.c.next_at, outbox_lane.c.lane)
+            .limit(room)
+        )
+        if not self._tx.sqlite:
+            statement = statement.with_for_update(skip_locked=True)
+        return list(self._connection.execute(statement))
+
     def _head(self, lane: str) -> Any:
         return self._connection.execute(
-            sa.select(outbox).where(outbox.c.lane == lane, outbox.c.state.in_(_OPEN)).order_by(outbox.c.id).limit(1)
+            sa.select(outbox).where(outbox.c.lane == lane, _IS_OPEN).order_by(outbox.c.id).limit(1)
         ).first()
 
     def _holds(self, lane: str, epoch: int) -> bool:
@@ -181,6 +212,7 @@ class SqlOutbox:
         return self._connection.execute(statement).first() is not None
 
     def _release(self, lane: str, now: int) -> None:
+        """Give the lane back, to go on with its head when that is due."""
         head = self._head(lane)
         if head is None:
             self._connection.execute(sa.delete(outbox_lane).where(outbox_lane.c.lane == lane))
@@ -188,7 +220,12 @@ class SqlOutbox:
         self._connection.execute(
             sa.update(outbox_lane)
             .where(outbox_lane.c.lane == lane)
-            .values(state="parked" if head.state == "dead" else "ready", next_at=now, lease_owner="", lease_until=0)
+            .values(
+                state="parked" if head.state == "dead" else "ready",
+                next_at=max(now, head.next_at),
+                lease_owner="",
+                lease_until=0,
+            )
         )
 
     def succeeded(self, lane: str, epoch: int, delivery_id: int, *, ack: bytes, now: datetime) -> bool:
@@ -196,18 +233,14 @@ class SqlOutbox:
         if not self._holds(lane, epoch):
             return False
         moment = to_us(now)
+        # One that was skipped while it was on its way has arrived all the same, and is kept as sent.
         self._connection.execute(
             sa.update(outbox)
-            .where(outbox.c.id == delivery_id)
+            .where(outbox.c.id == delivery_id, outbox.c.lane == lane)
             .values(state="sent", ack=ack, acked_at=moment, attempts=outbox.c.attempts + 1, last_error="")
         )
         self._release(lane, moment)
-        row = self._connection.execute(sa.select(outbox.c.destination).where(outbox.c.id == delivery_id)).one()
-        self._connection.execute(
-            sa.update(outbox_destination)
-            .where(outbox_destination.c.destination == row.destination)
-            .values(failures=0, open_until=0, last_error="", last_ok_at=moment)
-        )
+        self._change_destination(delivery_id, failures=0, open_until=0, last_error="", last_ok_at=moment)
         return True
 
     def failed(
@@ -235,25 +268,27 @@ class SqlOutbox:
             values["state"] = "dead"
         else:
             values["next_at"] = to_us(next_at)
-        self._connection.execute(sa.update(outbox).where(outbox.c.id == delivery_id).values(**values))
+        # One that was skipped while it was on its way stays skipped.
         self._connection.execute(
-            sa.update(outbox_lane)
-            .where(outbox_lane.c.lane == lane)
-            .values(
-                state="parked" if next_at is None else "ready",
-                next_at=to_us(now) if next_at is None else to_us(next_at),
-                lease_owner="",
-                lease_until=0,
-            )
+            sa.update(outbox)
+            .where(outbox.c.id == delivery_id, outbox.c.lane == lane, outbox.c.state == "pending")
+            .values(**values)
         )
-        row = self._connection.execute(sa.select(outbox.c.destination).where(outbox.c.id == delivery_id)).one()
-        change: dict[str, Any] = {"failures": outbox_destination.c.failures + 1, "last_error": error}
-        if not reached and next_at is not None:
+        self._release(lane, to_us(now))
+        # Failures in a row are those to reach the partner; an answer, even a refusal, ends the row.
+        change: dict[str, Any] = {"failures": 0 if reached else outbox_destination.c.failures + 1, "last_error": error}
+        if reached:
+            change["open_until"] = 0
+        elif next_at is not None:
             change["open_until"] = to_us(next_at)
-        self._connection.execute(
-            sa.update(outbox_destination).where(outbox_destination.c.destination == row.destination).values(**change)
-        )
+        self._change_destination(delivery_id, **change)
         return True
+
+    def _change_destination(self, delivery_id: int, **values: Any) -> None:
+        name = sa.select(outbox.c.destination).where(outbox.c.id == delivery_id).scalar_subquery()
+        self._connection.execute(
+            sa.update(outbox_destination).where(outbox_destination.c.destination == name).values(**values)
+        )
 
     def lanes(self) -> Sequence[Mapping[str, Any]]:
         """Return what each open lane holds, longest waiting first."""
@@ -264,7 +299,7 @@ class SqlOutbox:
                 sa.func.min(outbox.c.created_at).label("oldest_at"),
                 sa.func.min(outbox.c.id).label("head"),
             )
-            .where(outbox.c.state.in_(_OPEN))
+            .where(_IS_OPEN)
             .group_by(outbox.c.lane)
             .subquery()
         )
@@ -308,7 +343,7 @@ class SqlOutbox:
                 sa.func.sum(sa.case((outbox.c.state == "dead", 1), else_=0)).label("dead"),
                 sa.func.min(outbox.c.created_at).label("oldest_at"),
             )
-            .where(outbox.c.state.in_(_OPEN))
+            .where(_IS_OPEN)
             .group_by(outbox.c.destination)
             .subquery()
         )
@@ -344,6 +379,8 @@ class SqlOutbox:
                     remedy=f"Use {', '.join(sorted(_SEARCHABLE))}.",
                 )
             statement = statement.where(outbox.c[name] == value)
+            if name == "state" and value in _OPEN:
+                statement = statement.where(_IS_OPEN)
         return [_delivery(row) for row in self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))]
 
     def get(self, delivery_id: int) -> Delivery | None:
@@ -359,19 +396,18 @@ class SqlOutbox:
         )
 
     def replay(self, delivery_id: int, *, now: datetime) -> None:
-        """Send a dead letter again in its old place, or a sent or skipped delivery once more at the end of its lane."""
-        one = self._existing(delivery_id)
+        """Send a dead letter again in its old place, or a sent or skipped delivery once more at the end of its lane.
+
+        Raises:
+            HubError: not-found; conflict while it is still waiting.
+        """
+        one = self._locked(delivery_id)
         moment = to_us(now)
         if one.state == "dead":
             self._connection.execute(
                 sa.update(outbox).where(outbox.c.id == delivery_id).values(state="pending", attempts=0, next_at=moment)
             )
-            self._wake(one.lane, one.destination, moment)
-            self._connection.execute(
-                sa.update(outbox_lane)
-                .where(outbox_lane.c.lane == one.lane)
-                .values(state="ready", next_at=moment, lease_until=0)
-            )
+            self._release(one.lane, moment)
         elif one.state == "pending":
             raise HubError(
                 Category.CONFLICT,
@@ -383,8 +419,14 @@ class SqlOutbox:
             self.enqueue(NewDelivery(**{name: getattr(one, name) for name in NewDelivery.__dataclass_fields__}))
 
     def skip(self, delivery_id: int, *, now: datetime, reason: str) -> None:
-        """Give up one delivery for good; the lane goes on with the next."""
-        one = self._existing(delivery_id)
+        """Give up one delivery for good; the lane goes on with the next.
+
+        A delivery that is on its way at this moment is let through, and the worker's report closes it.
+
+        Raises:
+            HubError: not-found; conflict when it is no longer waiting.
+        """
+        one = self._locked(delivery_id)
         if one.state not in _OPEN:
             raise HubError(
                 Category.CONFLICT,
@@ -395,7 +437,21 @@ class SqlOutbox:
         self._connection.execute(
             sa.update(outbox).where(outbox.c.id == delivery_id).values(state="skipped", last_error=f"skipped: {reason}")
         )
-        self._release(one.lane, to_us(now))
+        lease = self._connection.execute(
+            sa.select(outbox_lane.c.lease_until).where(outbox_lane.c.lane == one.lane)
+        ).scalar()
+        if lease is None or lease <= to_us(now):
+            self._release(one.lane, to_us(now))
+
+    def _locked(self, delivery_id: int) -> Delivery:
+        """Return the delivery, its lane locked so that nothing is enqueued or sent meanwhile."""
+        one = self._existing(delivery_id)
+        if not self._tx.sqlite:
+            self._connection.execute(
+                sa.select(outbox_lane.c.lane).where(outbox_lane.c.lane == one.lane).with_for_update()
+            )
+            one = self._existing(delivery_id)
+        return one
 
     def _existing(self, delivery_id: int) -> Delivery:
         one = self.get(delivery_id)

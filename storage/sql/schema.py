@@ -17,12 +17,12 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
-    String,
     Table,
     Text,
     UniqueConstraint,
     true,
 )
+from sqlalchemy import String as _String
 
 metadata = MetaData(
     naming_convention={
@@ -32,6 +32,8 @@ metadata = MetaData(
     }
 )
 
+#: Text that is compared by code point on both databases: searches by start and sorted pages rely on it.
+String = _String().with_variant(_String(collation="C"), "postgresql")
 #: SQLite numbers rows with INTEGER PRIMARY KEY only, PostgreSQL with BIGINT identity.
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -146,6 +148,13 @@ Index(
     journal.c.seq,
     sqlite_where=journal.c.state == "received",
     postgresql_where=journal.c.state == "received",
+)
+Index(
+    "ix_journal_open",
+    journal.c.state,
+    journal.c.seq,
+    sqlite_where=journal.c.state != "done",
+    postgresql_where=journal.c.state != "done",
 )
 for _name in ("patient_id", "placer", "filler", "accession", "visit"):
     Index(
@@ -429,7 +438,7 @@ outbox = Table(
     Column("task_id", String, nullable=False, default=""),
     Column("patient_id", String, nullable=False, default=""),
     Column("on_ack", String, nullable=False, default=""),
-    Index("ix_outbox_destination", "destination", "state", "id"),
+    Index("ix_outbox_destination", "destination", "id"),
 )
 Index(
     "ix_outbox_open",
@@ -444,14 +453,15 @@ outbox_lane = Table(
     "outbox_lane",
     metadata,
     Column("lane", String, primary_key=True),
-    Column("destination", String, nullable=False, index=True),
+    Column("destination", String, nullable=False),
     # ready or parked (its head is a dead letter)
     Column("state", String, nullable=False),
     Column("next_at", BigInteger, nullable=False),
     Column("lease_owner", String, nullable=False, default=""),
     Column("lease_until", BigInteger, nullable=False, default=0),
     Column("epoch", Integer, nullable=False, default=0),
-    Index("ix_outbox_lane_due", "state", "next_at"),
+    Index("ix_outbox_lane_due", "destination", "state", "next_at"),
+    Index("ix_outbox_lane_leased", "destination", "lease_until"),
 )
 
 outbox_destination = Table(

@@ -44,7 +44,10 @@ class SqlTimers:
     def due(self, now: datetime, *, limit: int) -> Sequence[Timer]:
         """Return timers that are due, soonest first."""
         rows = self._connection.execute(
-            sa.select(table).where(table.c.due_at <= to_us(now)).order_by(table.c.due_at).limit(limit)
+            sa.select(table)
+            .where(table.c.due_at <= to_us(now))
+            .order_by(table.c.due_at, table.c.kind, table.c.key)
+            .limit(limit)
         )
         return [Timer(kind=r.kind, key=r.key, due_at=from_us(r.due_at), payload=loads(r.payload)) for r in rows]
 
