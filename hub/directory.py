@@ -16,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
 from fhir_mappings.hl7v2.context import Dialect, MappingContext
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from hub.actor import HUB, ROLES, Actor
@@ -31,6 +34,10 @@ STALE_S = 1.0
 #: How long a process may honour a token that has just been revoked.
 TOKEN_STALE_S = 1.0
 _TOKENS_KEPT = 4096
+#: 19 MiB, two passes, one lane: the OWASP minimum for Argon2id, so that a storm of logins does not eat the memory.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+#: Hash of a secret that nobody has.
+_NOBODY = _HASHER.hash(secrets.token_urlsafe(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,39 @@ class Directory:
             self._tokens.clear()
         self._tokens[digest] = (moment, actor)
         return actor
+
+    def add_client(self, member: str, roles: frozenset[str] = frozenset({"system"})) -> tuple[str, str]:
+        """Register a client of *member* and return its id and secret; the secret is shown this once.
+
+        Raises:
+            HubError: incorrect for an unknown member.
+        """
+        if self.member(member) is None:
+            raise HubError(Category.INCORRECT, f"There is no active member {member}.", where="member")
+        client_id, secret = f"{member}-{secrets.token_hex(6)}", secrets.token_urlsafe(32)
+        hashed, now = _HASHER.hash(secret), self._clock()
+
+        def work(tx: Tx) -> None:
+            tx.credentials.add_client(
+                client_id=client_id, secret_hash=hashed, institution=member, roles=sorted(roles), now=now
+            )
+            tx.audit.write(
+                AuditLine(type="admin", action="C", subtype="client", actor=HUB, recorded_at=now, detail=client_id)
+            )
+
+        self._database.write(work)
+        return client_id, secret
+
+    def client_actor(self, client_id: str, secret: str) -> Actor | None:
+        """Return who a client is, or ``None``; an unknown client costs as much time as a wrong secret."""
+        found = self._database.read(lambda tx: tx.credentials.client(client_id))
+        try:
+            _HASHER.verify(found["secret_hash"] if found is not None else _NOBODY, secret)
+        except (VerifyMismatchError, InvalidHashError):
+            return None
+        if found is None or self.member(found["institution"]) is None:
+            return None
+        return Actor(institution=found["institution"], roles=frozenset(found["roles"]), client=client_id)
 
     def revoke(self, token: str) -> None:
         """End *token*; processes that have just used it honour it for at most a second more."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.requests import Request
 
-from adapters._http import error_response
+from adapters._http import Handler, guarded
 from hub.errors import Category, HubError
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -33,20 +28,6 @@ WRONG_STUDY = 0xA900
 KEPT_BESIDE = 0xB00E
 
 
-def guarded(handler: Handler) -> Handler:
-    """Return *handler* with its errors turned into answers."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except (asyncio.CancelledError, ClientDisconnect):
-            raise
-        except Exception as error:  # noqa: BLE001 - the outermost frame of a request; nothing may pass as a stack trace
-            return error_response(error, request)
-
-    return answer
-
-
 def uid(request: Request, name: str) -> str | None:
     """Return the UID called *name* in the path; raises HubError(incorrect) when it is none."""
     value = request.path_params.get(name)
@@ -57,3 +38,6 @@ def uid(request: Request, name: str) -> str | None:
             Category.INCORRECT, "A UID in the address is malformed.", where=name, remedy="Send digits and dots."
         )
     return str(value)
+
+
+__all__ = ["FAILURE_REASONS", "KEPT_BESIDE", "WRONG_STUDY", "Handler", "guarded", "uid"]
