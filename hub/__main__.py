@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import common, serve
+from hub.cli import common, members, migrate, serve, token
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -41,6 +41,9 @@ def _options(
 
 app.command("serve")(serve.serve)
 app.command("_serve", hidden=True)(serve.serve_child)
+app.command("migrate")(migrate.migrate)
+app.add_typer(members.app, name="members")
+app.command("token")(token.token)
 
 
 def main() -> None:
