@@ -14,7 +14,7 @@ import gzip
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.dicom.header import InstanceHeader
 from fhir_mappings.identifiers import patient_key, resource_id
-from hub.access import scope_of
+from fhir_mappings.json import loads
+from hub.access import Scope, scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Level, Match, parse
 from hub.envelope import Envelope
@@ -226,6 +227,18 @@ class ImagingService:
     def match_later(self, tx: Tx, service_request: Mapping[str, Any], *, owner: str) -> list[str]:
         """Match a new or changed order to complete studies that wait for one; returns ids of matched ImagingStudies."""
         return self._completion.match_later(tx, service_request, owner=owner)
+
+    def match_orders(self, tx: Tx, changed: Iterable[str], *, owner: str) -> list[str]:
+        """Match the orders among *changed* (``Type/id``), which have just been written, to studies that came before."""
+        matched: list[str] = []
+        for reference in changed:
+            kind, _, id_ = reference.partition("/")
+            if kind != "ServiceRequest":
+                continue
+            stored = tx.records.get(kind, id_, Scope(institution=owner))
+            if stored is not None and stored.owner == owner and not stored.deleted:
+                matched += self.match_later(tx, loads(stored.body), owner=owner)
+        return matched
 
     def settle_unmatched(self, tx: Tx, study: StudyKey, service_request_id: str | None, actor: Actor) -> None:
         """Decide by hand which order a study belongs to, or that it has none (``None``); closes its work item.

@@ -417,6 +417,7 @@ class MessageService:
             ),
             ready.attachments,
         )
+        self._services.imaging.match_orders(tx, applied.changed, owner=arrival.institution)
         if translation.workflow_events:
             self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id

@@ -196,6 +196,9 @@ class Writer:
                 change.result = self._task(tx, change, envelope)
         if any(change.type in _DISTILLED and not change.skipped for change in changes):
             self._refresh_members(tx)
+        orders = [f"{one.type}/{one.id}" for one in results if one.type == "ServiceRequest"]
+        if orders:
+            self._services.imaging.match_orders(tx, orders, owner=actor.institution)
 
     def _meet_conditions(self, tx: Tx, changes: Sequence[Change], actor: Actor) -> None:
         conditional = [one for one in changes if one.condition is not None]
