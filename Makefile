@@ -1,0 +1,50 @@
+# 医协枢纽 / Yixie Hub. `make run` starts the demo, `make test` runs everything that CI runs.
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Where the tests stop gaining from more processes on the two cores of the reference machine.
+WORKERS ?= 4
+
+.PHONY: run setup test lint bench lock docs clean help
+.DEFAULT_GOAL := help
+
+help:  ## 列出目标 / list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+run: setup  ## 安装并运行演示 / set up and run the demo; Ctrl-C stops it
+	@exec $(BIN)/hub demo
+
+setup: $(STAMP)  ## 只建立环境 / make the environment alone
+	@scripts/system_tools storescu=dcmtk strace=strace
+
+# The stamp is the last thing written, so an interrupted install is done again.
+$(STAMP): requirements.txt pyproject.toml scripts/make_venv
+	scripts/make_venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: setup  ## 全部测试 / every test (ARGS="tests/hub -x" narrows it)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests)
+
+lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## 性能测试 / benchmarks, beside Orthanc where it is installed
+	@scripts/system_tools Orthanc=orthanc
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup  ## 重新生成文档中的表 / regenerate what docs/ takes from the code
+	$(BIN)/python docs/scripts/settings.py
+	$(BIN)/python -m hub.workflows.diagram docs/workflows
+
+# The lock names versions and hashes only: which index serves them is the installer's choice.
+lock:  ## 重新锁定依赖 / lock the dependencies again (needs pip-tools in .venv)
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --output-file requirements.txt pyproject.toml
+
+clean:  ## 删除可以重建的 / remove what can be made again
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
