@@ -16,14 +16,16 @@ MEMBERS = Path(__file__).parent.parent.parent / "sample_data" / "members"
 
 
 def consortium(**addresses: str) -> list[dict[str, Any]]:
-    """Return the sample consortium with the addresses of some endpoints (by ``KN/mllp``) replaced; others get none."""
+    """Return the sample consortium with the addresses of some endpoints (by ``KN/mllp``) replaced; other MLLP ones get none."""
     resources: list[dict[str, Any]] = []
     for path in sorted(MEMBERS.glob("*.json")):
         resources += [entry["resource"] for entry in json.loads(path.read_text("utf-8"))["entry"]]
     for one in resources:
         if one["resourceType"] == "Endpoint":
             names = [item["value"] for item in one.get("identifier", ())]
-            one["address"] = next((addresses[name] for name in names if name in addresses), "urn:none")
+            known = next((addresses[name] for name in names if name in addresses), None)
+            if known is not None or one["address"].startswith("mllp:"):
+                one["address"] = known or "urn:none"
     return resources
 
 

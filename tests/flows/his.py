@@ -37,6 +37,7 @@ class HIS:
         self.received: list[bytes] = []
         self.answers: list[str] = []
         self._arrived = threading.Condition()
+        self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -47,6 +48,7 @@ class HIS:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -94,8 +96,10 @@ class HIS:
         return self.messages(kind)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening and hang up."""
         self._listener.close()
+        for connection in self._open:
+            connection.close()
 
 
 def segment(message: list[str], name: str, number: int = 0) -> list[str]:

@@ -64,6 +64,7 @@ class HubProcess:
         self.ports: Mapping[str, int] = {}
         self._tokens: dict[tuple[str, str, str], str] = {}
         self._client = httpx.Client(timeout=30)
+        self._askers: list[Asker] = []
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -103,7 +104,8 @@ class HubProcess:
             if not run.exists():
                 return False
             try:
-                self.ports = json.loads(run.read_text())
+                addresses = json.loads(run.read_text())
+                self.ports = {door: int(ways["plain"].rpartition(":")[2]) for door, ways in addresses.items()}
                 return self._client.get(f"{self.http}/readyz").status_code == 200
             except (httpx.HTTPError, ValueError, KeyError):
                 return False
@@ -113,6 +115,8 @@ class HubProcess:
 
     def stop(self) -> None:
         """Stop as an operator does (SIGTERM); kill what remains of its process group."""
+        for client in (self._client, *(one.client for one in self._askers)):
+            client.close()
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -154,7 +158,9 @@ class HubProcess:
 
     def asker(self, institution: str, practitioner: str = "", role: str = "") -> Asker:
         """Return somebody who talks to the HTTP door."""
-        return Asker(self, self.token(institution, practitioner, role))
+        one = Asker(self, self.token(institution, practitioner, role))
+        self._askers.append(one)
+        return one
 
 
 class Asker:
@@ -163,11 +169,11 @@ class Asker:
     def __init__(self, hub: HubProcess, token: str) -> None:
         self.hub = hub
         self.headers = {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(timeout=60, headers=self.headers)
+        self.client = httpx.Client(timeout=60, headers=self.headers)
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send one request; *path* starts with a slash."""
-        return self._client.request(method, f"{self.hub.http}{path}", **more)
+        return self.client.request(method, f"{self.hub.http}{path}", **more)
 
     def get(self, path: str, *, status: int = 200, **more: Any) -> Any:
         """GET and return the JSON body; fails on another status."""
@@ -212,8 +218,10 @@ class Asker:
                 )
             elif name == "assignee":
                 entries.append({"name": name, "valueReference": {"reference": value}})
+            elif name == "expected_at":
+                entries.append({"name": "expectedAt", "valueDateTime": value})
             else:
-                entries.append({"name": name.replace("_", "-"), "valueString": value})
+                entries.append({"name": name, "valueString": value})
         return self.post(
             f"/fhir/Task/{task_id}/$transition", {"resourceType": "Parameters", "parameter": entries}, status=status
         )
