@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-pytest_plugins = ["tests.support.databases", "tests.support.seaweedfs"]
+pytest_plugins = ["tests.support.databases", "tests.support.hub", "tests.support.seaweedfs"]
 
 
 def require_tool(name: str) -> str:

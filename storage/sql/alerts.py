@@ -25,12 +25,14 @@ class SqlAlerts:
 
     def open(self, key: str, *, detail: str, now: datetime) -> bool:
         """Open the alert *key*; ``False`` when it is already open."""
+        # RETURNING, because not every driver counts inserted rows.
         result = self._connection.execute(
             insert(alert, on_sqlite=self._tx.sqlite)
             .values(key=key, opened_at=to_us(now), detail=detail)
             .on_conflict_do_nothing()
+            .returning(alert.c.key)
         )
-        return bool(result.rowcount == 1)
+        return result.first() is not None
 
     def clear(self, key: str) -> Mapping[str, Any] | None:
         """Close the alert and return what it was, or ``None`` when none is open."""

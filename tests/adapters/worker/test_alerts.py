@@ -1,0 +1,53 @@
+"""An alert is told once when it starts and once when it clears."""
+
+from __future__ import annotations
+
+from adapters.worker.alerts import AlertLoop
+from fhir_mappings.json import loads
+from hub.access import UNRESTRICTED
+from hub.boot import Services
+from hub.ports import MemberEndpoint, NewDelivery
+from tests.support.hub import SetClock, register
+
+KN = MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="127.0.0.1:1")
+
+
+def communications(services: Services) -> list[dict[str, object]]:
+    found = services.database.read(lambda tx: tx.records.history("Communication", None, UNRESTRICTED, count=50))
+    return sorted((loads(one.body) for one in found), key=lambda one: str(one["sent"]))
+
+
+def test_an_old_delivery_alerts_once_and_clears_once(hub_services: Services, set_clock: SetClock) -> None:
+    register(hub_services, KN)
+    delivery = NewDelivery(destination="KN/mllp", lane="KN/mllp|p", kind="mllp", payload=b"m", owner="KN")
+    one = hub_services.database.write(lambda tx: tx.outbox.enqueue(delivery))
+    loop = AlertLoop(hub_services)
+    loop.turn()
+    assert communications(hub_services) == []
+    set_clock.forward(hub_services.settings.queue_alert_s + 1)
+    loop.turn()
+    set_clock.forward(60)
+    loop.turn()
+    [told] = communications(hub_services)
+    assert told["recipient"] == [{"reference": "Organization/org-yy"}]
+    assert [alert["key"] for alert in hub_services.database.read(lambda tx: tx.alerts.all())] == ["queue|KN/mllp"]
+    hub_services.database.write(lambda tx: tx.outbox.skip(one, now=hub_services.clock(), reason="test"))
+    loop.turn()
+    loop.turn()
+    first, cleared = communications(hub_services)
+    assert cleared["inResponseTo"] == [{"reference": f"Communication/{first['id']}"}]
+    assert hub_services.database.read(lambda tx: tx.alerts.all()) == []
+
+
+def test_a_second_alert_of_the_same_queue_is_a_new_message(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, KN)
+    loop = AlertLoop(sqlite_services)
+    for _ in range(2):
+        delivery = NewDelivery(destination="KN/mllp", lane="KN/mllp|p", kind="mllp", payload=b"m", owner="KN")
+        one = sqlite_services.database.write(lambda tx, d=delivery: tx.outbox.enqueue(d))
+        set_clock.forward(sqlite_services.settings.queue_alert_s + 1)
+        loop.turn()
+        sqlite_services.database.write(lambda tx, n=one: tx.outbox.skip(n, now=sqlite_services.clock(), reason="t"))
+        set_clock.forward(1)
+        loop.turn()
+    assert len(communications(sqlite_services)) == 4

@@ -1,0 +1,283 @@
+"""The delivery loop over a real outbox: order, retries, dead letters, crashes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from adapters.worker.delivery import LEASE_S, DeliveryLoop
+from hub.boot import Services
+from hub.ports import Delivery, MemberEndpoint, NewDelivery, Sender, SendResult
+from tests.support.hub import SetClock, register
+
+KN = MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="127.0.0.1:1")
+QH = MemberEndpoint(id="QH/mllp", member="QH", kind="mllp", address="127.0.0.1:2")
+
+Answer = Callable[[Delivery], SendResult]
+
+
+class Partner:
+    """A sender whose partner answers as the test says, and that remembers what it was sent."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.sent: list[bytes] = []
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        self.sent.append(delivery.payload)
+        return self.answer(delivery)
+
+    def close(self) -> None:
+        pass
+
+
+def accepts(delivery: Delivery) -> SendResult:
+    return SendResult(ack=b"AA " + delivery.payload)
+
+
+def away(_: Delivery) -> SendResult:
+    return SendResult(error="connection refused", reached=False)
+
+
+def loop(services: Services, partner: Partner) -> DeliveryLoop:
+    def opened(kind: str, _: Services) -> Sender:
+        return partner
+
+    return DeliveryLoop(services, senders=opened, rng=lambda: 1.0)
+
+
+def enqueue(services: Services, payload: bytes, *, patient: str = "p1", destination: str = "KN/mllp") -> int:
+    return services.database.write(
+        lambda tx: tx.outbox.enqueue(
+            NewDelivery(
+                destination=destination,
+                lane=f"{destination}|{patient}",
+                kind="mllp",
+                payload=payload,
+                owner="KN",
+                patient_id=patient,
+                correlation_id="c1",
+            )
+        )
+    )
+
+
+def state(services: Services, delivery_id: int) -> Delivery:
+    found = services.database.read(lambda tx: tx.outbox.get(delivery_id))
+    assert found is not None
+    return found
+
+
+def test_a_lane_is_delivered_in_order_and_the_acknowledgement_kept(hub_services: Services) -> None:
+    register(hub_services, KN)
+    ids = [enqueue(hub_services, f"m{n}".encode()) for n in range(3)]
+    partner = Partner(accepts)
+    worker = loop(hub_services, partner)
+    while worker.turn():
+        pass
+    assert partner.sent == [b"m0", b"m1", b"m2"]
+    assert [state(hub_services, one).ack for one in ids] == [b"AA m0", b"AA m1", b"AA m2"]
+    assert {state(hub_services, one).state for one in ids} == {"sent"}
+
+
+def test_every_delivery_leaves_an_audit_line_about_the_patient(sqlite_services: Services) -> None:
+    register(sqlite_services, KN)
+    enqueue(sqlite_services, b"m")
+    loop(sqlite_services, Partner(accepts)).turn()
+    [event] = sqlite_services.database.read(
+        lambda tx: tx.audit.search({"patient": "p1"}, institution="KN", limit=10, before=None)
+    )
+    assert event["resourceType"] == "AuditEvent"
+
+
+def test_a_partner_that_is_away_for_days_loses_nothing(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, KN)
+    first, second = enqueue(sqlite_services, b"m0"), enqueue(sqlite_services, b"m1")
+    partner = Partner(away)
+    worker = loop(sqlite_services, partner)
+    for _ in range(40):
+        worker.turn()
+        set_clock.forward(sqlite_services.settings.retry_longest_s + 1)
+    assert state(sqlite_services, first).state == "pending"
+    assert state(sqlite_services, first).attempts == 0
+    partner.answer = accepts
+    partner.sent.clear()
+    while worker.turn():
+        pass
+    assert partner.sent == [b"m0", b"m1"]
+    assert state(sqlite_services, second).state == "sent"
+
+
+def test_a_partner_that_is_away_is_left_in_peace_until_its_time(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, KN)
+    enqueue(sqlite_services, b"m0", patient="p1")
+    enqueue(sqlite_services, b"m1", patient="p2")
+    partner = Partner(away)
+    worker = loop(sqlite_services, partner)
+    worker.turn()
+    worker.turn()
+    assert len(partner.sent) == 1
+    set_clock.forward(sqlite_services.settings.retry_first_s)
+    worker.turn()
+    assert len(partner.sent) == 2
+
+
+def test_a_partner_that_is_away_does_not_hold_up_another(sqlite_services: Services) -> None:
+    register(sqlite_services, KN, QH)
+    enqueue(sqlite_services, b"to KN")
+    other = enqueue(sqlite_services, b"to QH", destination="QH/mllp")
+    partner = Partner(lambda one: away(one) if one.destination == "KN/mllp" else accepts(one))
+    loop(sqlite_services, partner).turn()
+    assert state(sqlite_services, other).state == "sent"
+
+
+def test_a_refused_message_parks_its_own_lane_only(hub_services: Services) -> None:
+    register(hub_services, KN)
+    bad, behind = enqueue(hub_services, b"bad"), enqueue(hub_services, b"behind")
+    other = enqueue(hub_services, b"other", patient="p2")
+    partner = Partner(
+        lambda one: (
+            SendResult(ack=b"AR", error="The partner answered AR.", permanent=True)
+            if one.payload == b"bad"
+            else accepts(one)
+        )
+    )
+    worker = loop(hub_services, partner)
+    while worker.turn():
+        pass
+    assert state(hub_services, bad).state == "dead"
+    assert state(hub_services, bad).ack == b"AR"
+    assert state(hub_services, behind).state == "pending"
+    assert state(hub_services, other).state == "sent"
+    hub_services.database.write(lambda tx: tx.outbox.skip(bad, now=hub_services.clock(), reason="test"))
+    while worker.turn():
+        pass
+    assert state(hub_services, behind).state == "sent"
+
+
+def test_application_errors_are_tried_a_few_times_then_parked(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, KN)
+    one = enqueue(sqlite_services, b"m")
+    partner = Partner(lambda _: SendResult(ack=b"AE", error="The partner answered AE."))
+    worker = loop(sqlite_services, partner)
+    for _ in range(10):
+        worker.turn()
+        set_clock.forward(sqlite_services.settings.retry_longest_s + 1)
+    assert state(sqlite_services, one).state == "dead"
+    assert len(partner.sent) == sqlite_services.settings.retry_attempts
+
+
+def test_a_sender_that_breaks_ends_as_a_dead_letter_and_not_as_a_loop(
+    sqlite_services: Services, set_clock: SetClock
+) -> None:
+    register(sqlite_services, KN)
+    one = enqueue(sqlite_services, b"m")
+
+    def broken(_: Delivery) -> SendResult:
+        raise KeyError("patient name that must not be logged")
+
+    worker = loop(sqlite_services, Partner(broken))
+    for _ in range(10):
+        worker.turn()
+        set_clock.forward(sqlite_services.settings.retry_longest_s + 1)
+    assert state(sqlite_services, one).state == "dead"
+    assert state(sqlite_services, one).last_error == "The hub met an internal error (KeyError)."
+
+
+def test_a_destination_without_an_address_waits_for_one(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, replace(KN, address=""))
+    one = enqueue(sqlite_services, b"m")
+    partner = Partner(accepts)
+    worker = loop(sqlite_services, partner)
+    worker.turn()
+    assert partner.sent == []
+    register(sqlite_services, KN)
+    set_clock.forward(sqlite_services.settings.retry_longest_s)
+    worker.turn()
+    assert state(sqlite_services, one).state == "sent"
+
+
+def test_a_paused_destination_is_not_sent_to_until_it_is_resumed(sqlite_services: Services) -> None:
+    register(sqlite_services, KN)
+    enqueue(sqlite_services, b"m")
+    partner = Partner(accepts)
+    worker = loop(sqlite_services, partner)
+    sqlite_services.database.write(lambda tx: tx.outbox.set_paused("KN/mllp", True))
+    assert worker.turn() == 0
+    sqlite_services.database.write(lambda tx: tx.outbox.set_paused("KN/mllp", False))
+    assert worker.turn() == 1
+
+
+def test_a_worker_that_died_while_sending_sends_again_after_its_start(hub_services: Services) -> None:
+    register(hub_services, KN)
+    one = enqueue(hub_services, b"m")
+    now = hub_services.clock()
+    # The process that leased this lane is gone; another one would wait for the lease to end.
+    hub_services.database.write(lambda tx: tx.outbox.lease("test", now=now, lease_s=LEASE_S, limit=1))
+    partner = Partner(accepts)
+    worker = loop(hub_services, partner)
+    assert worker.turn() == 0
+    stop = threading.Event()
+    delivered = threading.Event()
+
+    def answer(delivery: Delivery) -> SendResult:
+        delivered.set()
+        return accepts(delivery)
+
+    partner.answer = answer
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    try:
+        assert delivered.wait(20)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert state(hub_services, one).state == "sent"
+
+
+def test_a_worker_that_lost_its_lease_does_not_disturb_the_next(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, KN)
+    one = enqueue(sqlite_services, b"m")
+
+    def slow(delivery: Delivery) -> SendResult:
+        # While this sender dawdles, its lease ends and another worker takes the lane.
+        set_clock.forward(LEASE_S + 1)
+        now = sqlite_services.clock()
+        assert sqlite_services.database.write(lambda tx: tx.outbox.lease("other", now=now, lease_s=LEASE_S, limit=1))
+        return accepts(delivery)
+
+    loop(sqlite_services, Partner(slow)).turn()
+    assert state(sqlite_services, one).state == "pending"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_loop_delivers_all_lanes_and_stops(sqlite_services: Services, threads: int) -> None:
+    register(sqlite_services, KN, QH)
+    wanted = 24
+    for n in range(wanted):
+        enqueue(sqlite_services, f"m{n}".encode(), patient=f"p{n % 5}", destination=("KN/mllp", "QH/mllp")[n % 2])
+    seen: list[bytes] = []
+    done = threading.Event()
+
+    def answer(delivery: Delivery) -> SendResult:
+        seen.append(delivery.payload)
+        if len(seen) == wanted:
+            done.set()
+        return accepts(delivery)
+
+    services = replace(
+        sqlite_services, settings=sqlite_services.settings.model_copy(update={"worker_threads": threads})
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=loop(services, Partner(answer)).run, args=(stop,))
+    thread.start()
+    try:
+        assert done.wait(30)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert sorted(seen) == sorted(f"m{n}".encode() for n in range(wanted))
