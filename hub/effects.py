@@ -98,22 +98,23 @@ class Effects:
                 case workflows.CancelTimer(name=name):
                     tx.timers.cancel("workflow", f"{task['id']}|{name}")
         if any(isinstance(one, workflows.Sign) for one in decision.effects) and not grants:
-            grants = self._standing(tx, task)
+            grants = self._standing(decision, task)
         for grant in grants:
             self._open(tx, grant, task, now)
 
     # --- grants ----------------------------------------------------------------------------------------------
 
-    def _standing(self, tx: Tx, task: Json) -> list[workflows.OpenGrant]:
-        now = self._clock()
-        seen = {
-            one.grantee
-            for one in tx.grants.of_task(task["id"])
-            if one.target_type == "Task" and (one.until is None or one.until > now)
-        }
+    @staticmethod
+    def _standing(decision: workflows.Decision, task: Json) -> list[workflows.OpenGrant]:
+        """Return the views that stay open in the new state, to be computed anew because the work has grown."""
+        workflow = workflows.WORKFLOWS[decision.workflow]
+        parties = workflows.parties_of(task)
         return [
-            workflows.OpenGrant(role="", scope="task-closure", institution=one, task=f"Task/{task['id']}")
-            for one in sorted(seen)
+            workflows.OpenGrant(role=view.role, scope=view.scope, institution=institution, task=f"Task/{task['id']}")
+            for view in workflow.visibility
+            if decision.new_state in view.states
+            and view.scope == "task-closure"
+            and (institution := parties.get(workflow.roles[view.role].party, ""))
         ]
 
     def _open(self, tx: Tx, effect: workflows.OpenGrant, task: Json, now: datetime) -> None:
