@@ -151,6 +151,13 @@ class UpperLayer:
                     break
         self.close()
 
+    def release(self) -> None:
+        """Ask for the end of the association, wait a short while for the answer, and close."""
+        with contextlib.suppress(ConnectionEnd, ProtocolError):
+            self.send(RELEASE_RQ_PDU)
+            self.read(wait_s=_LINGER_S)
+        self.close()
+
     def interrupt(self) -> None:
         """Wake a thread that waits for this peer; it then sees the connection as closed."""
         with contextlib.suppress(OSError):

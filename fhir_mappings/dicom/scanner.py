@@ -437,3 +437,13 @@ def integer_string(value: object) -> int | None:
     """Return an IS value as a number, or ``None`` where it is not one."""
     text = value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,12}", text) else None
+
+
+def dataset_offset(stream: BinaryIO) -> int:
+    """Return where the data set begins in a Part 10 file; only its first bytes are looked at.
+
+    Raises:
+        MalformedError: the stream does not begin with preamble and File Meta Information.
+    """
+    source = FileSource(stream)
+    return _file_meta(Window(source), source.size(), LIMITS)[0]

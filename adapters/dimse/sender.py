@@ -1,0 +1,354 @@
+"""Delivers stored objects to a partner by C-STORE, exactly as they are stored (PS3.7 section 9.1.1, PS3.4 annex B).
+
+The data set goes out in the bytes it came in: contexts are proposed from what is stored, nothing is decoded, and the
+digest is checked on the way, so that a damaged object is broken off before its last fragment.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from adapters.dimse import command as dimse
+from adapters.dimse import negotiation
+from adapters.dimse.upper_layer import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    INVALID_PARAMETER,
+    ConnectionEnd,
+    ProtocolError,
+    UpperLayer,
+    connect,
+    pdv_header,
+)
+from fhir_mappings.dicom.scanner import dataset_offset, valid_uid
+from fhir_mappings.errors import MappingError
+from fhir_mappings.json import dumps, loads
+from hub.config import Settings
+from hub.errors import HubError
+from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+_log = structlog.get_logger("adapters.dimse")
+
+DEFAULT_PORT = 104
+#: Most that one association can propose (PS3.8 section 9.3.2.2: odd ids below 256).
+_CONTEXTS = 128
+_FRAGMENT_BYTES = 128 << 10
+#: File Meta Information is far shorter.
+_META_BYTES = 64 << 10
+#: Success, the storage warnings (coercion, elements discarded, mismatch), and the partner has this very object.
+_DELIVERED = frozenset({0x0000, 0xB000, 0xB006, 0xB007, 0x0111})
+_NOT_NEGOTIATED = "not-negotiated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Instance:
+    digest: str
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+
+    @property
+    def context(self) -> negotiation.Context:
+        return negotiation.Context(self.SOPClassUID, self.TransferSyntaxUID)
+
+
+class _RejectedError(Exception):
+    """The partner rejected the association."""
+
+    def __init__(self, result: int, source: int, reason: int) -> None:
+        super().__init__(f"{result}-{source}-{reason}")
+        self.transient = result == 2
+
+
+def open_sender(services: Services) -> Sender:
+    """Return a sender for deliveries of kind ``dimse``; safe for several threads, as it keeps nothing between calls."""
+    return DimseSender(services.settings, services.objects)
+
+
+class DimseSender:
+    """The :class:`hub.ports.Sender` for DIMSE."""
+
+    def __init__(self, settings: Settings, objects: ObjectStore) -> None:
+        self._settings = settings
+        self._objects = objects
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        """Send every instance the payload names and wait for each answer; never raises for a partner's fault.
+
+        The stored acknowledgement is JSON with one status for each instance. Out of resources (A7xx) and everything
+        that breaks the connection may be tried again; other failures, and contexts the partner does not take, are
+        permanent. An object that was delivered twice is the same object.
+        """
+        try:
+            instances = _instances(delivery.payload)
+            host, port, tls = _address(endpoint)
+        except (MappingError, ValueError) as error:
+            return SendResult(
+                error=f"The delivery to {endpoint.id} cannot be read: {error}", permanent=True, reached=False
+            )
+        statuses: dict[_Instance, str] = {}
+        try:
+            for batch in _batches(instances):
+                self._batch(batch, endpoint, (host, port, tls), statuses)
+        except HubError as error:
+            why = f"{error.message} {error.where}".strip()
+            return _result(instances, statuses, error=why, permanent=not error.transient, reached=bool(statuses))
+        except MappingError as error:
+            return _result(instances, statuses, error=f"A stored object is no Part 10 file: {error}", permanent=True)
+        except _RejectedError as error:
+            why = f"{endpoint.id} rejected the association ({error})."
+            return _result(instances, statuses, error=why, reached=not error.transient)
+        except ConnectionEnd as error:
+            return _result(
+                instances,
+                statuses,
+                error=f"The connection to {endpoint.id} ended: {error.why}.",
+                reached=bool(statuses),
+            )
+        except ProtocolError as error:
+            return _result(instances, statuses, error=f"{endpoint.id} broke the upper layer protocol: {error.why}.")
+        except OSError as error:
+            return _result(
+                instances,
+                statuses,
+                error=f"The connection to {endpoint.id} failed: {type(error).__name__}.",
+                reached=bool(statuses),
+            )
+        return _judged(instances, statuses, endpoint)
+
+    def close(self) -> None:
+        """Nothing is kept open between deliveries."""
+
+    def _batch(
+        self,
+        instances: Sequence[_Instance],
+        endpoint: MemberEndpoint,
+        address: tuple[str, int, bool],
+        statuses: dict[_Instance, str],
+    ) -> None:
+        """Send *instances*, of at most 128 contexts, over one association; fills *statuses* as answers come."""
+        timeout_s = self._settings.delivery_timeout_s
+        host, port, tls = address
+        connection = connect(host, port, timeout_s=timeout_s)
+        try:
+            if tls:
+                connection = self._wrapped(connection, host)
+        except OSError:
+            connection.close()
+            raise
+        layer = UpperLayer(connection, max_pdu_bytes=self._settings.max_pdu_bytes, pdu_deadline_s=timeout_s)
+        try:
+            contexts = list(dict.fromkeys(instance.context for instance in instances))
+            accepted, fragment_bytes = self._associate(layer, endpoint, contexts)
+            for number, instance in enumerate(instances):
+                context_id = contexts.index(instance.context) * 2 + 1
+                if context_id not in accepted:
+                    statuses[instance] = _NOT_NEGOTIATED
+                    continue
+                status = self._store(layer, instance, context_id, number % 0xFFFF + 1, fragment_bytes)
+                statuses[instance] = f"{status:04X}"
+                if status >> 8 == 0xA7:
+                    # The partner has no room: sending the rest at it would not help it.
+                    break
+            layer.release()
+        except ProtocolError as error:
+            layer.abort(reason=error.reason)
+            raise
+        except (HubError, MappingError, ConnectionEnd):
+            layer.abort()
+            raise
+        finally:
+            layer.close()
+
+    def _wrapped(self, connection: socket.socket, host: str) -> ssl.SSLSocket:
+        settings = self._settings
+        context = ssl.create_default_context(cafile=str(settings.tls_client_ca) if settings.tls_client_ca else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.tls_certificate is not None:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        return context.wrap_socket(connection, server_hostname=host)
+
+    def _associate(
+        self, layer: UpperLayer, endpoint: MemberEndpoint, contexts: Sequence[negotiation.Context]
+    ) -> tuple[frozenset[int], int]:
+        """Return the accepted context ids and the longest fragment the partner takes."""
+        layer.send(
+            negotiation.propose(
+                calling_ae=self._settings.ae_title,
+                called_ae=endpoint.ae_title,
+                contexts=contexts,
+                offered_pdu_bytes=negotiation.OFFERED_PDU_BYTES,
+            )
+        )
+        kind, view = layer.read(wait_s=self._settings.delivery_timeout_s)
+        body = bytes(view)
+        if kind == ASSOCIATE_RJ and len(body) == 4:
+            raise _RejectedError(body[1], body[2], body[3])
+        if kind != ASSOCIATE_AC:
+            raise ConnectionEnd("aborted-by-peer")
+        accepted, max_pdu_bytes = negotiation.read_acceptance(body)
+        # 0 means no limit; the 6 bytes are the head of the PDV, which counts towards the limit (PS3.8 annex D.1).
+        limit = (min(max_pdu_bytes or _FRAGMENT_BYTES, _FRAGMENT_BYTES) - 6) & ~1
+        if limit < 2:
+            raise ProtocolError("pdu-limit-too-small", INVALID_PARAMETER)
+        return accepted, limit
+
+    def _store(
+        self, layer: UpperLayer, instance: _Instance, context_id: int, message_id: int, fragment_bytes: int
+    ) -> int:
+        """Send one instance and return the status the partner answered."""
+        # Opened before the command, so that a missing object does not leave a message without its data set.
+        fragments = self._fragments(instance.digest, fragment_bytes)
+        fragment = next(fragments)
+        layer.send(
+            dimse.pdu(
+                context_id,
+                {
+                    dimse.AFFECTED_SOP_CLASS_UID: instance.SOPClassUID,
+                    dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+                    dimse.MESSAGE_ID: message_id,
+                    dimse.PRIORITY: 0,
+                    dimse.COMMAND_DATA_SET_TYPE: 0,
+                    dimse.AFFECTED_SOP_INSTANCE_UID: instance.SOPInstanceUID,
+                },
+            )
+        )
+        for following in fragments:
+            layer.send(pdv_header(context_id, 0, len(fragment)), fragment)
+            fragment = following
+        layer.send(pdv_header(context_id, 2, len(fragment)), fragment)
+        return self._answer(layer, context_id, message_id)
+
+    def _fragments(self, digest: str, fragment_bytes: int) -> Iterator[bytes]:
+        """Yield the data set behind the File Meta Information; HubError(fault) before the last when the object is damaged."""
+        skip = dataset_offset(io.BytesIO(self._objects.read(digest, 0, _META_BYTES)))
+        held = b""
+        for chunk in self._objects.stream(digest):
+            if skip:
+                chunk, skip = chunk[skip:], max(skip - len(chunk), 0)
+            held += chunk
+            # One fragment always stays behind, as only the end of the stream proves the object.
+            start = 0
+            while len(held) - start > fragment_bytes:
+                yield held[start : start + fragment_bytes]
+                start += fragment_bytes
+            held = held[start:]
+        yield held
+
+    def _answer(self, layer: UpperLayer, context_id: int, message_id: int) -> int:
+        answer = bytearray()
+        while True:
+            found = layer.read_pdv(wait_s=self._settings.delivery_timeout_s)
+            if found is None:
+                raise ProtocolError("release-inside-message")
+            if found[0] != context_id or not dimse.is_command(found[1]):
+                raise ProtocolError("unexpected-answer")
+            answer += found[2]
+            if len(answer) > dimse.MAX_BYTES:
+                raise ProtocolError("command-too-long")
+            if dimse.is_last(found[1]):
+                break
+        message = dimse.decode(answer)
+        if (
+            dimse.number(message, dimse.COMMAND_FIELD) != dimse.C_STORE_RSP
+            or dimse.number(message, dimse.MESSAGE_ID_RESPONDED_TO) != message_id
+        ):
+            raise ProtocolError("answer-to-another-message")
+        return dimse.number(message, dimse.STATUS)
+
+
+def _instances(payload: bytes) -> list[_Instance]:
+    """Return what the payload names; raises MappingError or ValueError."""
+    body = loads(payload)
+    rows: Any = body.get("instances") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("it names no instances")
+    found = []
+    for row in rows:
+        try:
+            instance = _Instance(
+                digest=row["digest"],
+                SOPClassUID=row["SOPClassUID"],
+                SOPInstanceUID=row["SOPInstanceUID"],
+                TransferSyntaxUID=row["TransferSyntaxUID"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("an instance lacks its digest or a UID") from error
+        for uid in (instance.SOPClassUID, instance.SOPInstanceUID, instance.TransferSyntaxUID):
+            if not isinstance(uid, str) or not valid_uid(uid):
+                raise ValueError("an instance has something other than a UID")
+        found.append(instance)
+    return found
+
+
+def _address(endpoint: MemberEndpoint) -> tuple[str, int, bool]:
+    """Return (host, port, TLS) of ``host:port``, ``dicom://host:port`` or ``dicoms://host:port``; raises ValueError."""
+    text = endpoint.address if "://" in endpoint.address else f"dicom://{endpoint.address}"
+    parts = urlsplit(text)
+    if parts.scheme not in {"dicom", "dicoms"} or not parts.hostname or not endpoint.ae_title:
+        raise ValueError("the endpoint has no host or no AE title")
+    return parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "dicoms"
+
+
+def _batches(instances: Sequence[_Instance]) -> Iterator[list[_Instance]]:
+    """Yield the instances in order, cut where an association would need more contexts than it can have."""
+    batch: list[_Instance] = []
+    contexts: set[negotiation.Context] = set()
+    for instance in instances:
+        if instance.context not in contexts and len(contexts) == _CONTEXTS:
+            yield batch
+            batch, contexts = [], set()
+        batch.append(instance)
+        contexts.add(instance.context)
+    yield batch
+
+
+def _judged(instances: Sequence[_Instance], statuses: dict[_Instance, str], endpoint: MemberEndpoint) -> SendResult:
+    undelivered = {instance: said for instance, said in statuses.items() if not _delivered(said)}
+    if not undelivered and len(statuses) == len(set(instances)):
+        return SendResult(ack=_ack(instances, statuses))
+    kinds = sorted(set(undelivered.values()))
+    full = any(said.startswith("A7") for said in kinds)
+    return _result(
+        instances,
+        statuses,
+        error=f"{endpoint.id} did not take {len(undelivered)} of {len(instances)} objects: {', '.join(kinds)}.",
+        permanent=not full,
+    )
+
+
+def _delivered(said: str) -> bool:
+    return said != _NOT_NEGOTIATED and int(said, 16) in _DELIVERED
+
+
+def _result(
+    instances: Sequence[_Instance],
+    statuses: dict[_Instance, str],
+    *,
+    error: str,
+    permanent: bool = False,
+    reached: bool = True,
+) -> SendResult:
+    _log.warning("delivery_failed", error=error, delivered=sum(map(_delivered, statuses.values())), of=len(instances))
+    return SendResult(
+        ack=_ack(instances, statuses) if statuses else b"", error=error, permanent=permanent, reached=reached
+    )
+
+
+def _ack(instances: Sequence[_Instance], statuses: dict[_Instance, str]) -> bytes:
+    rows = [
+        {"SOPInstanceUID": instance.SOPInstanceUID, "status": statuses.get(instance, "not-sent")}
+        for instance in instances
+    ]
+    return dumps({"instances": rows})
