@@ -1,0 +1,171 @@
+"""What every journal must do, on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hub.errors import Category, HubError
+from hub.ports import NewEntry
+from storage.sql.database import SqlDatabase
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+
+def entry(**more: Any) -> NewEntry:
+    values: dict[str, Any] = {
+        "door": "mllp",
+        "institution": "KN",
+        "peer": "10.0.0.1",
+        "correlation_id": "c1",
+        "message_type": "ADT^A01",
+        "digest": "00",
+        "size": 3,
+        "received_at": NOW,
+    }
+    return NewEntry(**{**values, **more})
+
+
+def append(database: SqlDatabase, **more: Any) -> int:
+    return database.write(lambda tx: tx.journal.append(entry(**more)))
+
+
+def test_an_entry_reads_back_whole(database: SqlDatabase) -> None:
+    given = entry(
+        body=b"MSH\xd6\xa3\x00",
+        sending_application="HIS",
+        sending_facility="KNYY",
+        control_id="1",
+        version="2.4",
+        charset="gb18030",
+        state="done",
+        outcome="ok",
+        ack=b"\xff",
+        flags="dup",
+        patient_id="p1",
+        placer="a",
+        filler="b",
+        accession="c",
+        visit="d",
+    )
+    seq = database.write(lambda tx: tx.journal.append(given))
+
+    found = database.read(lambda tx: tx.journal.get(seq))
+
+    assert found is not None
+    assert {name: getattr(found, name) for name in NewEntry.__dataclass_fields__} == {
+        name: getattr(given, name) for name in NewEntry.__dataclass_fields__
+    }
+    assert found.finished_at is not None
+
+
+def test_numbers_grow_in_the_order_of_arrival(database: SqlDatabase) -> None:
+    numbers = [append(database, control_id=str(number)) for number in range(3)]
+
+    assert numbers == sorted(set(numbers))
+    assert database.read(lambda tx: tx.journal.get(numbers[-1] + 1)) is None
+
+
+def test_a_message_is_found_by_sender_and_control_id_only(database: SqlDatabase) -> None:
+    sender = {"sending_application": "HIS", "sending_facility": "KNYY", "control_id": "7"}
+    first = append(database, **sender)
+    append(database, **{**sender, "institution": "QH"})
+    append(database, **{**sender, "control_id": "8"})
+    second = append(database, **sender)
+
+    found = database.read(lambda tx: tx.journal.find_message(institution="KN", **sender))
+
+    assert [one.seq for one in found] == [first, second]
+
+
+def test_what_is_received_is_pending_until_it_is_finished(database: SqlDatabase) -> None:
+    first, second = append(database, state="received"), append(database, state="received")
+    append(database, state="received", door="http")
+    append(database)
+
+    before = database.read(lambda tx: tx.journal.pending(door="mllp", limit=9))
+    database.write(lambda tx: tx.journal.finish(first, state="done", outcome="x", ack=b"AA", patient_id="p1"))
+    after = database.read(lambda tx: tx.journal.pending(door="mllp", limit=9))
+    done = database.read(lambda tx: tx.journal.get(first))
+
+    assert [one.seq for one in before] == [first, second]
+    assert [one.finished_at for one in before] == [None, None]
+    assert [one.seq for one in after] == [second]
+    assert (done.state, done.outcome, done.ack, done.patient_id) == ("done", "x", b"AA", "p1")
+    assert done.finished_at is not None
+
+
+def test_finishing_keeps_the_acknowledgement_and_patient_that_are_not_given(database: SqlDatabase) -> None:
+    seq = append(database, state="received", ack=b"CA", patient_id="p1")
+
+    database.write(lambda tx: tx.journal.finish(seq, state="failed"))
+    one = database.read(lambda tx: tx.journal.get(seq))
+
+    assert (one.state, one.ack, one.patient_id) == ("failed", b"CA", "p1")
+
+
+def test_a_failed_entry_can_wait_once_more(database: SqlDatabase) -> None:
+    seq = append(database, state="failed")
+
+    database.write(lambda tx: tx.journal.finish(seq, state="received"))
+
+    assert [
+        (one.seq, one.finished_at) for one in database.read(lambda tx: tx.journal.pending(door="mllp", limit=9))
+    ] == [(seq, None)]
+
+
+def test_finishing_what_does_not_exist_is_not_found(database: SqlDatabase) -> None:
+    with pytest.raises(HubError) as caught:
+        database.write(lambda tx: tx.journal.finish(12345, state="done"))
+
+    assert caught.value.category is Category.NOT_FOUND
+
+
+@pytest.mark.parametrize("column", ["patient_id", "placer", "filler", "accession", "visit", "control_id", "digest"])
+def test_entries_are_found_by_each_key(database: SqlDatabase, column: str) -> None:
+    wanted = append(database, **{column: "k1"})
+    append(database, **{column: "k2"})
+    append(database)
+
+    found = database.read(lambda tx: tx.journal.search({column: "k1"}, limit=9))
+
+    assert [one.seq for one in found] == [wanted]
+
+
+def test_search_joins_criteria_and_pages_backwards(database: SqlDatabase) -> None:
+    numbers = [append(database, received_at=NOW + timedelta(hours=hour), state="failed") for hour in range(5)]
+    append(database, received_at=NOW, institution="QH", state="failed")
+    criteria = {
+        "institution": "KN",
+        "state": "failed",
+        "since": (NOW + timedelta(hours=1)).isoformat(),
+        "until": (NOW + timedelta(hours=4)).isoformat(),
+    }
+
+    first = database.read(lambda tx: tx.journal.search(criteria, limit=2))
+    second = database.read(lambda tx: tx.journal.search(criteria, limit=2, before_seq=first[-1].seq))
+
+    assert [one.seq for one in (*first, *second)] == [numbers[3], numbers[2], numbers[1]]
+
+
+def test_an_empty_key_finds_what_has_none(database: SqlDatabase) -> None:
+    append(database, patient_id="p1")
+    without = append(database)
+
+    assert [one.seq for one in database.read(lambda tx: tx.journal.search({"patient_id": ""}, limit=9))] == [without]
+
+
+def test_an_unknown_criterion_is_refused(database: SqlDatabase) -> None:
+    with pytest.raises(HubError) as caught:
+        database.read(lambda tx: tx.journal.search({"body": "x"}, limit=1))
+
+    assert caught.value.category is Category.INCORRECT
+
+
+def test_one_correlation_id_is_listed_oldest_first(database: SqlDatabase) -> None:
+    numbers = [append(database, correlation_id="way") for _ in range(3)]
+    append(database)
+
+    assert [one.seq for one in database.read(lambda tx: tx.journal.by_correlation("way"))] == numbers

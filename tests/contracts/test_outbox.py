@@ -1,0 +1,420 @@
+"""What every outbox must do (DESIGN rule 8), on both databases."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hub.errors import Category, HubError
+from hub.ports import Delivery, NewDelivery
+from storage.sql.database import SqlDatabase
+from tests.support.databases import opened
+
+#: Far enough ahead that what the real clock enqueues is due.
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=10)
+
+Leased = list[tuple[str, int, Delivery]]
+
+
+def enqueue(database: SqlDatabase, lane: str = "KN/mllp|p1", *, text: str = "MSH", **more: Any) -> int:
+    delivery = NewDelivery(
+        destination=lane.partition("|")[0], lane=lane, kind="mllp", payload=text.encode(), owner="KN", **more
+    )
+    return database.write(lambda tx: tx.outbox.enqueue(delivery))
+
+
+def lease(database: SqlDatabase, *, now: datetime = NOW, limit: int = 10, worker: str = "w", **more: Any) -> Leased:
+    return list(database.write(lambda tx: tx.outbox.lease(worker, now=now, lease_s=60, limit=limit, **more)))
+
+
+def succeed(database: SqlDatabase, leased: tuple[str, int, Delivery], *, now: datetime = NOW) -> bool:
+    lane, epoch, delivery = leased
+    return database.write(lambda tx: tx.outbox.succeeded(lane, epoch, delivery.id, ack=b"AA", now=now))
+
+
+def fail(
+    database: SqlDatabase, leased: tuple[str, int, Delivery], *, next_at: datetime | None, reached: bool = True
+) -> bool:
+    lane, epoch, delivery = leased
+    return database.write(
+        lambda tx: tx.outbox.failed(
+            lane, epoch, delivery.id, error="AE", next_at=next_at, now=NOW, reached=reached, ack=b"MSA|AE"
+        )
+    )
+
+
+def state(database: SqlDatabase, delivery_id: int) -> str:
+    one = database.read(lambda tx: tx.outbox.get(delivery_id))
+    assert one is not None
+    return str(one.state)
+
+
+def test_a_delivery_reads_back_as_it_was_enqueued(database: SqlDatabase) -> None:
+    number = enqueue(
+        database,
+        text="\u90d1\u4f1f",
+        control_id="YX1",
+        content_type="x",
+        headers={"a": "b"},
+        correlation_id="c",
+        task_id="t",
+        patient_id="p",
+        on_ack="deliver",
+    )
+
+    one = database.read(lambda tx: tx.outbox.get(number))
+    same = database.read(lambda tx: tx.outbox.by_correlation("c"))
+
+    assert (one.state, one.attempts, one.payload.decode(), one.headers) == ("pending", 0, "\u90d1\u4f1f", {"a": "b"})
+    assert (one.control_id, one.content_type, one.task_id, one.patient_id, one.on_ack) == (
+        "YX1", "x", "t", "p", "deliver",
+    )  # fmt: skip
+    assert same == [one]
+
+
+def test_a_lane_goes_in_order_with_one_in_flight(database: SqlDatabase) -> None:
+    numbers = [enqueue(database) for _ in range(3)]
+    sent = []
+    for _ in numbers:
+        leased = lease(database)
+        assert len(leased) == 1
+        assert lease(database) == []
+        sent.append(leased[0][2].id)
+        assert succeed(database, leased[0])
+
+    assert sent == numbers
+    assert lease(database) == []
+    assert database.read(lambda tx: tx.outbox.lanes()) == []
+
+
+def test_the_acknowledgement_is_kept(database: SqlDatabase) -> None:
+    number = enqueue(database)
+    succeed(database, lease(database)[0])
+
+    one = database.read(lambda tx: tx.outbox.get(number))
+
+    assert (one.state, one.ack, one.acked_at, one.attempts) == ("sent", b"AA", NOW, 1)
+
+
+def test_a_lost_lease_cannot_report(database: SqlDatabase) -> None:
+    number = enqueue(database)
+    slow = lease(database, worker="slow")[0]
+    quick = lease(database, worker="quick", now=LATER)[0]
+
+    assert not succeed(database, slow)
+    assert not fail(database, slow, next_at=None)
+    assert state(database, number) == "pending"
+    assert succeed(database, quick, now=LATER)
+
+
+def test_a_renewed_lease_is_not_given_to_another(database: SqlDatabase) -> None:
+    enqueue(database)
+    lease(database, worker="slow")
+    database.write(lambda tx: tx.outbox.renew("slow", until=LATER + timedelta(minutes=1)))
+
+    assert lease(database, worker="quick", now=LATER) == []
+
+
+def test_a_lease_given_back_is_free_at_once(database: SqlDatabase) -> None:
+    enqueue(database)
+    enqueue(database, "KN/mllp|p2")
+    lease(database, worker="one")
+
+    database.write(lambda tx: tx.outbox.give_back("one", lanes=["KN/mllp|p2"]))
+    first = lease(database, worker="two")
+    database.write(lambda tx: tx.outbox.give_back("one"))
+    second = lease(database, worker="two")
+
+    assert [lane for lane, _, _ in first] == ["KN/mllp|p2"]
+    assert [lane for lane, _, _ in second] == ["KN/mllp|p1"]
+
+
+def test_a_failed_attempt_waits_its_time_and_keeps_its_place(database: SqlDatabase) -> None:
+    numbers = [enqueue(database), enqueue(database)]
+    fail(database, lease(database)[0], next_at=LATER)
+
+    early = lease(database)
+    late = lease(database, now=LATER)
+
+    assert early == []
+    assert [one.id for _, _, one in late] == numbers[:1]
+    assert (late[0][2].attempts, late[0][2].last_error, late[0][2].ack) == (1, "AE", b"MSA|AE")
+
+
+def test_a_dead_letter_parks_its_own_lane_only(database: SqlDatabase) -> None:
+    dead, behind, other = enqueue(database), enqueue(database), enqueue(database, "KN/mllp|p2")
+    first, second = sorted(lease(database), key=lambda one: one[0])
+    fail(database, first, next_at=None)
+    succeed(database, second)
+
+    assert lease(database, now=LATER) == []
+    assert [state(database, one) for one in (dead, behind, other)] == ["dead", "pending", "sent"]
+    lane = database.read(lambda tx: tx.outbox.lanes())[0]
+    assert (lane["state"], lane["depth"], lane["last_error"], lane["head"]) == ("parked", 2, "AE", dead)
+
+
+def test_what_is_enqueued_behind_a_dead_letter_waits(database: SqlDatabase) -> None:
+    enqueue(database)
+    fail(database, lease(database)[0], next_at=None)
+    enqueue(database)
+
+    assert lease(database, now=LATER) == []
+
+
+def test_a_replayed_dead_letter_goes_first(database: SqlDatabase) -> None:
+    dead, behind = enqueue(database), enqueue(database)
+    fail(database, lease(database)[0], next_at=None)
+
+    database.write(lambda tx: tx.outbox.replay(dead, now=NOW))
+    again = lease(database)
+    succeed(database, again[0])
+
+    assert (again[0][2].id, again[0][2].attempts) == (dead, 0)
+    assert lease(database)[0][2].id == behind
+
+
+def test_a_skipped_dead_letter_lets_the_next_go(database: SqlDatabase) -> None:
+    dead, behind = enqueue(database), enqueue(database)
+    fail(database, lease(database)[0], next_at=None)
+
+    database.write(lambda tx: tx.outbox.skip(dead, now=NOW, reason="double"))
+
+    assert lease(database)[0][2].id == behind
+    assert database.read(lambda tx: tx.outbox.get(dead)).last_error == "skipped: double"
+
+
+def test_skipping_what_waits_behind_does_not_disturb_what_is_in_flight(database: SqlDatabase) -> None:
+    _, behind, last = enqueue(database), enqueue(database), enqueue(database)
+    leased = lease(database)[0]
+
+    database.write(lambda tx: tx.outbox.skip(behind, now=NOW, reason="double"))
+
+    assert lease(database) == []
+    assert succeed(database, leased)
+    assert lease(database)[0][2].id == last
+
+
+def test_skipping_what_is_in_flight_frees_the_lane_at_its_report(database: SqlDatabase) -> None:
+    head, behind = enqueue(database), enqueue(database)
+    leased = lease(database)[0]
+
+    database.write(lambda tx: tx.outbox.skip(head, now=NOW, reason="double"))
+    during = lease(database)
+    fail(database, leased, next_at=LATER)
+
+    assert during == []
+    assert state(database, head) == "skipped"
+    assert lease(database)[0][2].id == behind
+
+
+def test_a_skip_keeps_the_wait_of_the_head(database: SqlDatabase) -> None:
+    _, behind = enqueue(database), enqueue(database)
+    fail(database, lease(database)[0], next_at=LATER)
+
+    database.write(lambda tx: tx.outbox.skip(behind, now=NOW, reason="double"))
+
+    assert lease(database) == []
+
+
+def test_a_sent_delivery_is_replayed_at_the_end_of_its_lane(database: SqlDatabase) -> None:
+    sent = enqueue(database, control_id="YX1")
+    succeed(database, lease(database)[0])
+    waiting = enqueue(database)
+
+    database.write(lambda tx: tx.outbox.replay(sent, now=NOW))
+    first = lease(database)[0]
+    succeed(database, first)
+    second = lease(database)[0]
+
+    assert first[2].id == waiting
+    assert (second[2].control_id, second[2].id > waiting) == ("YX1", True)
+
+
+@pytest.mark.parametrize("act", ["replay", "skip"])
+def test_what_does_not_exist_is_not_found(database: SqlDatabase, act: str) -> None:
+    def work(tx: Any) -> None:
+        if act == "replay":
+            tx.outbox.replay(999, now=NOW)
+        else:
+            tx.outbox.skip(999, now=NOW, reason="")
+
+    with pytest.raises(HubError) as caught:
+        database.write(work)
+
+    assert caught.value.category is Category.NOT_FOUND
+
+
+def test_a_waiting_delivery_cannot_be_replayed_nor_a_sent_one_skipped(database: SqlDatabase) -> None:
+    number = enqueue(database)
+    with pytest.raises(HubError) as waiting:
+        database.write(lambda tx: tx.outbox.replay(number, now=NOW))
+    succeed(database, lease(database)[0])
+    with pytest.raises(HubError) as sent:
+        database.write(lambda tx: tx.outbox.skip(number, now=NOW, reason=""))
+
+    assert {waiting.value.category, sent.value.category} == {Category.CONFLICT}
+
+
+def test_a_paused_destination_rests_until_it_is_resumed(database: SqlDatabase) -> None:
+    enqueue(database)
+    enqueue(database, "QH/mllp|p1")
+    database.write(lambda tx: tx.outbox.set_paused("KN/mllp", True))
+
+    paused = [one.destination for _, _, one in lease(database)]
+    database.write(lambda tx: tx.outbox.set_paused("KN/mllp", False))
+    resumed = [one.destination for _, _, one in lease(database)]
+
+    assert (paused, resumed) == (["QH/mllp"], ["KN/mllp"])
+
+
+def test_a_destination_that_cannot_be_reached_rests_as_a_whole(database: SqlDatabase) -> None:
+    for lane in ("KN/mllp|p1", "KN/mllp|p2", "QH/mllp|p1"):
+        enqueue(database, lane)
+    fail(database, lease(database, limit=1)[0], next_at=LATER, reached=False)
+
+    others = [lane for lane, _, _ in lease(database)]
+    facts = {one["destination"]: one for one in database.read(lambda tx: tx.outbox.destinations())}
+
+    assert others == ["QH/mllp|p1"]
+    assert (facts["KN/mllp"]["failures"], facts["KN/mllp"]["depth"]) == (1, 2)
+    assert len(lease(database, now=LATER)) == 3
+
+
+def test_an_attempt_that_did_not_reach_the_partner_does_not_count(database: SqlDatabase) -> None:
+    number = enqueue(database)
+    for turn in range(3):
+        fail(database, lease(database, now=NOW + timedelta(hours=turn))[0], next_at=NOW, reached=False)
+
+    assert database.read(lambda tx: tx.outbox.get(number)).attempts == 0
+
+
+def test_an_answer_ends_the_row_of_failures_and_the_rest(database: SqlDatabase) -> None:
+    enqueue(database)
+    fail(database, lease(database)[0], next_at=NOW, reached=False)
+    fail(database, lease(database)[0], next_at=LATER, reached=True)
+
+    one = database.read(lambda tx: tx.outbox.destinations())[0]
+
+    assert (one["failures"], one["open_until"]) == (0, None)
+
+
+def test_a_thousand_lanes_of_one_partner_hide_no_other(database: SqlDatabase) -> None:
+    def fill(tx: Any) -> None:
+        for number in range(1_000):
+            tx.outbox.enqueue(
+                NewDelivery(destination="KN/mllp", lane=f"KN/mllp|{number}", kind="mllp", payload=b"", owner="KN")
+            )
+
+    database.write(fill)
+    enqueue(database, "QH/mllp|p1")
+
+    leased = [one.destination for _, _, one in lease(database, limit=4)]
+
+    assert leased.count("QH/mllp") == 1
+
+
+def test_a_slow_partner_holds_no_more_than_its_share_of_leases(database: SqlDatabase) -> None:
+    for number in range(30):
+        enqueue(database, f"KN/mllp|{number}")
+
+    taken = [len(lease(database, worker=f"w{turn}", limit=6)) for turn in range(3)]
+
+    assert taken == [6, 2, 0]
+
+
+def test_busy_destinations_are_left_alone(database: SqlDatabase) -> None:
+    enqueue(database)
+    enqueue(database, "QH/mllp|p1")
+
+    assert [one.destination for _, _, one in lease(database, busy={"KN/mllp"})] == ["QH/mllp"]
+
+
+def test_lanes_of_one_partner_take_turns(database: SqlDatabase) -> None:
+    for _ in range(3):
+        for lane in range(12):
+            enqueue(database, f"KN/mllp|{lane:02}")
+    served: list[str] = []
+    moment = NOW
+    while leased := lease(database, now=moment):
+        moment += timedelta(seconds=1)
+        for one in leased:
+            served.append(one[0])
+            succeed(database, one, now=moment)
+
+    assert len(served) == 36
+    assert set(served[:12]) == {f"KN/mllp|{lane:02}" for lane in range(12)}
+
+
+def test_two_workers_never_send_the_same_delivery(database: SqlDatabase, database_url: str) -> None:
+    numbers = [enqueue(database, f"KN/mllp|{number % 7}") for number in range(60)]
+    sent: list[int] = []
+    lock = threading.Lock()
+
+    def work(one: SqlDatabase, name: str) -> None:
+        idle = 0
+        while idle < 20:
+            leased = lease(one, worker=name, limit=3)
+            idle = 0 if leased else idle + 1
+            for item in leased:
+                with lock:
+                    sent.append(item[2].id)
+                assert succeed(one, item)
+
+    with opened(database_url, node="second") as second:
+        threads = [threading.Thread(target=work, args=(one, name)) for one, name in ((database, "a"), (second, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert sorted(sent) == numbers
+    assert database.read(lambda tx: tx.outbox.lanes()) == []
+
+
+def test_two_nodes_enqueueing_and_emptying_one_lane_lose_nothing(database: SqlDatabase, database_url: str) -> None:
+    made: list[int] = []
+
+    def make(one: SqlDatabase) -> None:
+        for _ in range(20):
+            made.append(enqueue(one))
+
+    with opened(database_url, node="second") as second:
+        threads = [threading.Thread(target=make, args=(one,)) for one in (database, second)]
+        for thread in threads:
+            thread.start()
+        sent: list[int] = []
+        while any(thread.is_alive() for thread in threads) or len(sent) < 40:
+            for item in lease(database):
+                sent.append(item[2].id)
+                succeed(database, item)
+
+    assert sorted(sent) == sorted(made)
+
+
+def test_deliveries_are_found_by_column_newest_first(database: SqlDatabase) -> None:
+    first, second = enqueue(database, control_id="A"), enqueue(database, control_id="B")
+    fail(database, lease(database)[0], next_at=None)
+
+    def found(**criteria: str) -> list[int]:
+        return [one.id for one in database.read(lambda tx: tx.outbox.deliveries(criteria, limit=10))]
+
+    assert found() == [second, first]
+    assert found(state="dead") == [first]
+    assert found(control_id="B", destination="KN/mllp") == [second]
+    with pytest.raises(HubError):
+        found(payload="x")
+
+
+def test_an_outbox_row_goes_with_its_transaction(database: SqlDatabase) -> None:
+    def work(tx: Any) -> None:
+        tx.outbox.enqueue(NewDelivery(destination="d", lane="l", kind="mllp", payload=b"", owner="KN"))
+        raise HubError(Category.INCORRECT, "no")
+
+    with pytest.raises(HubError):
+        database.write(work)
+
+    assert database.read(lambda tx: tx.outbox.deliveries({}, limit=9)) == []
