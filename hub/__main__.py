@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import common, members, migrate, serve, token
+from hub.cli import common, convert, members, migrate, serve, token
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("_serve", hidden=True)(serve.serve_child)
 app.command("migrate")(migrate.migrate)
 app.add_typer(members.app, name="members")
 app.command("token")(token.token)
+app.command("convert")(convert.convert)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -164,24 +164,8 @@ class Directory:
 
     def dialect(self, endpoint: MemberEndpoint | None) -> Dialect:
         """Return how the partner at *endpoint* writes v2: its dialect with its own differences laid over it."""
-        settings = dict(endpoint.settings) if endpoint is not None else {}
-        found = DIALECTS.get(str(settings.get("dialect", "standard")))
-        if found is None:
-            raise HubError(
-                Category.INCORRECT,
-                f"There is no dialect {settings.get('dialect')!r}.",
-                where=f"endpoint {endpoint.id if endpoint else ''}",
-                remedy=f"Use one of {', '.join(sorted(DIALECTS))}.",
-            )
-        names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone")
-        changes = {name: settings[key] for name in names if (key := name.replace("_", "-")) in settings}
         snapshot = self._now()
-        # A number's authority is written as the member's code or as the name it gives itself in MSH-4.
-        changes["authorities"] = {
-            **{one.sending_facility: one.member for one in snapshot.endpoints if one.sending_facility},
-            **{code: code for code in snapshot.members},
-        }
-        return found.varied(changes)
+        return dialect_of(endpoint, snapshot.endpoints, snapshot.members)
 
     def context(self, endpoint: MemberEndpoint) -> MappingContext:
         """Return the translation context for a message that just came from *endpoint*."""
@@ -326,6 +310,33 @@ class Directory:
         self._database.write(work)
         self.refresh()
         return len(members), len(endpoints), len(people)
+
+
+def dialect_of(
+    endpoint: MemberEndpoint | None, endpoints: Sequence[MemberEndpoint], members: Collection[str]
+) -> Dialect:
+    """Return how the partner at *endpoint* writes v2, in a consortium of *endpoints* and *members* (codes).
+
+    Raises:
+        HubError: incorrect when the endpoint names a dialect that is none.
+    """
+    settings = dict(endpoint.settings) if endpoint is not None else {}
+    found = DIALECTS.get(str(settings.get("dialect", "standard")))
+    if found is None:
+        raise HubError(
+            Category.INCORRECT,
+            f"There is no dialect {settings.get('dialect')!r}.",
+            where=f"endpoint {endpoint.id if endpoint else ''}",
+            remedy=f"Use one of {', '.join(sorted(DIALECTS))}.",
+        )
+    names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone")
+    changes = {name: settings[key] for name in names if (key := name.replace("_", "-")) in settings}
+    # A number's authority is written as the member's code or as the name it gives itself in MSH-4.
+    changes["authorities"] = {
+        **{one.sending_facility: one.member for one in endpoints if one.sending_facility},
+        **{code: code for code in members},
+    }
+    return found.varied(changes)
 
 
 def token_hash(token: str) -> str:
