@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     #: An MLLP frame or HTTP body must be complete within this time and faster than ``min_bytes_per_s``.
     frame_deadline_s: float = 30.0
     min_bytes_per_s: int = 1024
+    #: A whole HTTP request head must come within this time and size; common servers allow 10 to 60 s and 8 to 64 KiB.
+    http_head_s: float = 10.0
+    max_head_bytes: int = 32 * 1024
+    #: HTTP connections of one process.
+    http_connections: int = Field(default=1000, ge=1)
     #: Silence allowed between MLLP frames.
     mllp_idle_s: float = 600.0
     mllp_connections: int = 256

@@ -36,7 +36,9 @@ Pairs = Sequence[tuple[str, str]]
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
 _OWNERS_KEPT = 50_000
 #: Search parameters whose values never enter the audit trail: they are words about a person.
-_PRIVATE = re.compile(r"name|address|phone|email|telecom|family|given|phonetic|identifier|text|:contains|:exact", re.I)
+_PRIVATE = re.compile(
+    r"name|address|phone|email|telecom|family|given|phonetic|identifier|text|:contains|:exact", re.IGNORECASE
+)
 #: Audit trail columns by the search parameter of AuditEvent that asks for them.
 _AUDIT = {"patient": "patient", "type": "type", "subtype": "subtype", "action": "action", "outcome": "outcome"}
 

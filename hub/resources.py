@@ -274,20 +274,17 @@ class ResourceService:
             return work()
         except HubError as error:
             if error.category in {Category.FORBIDDEN, Category.NOT_FOUND}:
-                self._services.database.write(
-                    lambda tx: tx.audit.write(
-                        AuditLine(
-                            type="rest",
-                            action="U",
-                            subtype=kind,
-                            actor=envelope.actor,
-                            recorded_at=envelope.received_at,
-                            outcome="8" if error.category is Category.FORBIDDEN else "4",
-                            query=type,
-                            correlation_id=envelope.correlation_id,
-                        )
-                    )
+                line = AuditLine(
+                    type="rest",
+                    action="U",
+                    subtype=kind,
+                    actor=envelope.actor,
+                    recorded_at=envelope.received_at,
+                    outcome="8" if error.category is Category.FORBIDDEN else "4",
+                    query=type,
+                    correlation_id=envelope.correlation_id,
                 )
+                self._services.database.write(lambda tx: tx.audit.write(line))
             raise
 
     def _may_write(self, envelope: Envelope, type: str) -> None:

@@ -1,0 +1,139 @@
+"""Delivers resources and Bundles to a partner's FHIR server (https://hl7.org/fhir/R4/http.html).
+
+A batch, transaction or message Bundle is POSTed as a whole; any other resource is PUT under its id, so that sending
+twice is harmless. Only addresses of the directory are called: no redirects are followed and answers are capped.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+
+from fhir_mappings.errors import MappingError
+from fhir_mappings.json import loads
+from hub.config import Settings
+from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+FHIR_JSON = "application/fhir+json"
+#: Most of an answer that is kept; the rest is not read.
+MAX_ANSWER_BYTES = 1 << 20
+#: Statuses below 500 that may pass: timeout, lock, version race, too many requests.
+_PASSING = frozenset({408, 409, 412, 423, 425, 429})
+
+
+def open_sender(services: Services) -> Sender:
+    """Return a sender for deliveries of kind ``fhir``; safe for several threads."""
+    return FhirSender(services.settings)
+
+
+class FhirSender:
+    """The :class:`hub.ports.Sender` for FHIR REST."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = httpx.Client(
+            timeout=settings.delivery_timeout_s,
+            follow_redirects=False,
+            verify=_tls(settings),
+            # The operator's proxy variables must not reroute patient data.
+            trust_env=False,
+        )
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        """Send the payload and keep the partner's answer; never raises for a partner's fault.
+
+        2xx is success. 4xx is permanent, but for those that may pass (conflict, precondition, rate). 401 and 403 are
+        tried again, because a partner that renews its keys must not cost the delivery. The endpoint's setting
+        ``bearer`` is sent as its token.
+        """
+        try:
+            method, url = _target(delivery, endpoint.address)
+        except ValueError as error:
+            return SendResult(error=f"The address of {endpoint.id} is of no use: {error}", reached=False)
+        except MappingError as error:
+            return SendResult(error=error.message, permanent=True)
+        headers = {
+            "Content-Type": delivery.content_type or FHIR_JSON,
+            "Accept": FHIR_JSON,
+            "X-Correlation-Id": delivery.correlation_id,
+            # The same for every attempt, so that the partner can tell a repeat from a new request.
+            "X-Request-Id": delivery.control_id or str(delivery.id),
+            **dict(delivery.headers),
+        }
+        bearer = endpoint.settings.get("bearer")
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        try:
+            with self._client.stream(
+                method, url, content=delivery.payload, headers={name: value for name, value in headers.items() if value}
+            ) as response:
+                answer = _read(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            return SendResult(error=f"The partner was not reached ({type(error).__name__}).", reached=False)
+        except httpx.HTTPError as error:
+            return SendResult(error=f"The exchange broke off ({type(error).__name__}).")
+        return _judged(response.status_code, answer)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_client_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls_certificate is not None:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return context
+
+
+def _target(delivery: Delivery, address: str) -> tuple[str, str]:
+    """Return method and URL for the payload.
+
+    Raises:
+        ValueError: *address* is no http(s) URL.
+        MappingError: the payload is no resource.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("write http:// or https:// and the partner's FHIR base")
+    base = address.rstrip("/")
+    resource = loads(delivery.payload)
+    kind = resource.get("resourceType") if isinstance(resource, dict) else None
+    if not isinstance(kind, str):
+        raise MappingError("The payload is no FHIR resource.")
+    if kind == "Bundle":
+        match resource.get("type"):
+            case "batch" | "transaction":
+                return "POST", base
+            case "message":
+                return "POST", f"{base}/$process-message"
+    if isinstance(resource.get("id"), str):
+        return "PUT", f"{base}/{kind}/{resource['id']}"
+    return "POST", f"{base}/{kind}"
+
+
+def _read(response: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for chunk in response.iter_bytes(65536):
+        parts.append(chunk[: MAX_ANSWER_BYTES - size])
+        size += len(parts[-1])
+        if size >= MAX_ANSWER_BYTES:
+            break
+    return b"".join(parts)
+
+
+def _judged(status: int, answer: bytes) -> SendResult:
+    """Return what *status* means; an answer without a body is kept as its status."""
+    kept = answer or b"HTTP %d" % status
+    if 200 <= status < 300:
+        return SendResult(ack=kept)
+    # The partner's words may quote patient data; they stay in the stored answer and out of the error.
+    permanent = 400 <= status < 500 and status not in _PASSING | {401, 403}
+    return SendResult(ack=kept, error=f"The partner answered {status}.", permanent=permanent)
