@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import common, convert, members, migrate, serve, token
+from hub.cli import backup, common, convert, integrity, members, messages, migrate, queue, serve, token
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -44,6 +44,13 @@ app.command("_serve", hidden=True)(serve.serve_child)
 app.command("migrate")(migrate.migrate)
 app.add_typer(members.app, name="members")
 app.command("token")(token.token)
+app.command("check")(integrity.check)
+app.add_typer(messages.app, name="messages")
+app.add_typer(queue.app, name="queue")
+app.command("fsck")(integrity.fsck)
+app.add_typer(integrity.audit, name="audit")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("convert")(convert.convert)
 
 

@@ -1,0 +1,102 @@
+"""``hub check``, ``hub fsck`` and ``hub audit verify``: is the hub set up well, and is what it keeps still whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from hub import workflows
+from hub.cli.common import command_settings, say, services, tool
+from hub.config import Settings
+from hub.errors import HubError
+
+audit = typer.Typer(help="审计 / the audit trail", no_args_is_help=True)
+
+
+def check() -> None:
+    """检查设置、数据库、对象存储和工作流 / Check settings, stores, workflow tables and members."""
+    found = command_settings()
+    say(f"{'settings':<12}ok  data_dir={found.data_dir}")
+    failed = _told("listen", lambda: _binds(found))
+    failed |= _told("workflows", lambda: f"{len(workflows.WORKFLOWS)} tables: {', '.join(workflows.WORKFLOWS)}")
+    try:
+        with services(found) as opened:
+            failed |= _told("database", lambda: _healthy(opened.database.healthy, found.database().partition(":")[0]))
+            guarantees = opened.objects.guarantees()
+            failed |= _told(
+                "objects",
+                lambda: _healthy(
+                    opened.objects.healthy, ", ".join(f"{name}={value}" for name, value in guarantees.items())
+                ),
+            )
+            members = opened.directory.members()
+            say(
+                f"{'members':<12}{'ok' if members else 'none yet: hub members import sample_data/members'}  {len(members)}"
+            )
+    except HubError as error:
+        say(f"{'stores':<12}failed  {error}")
+        failed = True
+    raise typer.Exit(int(failed))
+
+
+def _told(name: str, work: Callable[[], str]) -> bool:
+    try:
+        say(f"{name:<12}ok  {work()}")
+    except HubError as error:
+        say(f"{name:<12}failed  {error}")
+        return True
+    return False
+
+
+def _binds(found: Settings) -> str:
+    ways = tool("adapters.ops.supervisor").binds(found)
+    for addresses in ways.values():
+        for bind in addresses.values():
+            tool("adapters.ops.supervisor").parse_bind(bind)
+    return ", ".join(f"{door} {' '.join(addresses.values())}" for door, addresses in ways.items())
+
+
+def _healthy(ask: Callable[[], None], text: str) -> str:
+    ask()
+    return text
+
+
+def fsck(
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="把满一天的无主对象移入隔离区 / move orphans of a day or more to the quarantine"),
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="不重算校验和 / presence and size only, no hashes")] = False,
+) -> None:
+    """核对记录与对象 / Compare rows and objects; exit status 1 when data is missing or damaged."""
+    with services() as opened:
+        report = tool("storage.fsck").fsck(
+            opened.database, opened.objects, opened.settings.data_dir, repair=repair, deep=not quick
+        )
+    say(f"对象 / objects: {report.objects}  引用 / rows that name one: {report.rows}")
+    for label, digests in (
+        ("缺失 / missing", report.missing),
+        ("损坏 / damaged", report.wrong),
+        ("无主 / without a row", report.orphans),
+        ("已隔离 / moved to the quarantine", report.quarantined),
+        ("缓存失效 / cached metadata " + ("dropped" if repair else "to drop"), report.forgotten),
+    ):
+        say(f"{label}: {len(digests)}")
+        for digest in digests:
+            say(f"    {digest}")
+    raise typer.Exit(0 if report.sound else 1)
+
+
+@audit.command("verify")
+def verify() -> None:
+    """校验审计链 / Verify every chain and its signed checkpoints; exit status 1 when one is broken."""
+    with services() as opened:
+        check_signature = tool("adapters.worker.housekeeping").audit_check(opened.settings.data_dir)
+        broken = opened.database.read(lambda tx: list(tx.audit.verify(check_signature)))
+    for sentence in broken:
+        say(sentence)
+    if broken:
+        raise typer.Exit(1)
+    say("审计链完整 / every chain holds")

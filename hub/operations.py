@@ -1,0 +1,384 @@
+"""What people who run the hub look at and do: queues, messages, the way of one arrival, work waiting for a decision.
+
+The command line and ``/ops`` share these functions. The operator sees every queue and no patient data; a member's
+administrator sees the queues that lead to or come from that member, and its own messages. Every act leaves an audit
+line, and so does every look at a message's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from fhir_mappings.hl7v2.charset import decode_message
+from fhir_mappings.json import loads
+from hub.access import UNRESTRICTED
+from hub.actor import Actor
+from hub.clock import instant
+from hub.errors import Category, HubError
+from hub.ports import AuditLine, Delivery, Entry, StudyKey, Tx
+from hub.search import parse
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+Json = dict[str, Any]
+
+#: Tasks of this code system wait for a decision by hand.
+WORK_ITEM = "work-item"
+MAX_LIST = 1000
+
+
+class Operations:
+    """The acts of operation, for one asker at a time."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    # --- queues ----------------------------------------------------------------------------------------------
+
+    def queues(self, actor: Actor) -> Json:
+        """Return the state of each destination and of each lane that has something open."""
+        limit = _limit(actor)
+        destinations, lanes, alerts = self._services.database.read(
+            lambda tx: (tx.outbox.destinations(), tx.outbox.lanes(), tx.alerts.all())
+        )
+        now = self._services.clock()
+        return {
+            "destinations": [
+                {**_plain(one), "oldest_s": _age(now, one["oldest_at"])}
+                for one in destinations
+                if _leads_to(one["destination"], limit)
+            ],
+            "lanes": [
+                {**_plain(one), "oldest_s": _age(now, one["oldest_at"])}
+                for one in lanes
+                if _leads_to(one["destination"], limit)
+            ],
+            "alerts": [_plain(one) for one in alerts if limit is None or one["key"].startswith(f"queue|{limit}/")],
+        }
+
+    def deliveries(self, actor: Actor, criteria: Mapping[str, str], *, limit: int) -> list[Json]:
+        """Return deliveries whose columns equal *criteria*, newest first, without their payload."""
+        institution = _limit(actor)
+        found = self._services.database.read(lambda tx: tx.outbox.deliveries(criteria, limit=_capped(limit)))
+        return [_delivery(one) for one in found if _concerns(one, institution)]
+
+    def pause(self, actor: Actor, destination: str, paused: bool) -> None:
+        """Hold or release everything for *destination*; durable on return.
+
+        Raises:
+            HubError: not-found when it is no endpoint, or none of the asker's.
+        """
+        institution = _limit(actor)
+        if not _leads_to(destination, institution) or self._services.directory.endpoint(destination) is None:
+            raise HubError(
+                Category.NOT_FOUND,
+                "There is no such destination.",
+                where=destination[:64],
+                remedy="`hub queue list` and `hub members list` show the names, for example KN/mllp.",
+            )
+
+        def work(tx: Tx) -> None:
+            tx.outbox.set_paused(destination, paused)
+            self._audit(tx, actor, "queue-pause" if paused else "queue-resume", detail=destination)
+
+        self._services.database.write(work)
+
+    def replay(self, actor: Actor, delivery_id: int) -> None:
+        """Send a dead letter again in its place, or a finished delivery once more; durable on return.
+
+        Raises:
+            HubError: not-found; conflict when it is still waiting.
+        """
+
+        def work(tx: Tx) -> None:
+            one = self._delivery(tx, actor, delivery_id)
+            tx.outbox.replay(delivery_id, now=self._services.clock())
+            self._audit(tx, actor, "queue-replay", detail=f"delivery {delivery_id}", correlation_id=one.correlation_id)
+
+        self._services.database.write(work)
+
+    def skip(self, actor: Actor, delivery_id: int, reason: str) -> None:
+        """Give up a delivery for good, so that its lane goes on; durable on return.
+
+        Raises:
+            HubError: not-found; conflict when it is finished; incorrect without a reason.
+        """
+        if not reason.strip():
+            raise HubError(Category.INCORRECT, "A skip needs a reason.", where="reason", remedy="Say why.")
+
+        def work(tx: Tx) -> None:
+            one = self._delivery(tx, actor, delivery_id)
+            tx.outbox.skip(delivery_id, now=self._services.clock(), reason=reason.strip()[:200])
+            self._audit(
+                tx,
+                actor,
+                "queue-skip",
+                detail=f"delivery {delivery_id}: {reason.strip()[:200]}",
+                correlation_id=one.correlation_id,
+            )
+
+        self._services.database.write(work)
+
+    def _delivery(self, tx: Tx, actor: Actor, delivery_id: int) -> Delivery:
+        one = tx.outbox.get(delivery_id)
+        if one is None or not _concerns(one, _limit(actor)):
+            raise HubError(Category.NOT_FOUND, "There is no such delivery.", where=f"delivery {delivery_id}")
+        return one
+
+    # --- messages --------------------------------------------------------------------------------------------
+
+    def messages(
+        self, actor: Actor, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None
+    ) -> list[Json]:
+        """Return journal entries whose columns equal *criteria*, newest first, without their content."""
+        institution = _limit(actor)
+        wanted = dict(criteria) if institution is None else {**criteria, "institution": institution}
+        found = self._services.database.read(
+            lambda tx: tx.journal.search(wanted, limit=_capped(limit), before_seq=before_seq)
+        )
+        return [_entry(one) for one in found]
+
+    def message(self, actor: Actor, seq: int, *, content: bool = True) -> Json:
+        """Return one journal entry; with *content*, its text as it was read, which is a read of patient data.
+
+        The operator gets no content over HTTP: what a member's message says is that member's.
+
+        Raises:
+            HubError: not-found.
+        """
+        entry = self._entry(actor, seq)
+        shown: Json = {**_entry(entry), "acknowledgement": _text(entry.ack or b"")}
+        if not content:
+            return shown
+        body = entry.body if entry.body is not None else self._services.objects.read(entry.digest)
+        line = AuditLine(
+            type="hl7v2" if entry.control_id else "admin",
+            action="R",
+            subtype="message-read",
+            actor=actor,
+            recorded_at=self._services.clock(),
+            patients=((entry.institution, entry.patient_id),) if entry.patient_id else (),
+            correlation_id=entry.correlation_id,
+            detail=f"message {seq}",
+        )
+        self._services.database.write(lambda tx: tx.audit.write(line))
+        return {**shown, "content": _text(body)}
+
+    def replay_message(self, actor: Actor, seq: int) -> str:
+        """Process a v2 message again and return its new outcome; what stands already does not change.
+
+        Raises:
+            HubError: not-found; or why it still cannot be processed.
+        """
+        self._entry(actor, seq)
+        return self._services.messages.replay(seq, actor)
+
+    def _entry(self, actor: Actor, seq: int) -> Entry:
+        institution = _limit(actor)
+        entry = self._services.database.read(lambda tx: tx.journal.get(seq))
+        if entry is None or (institution is not None and entry.institution != institution):
+            raise HubError(Category.NOT_FOUND, "There is no such message.", where=f"message {seq}")
+        return entry
+
+    # --- one arrival's way -----------------------------------------------------------------------------------
+
+    def trace(self, actor: Actor, correlation_id: str) -> Json:
+        """Return the whole way of one arrival: journal, audited acts, records and Tasks touched, deliveries, answers.
+
+        Raises:
+            HubError: not-found when nothing within the asker's reach has this id.
+        """
+        institution = _limit(actor)
+        entries, audited, deliveries = self._services.database.read(
+            lambda tx: (
+                tx.journal.by_correlation(correlation_id),
+                tx.audit.search({"correlation": correlation_id}, institution=institution, limit=MAX_LIST, before=None),
+                tx.outbox.by_correlation(correlation_id),
+            )
+        )
+        entries = [one for one in entries if institution in {None, one.institution}]
+        deliveries = [one for one in deliveries if _concerns(one, institution)]
+        if not (entries or audited or deliveries):
+            raise HubError(Category.NOT_FOUND, "Nothing has this correlation id.", where="correlation_id")
+        touched = sorted({reference for event in audited for reference in _references(event)})
+        return {
+            "correlation_id": correlation_id,
+            "arrivals": [{**_entry(one), "acknowledgement": _text(one.ack or b"")} for one in entries],
+            "acts": [_act(event) for event in reversed(audited)],
+            "records": [one for one in touched if not one.startswith("Task/")],
+            "tasks": [one for one in touched if one.startswith("Task/")],
+            "deliveries": [{**_delivery(one), "acknowledgement": _text(one.ack or b"")} for one in deliveries],
+        }
+
+    # --- work by hand ----------------------------------------------------------------------------------------
+
+    def work_items(self, actor: Actor) -> list[Json]:
+        """Return the open Tasks that wait for a decision by hand, oldest first."""
+        institution = _limit(actor)
+        query = parse(
+            "Task",
+            [
+                ("status", "requested,ready,received,accepted,in-progress"),
+                ("_sort", "_lastUpdated"),
+                ("_count", "1000"),
+            ],
+        )
+        page = self._services.database.read(lambda tx: tx.records.search(query, UNRESTRICTED))
+        found = []
+        for stored in page.matches:
+            task = loads(stored.body)
+            codes = [
+                coding.get("code", "")
+                for coding in task.get("code", {}).get("coding", ())
+                if str(coding.get("system", "")).endswith(f"/CodeSystem/{WORK_ITEM}")
+            ]
+            if codes and institution in {None, stored.owner}:
+                found.append(
+                    {
+                        "task": f"Task/{stored.id}",
+                        "code": codes[0],
+                        "institution": stored.owner,
+                        "since": task.get("authoredOn", instant(stored.last_updated)),
+                        "focus": task.get("focus", {}).get("reference", ""),
+                    }
+                )
+        return found
+
+    def settle(self, actor: Actor, imaging_study_id: str, service_request_id: str | None) -> None:
+        """Tie a study that waits to an order, or to none; for the institution whose study it is.
+
+        Raises:
+            HubError: not-found when the study or the order is not the asker's institution's.
+        """
+
+        def work(tx: Tx) -> None:
+            study = tx.imaging.study_by_resource(actor.institution, imaging_study_id)
+            if study is None:
+                raise HubError(Category.NOT_FOUND, "There is no such study.", where=f"ImagingStudy/{imaging_study_id}")
+            key = StudyKey(owner=actor.institution, StudyInstanceUID=study["StudyInstanceUID"])
+            self._services.imaging.settle_unmatched(tx, key, service_request_id, actor)
+
+        _limit(actor)
+        self._services.database.write(work)
+
+    def _audit(self, tx: Tx, actor: Actor, subtype: str, *, detail: str, correlation_id: str = "") -> None:
+        tx.audit.write(
+            AuditLine(
+                type="admin",
+                action="E",
+                subtype=subtype,
+                actor=actor,
+                recorded_at=self._services.clock(),
+                correlation_id=correlation_id,
+                detail=detail,
+            )
+        )
+
+
+def is_operator(actor: Actor) -> bool:
+    """Return whether *actor* runs the hub itself."""
+    return "operator" in actor.roles and actor.institution == "YY"
+
+
+def _limit(actor: Actor) -> str | None:
+    """Return the institution that *actor* is limited to, ``None`` for the operator.
+
+    Raises:
+        HubError: forbidden for everybody who neither runs the hub nor administers a member.
+    """
+    if is_operator(actor):
+        return None
+    if "admin" in actor.roles:
+        return actor.institution
+    raise HubError(
+        Category.FORBIDDEN,
+        "Operating the hub needs the role operator or admin.",
+        where="Authorization",
+        remedy="Use a token of `hub token --institution YY --role operator`, or of your institution with --role admin.",
+    )
+
+
+def _leads_to(destination: str, institution: str | None) -> bool:
+    return institution is None or destination.partition("/")[0] == institution
+
+
+def _concerns(delivery: Delivery, institution: str | None) -> bool:
+    return institution is None or delivery.owner == institution or _leads_to(delivery.destination, institution)
+
+
+def _capped(limit: int) -> int:
+    return max(1, min(MAX_LIST, limit))
+
+
+def _age(now: Any, oldest: Any) -> float | None:
+    return None if oldest is None else round(max(timedelta(0), now - oldest).total_seconds(), 1)
+
+
+def _plain(row: Mapping[str, Any]) -> Json:
+    """Return *row* with moments as FHIR instants."""
+    return {name: instant(value) if hasattr(value, "astimezone") else value for name, value in row.items()}
+
+
+def _entry(entry: Entry) -> Json:
+    return {
+        "seq": entry.seq,
+        "received": instant(entry.received_at),
+        "door": entry.door,
+        "institution": entry.institution,
+        "peer": entry.peer,
+        "type": entry.message_type,
+        "sender": "|".join(part for part in (entry.sending_application, entry.sending_facility) if part),
+        "control_id": entry.control_id,
+        "charset": entry.charset,
+        "size": entry.size,
+        "digest": entry.digest,
+        "state": entry.state,
+        "outcome": entry.outcome,
+        "flags": entry.flags.split(),
+        "correlation_id": entry.correlation_id,
+    }
+
+
+def _delivery(delivery: Delivery) -> Json:
+    return {
+        "id": delivery.id,
+        "destination": delivery.destination,
+        "lane": delivery.lane,
+        "kind": delivery.kind,
+        "owner": delivery.owner,
+        "control_id": delivery.control_id,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "created": instant(delivery.created_at),
+        "next": instant(delivery.next_at) if delivery.state == "pending" else None,
+        "acknowledged": instant(delivery.acked_at) if delivery.acked_at else None,
+        "last_error": delivery.last_error,
+        "size": len(delivery.payload),
+        "task": f"Task/{delivery.task_id}" if delivery.task_id else "",
+        "correlation_id": delivery.correlation_id,
+    }
+
+
+def _act(event: Mapping[str, Any]) -> Json:
+    subtype = event.get("subtype") or [{}]
+    who = event.get("agent", [{}])[0]
+    return {
+        "recorded": event.get("recorded", ""),
+        "what": subtype[0].get("code", ""),
+        "action": event.get("action", ""),
+        "outcome": event.get("outcome", ""),
+        "who": who.get("who", {}).get("identifier", {}).get("value", ""),
+        "entities": list(_references(event)),
+    }
+
+
+def _references(event: Mapping[str, Any]) -> Sequence[str]:
+    found = (str(entity.get("what", {}).get("reference", "")) for entity in event.get("entity", ()))
+    return [one for one in found if one]
+
+
+def _text(body: bytes) -> str:
+    return decode_message(body).text.replace("\r", "\n") if body else ""

@@ -1,0 +1,202 @@
+"""Do rows and objects agree: objects that no row names, rows whose object is missing, and bytes that are not their hash.
+
+Objects are written before their row (DESIGN rule 1), so a crash leaves at most an object without a row; a row without
+its object means damage. Nothing is deleted here without a copy: orphans go to ``{data_dir}/quarantine``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import sqlalchemy as sa
+
+from hub.ports import Database, ObjectRef
+from storage.objects import SweepableStore
+from storage.objects.sweep import Swept, check
+from storage.objects.sweep import scrub as scrub_objects
+from storage.objects.sweep import sweep as sweep_objects
+from storage.sql.schema import imaging_instance, imaging_series, journal, record, record_history
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from storage.sql.transaction import SqlTx
+
+T = TypeVar("T")
+
+#: An orphan younger than this may still get its row.
+QUARANTINE_AFTER_S = 24 * 3600.0
+_PAGE = 1000
+#: Any hash in a Binary counts as named, so that no spelling of the extension can cost an object.
+_DIGEST = re.compile(rb'"([0-9a-f]{64})"')
+#: Doors whose objects are named by the imaging index.
+_IMAGING_DOORS = ("dimse", "stow")
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What was found and done.
+
+    Attributes:
+        missing, wrong: digests of objects that rows name and that are gone, or whose bytes are not their name.
+        orphans: digests that no row names and that were left alone.
+        quarantined: digests that were moved to the quarantine.
+        forgotten: cached metadata whose object was missing or wrong; it is made again when somebody asks.
+    """
+
+    objects: int = 0
+    rows: int = 0
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every row has its object, unchanged."""
+        return not (self.missing or self.wrong)
+
+
+def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: bool, deep: bool = True) -> Report:
+    """Compare rows and objects; with *repair* move orphans of at least a day to the quarantine.
+
+    Args:
+        deep: read every object that a row names and compare its hash; else its presence and size only.
+    """
+    report = Report()
+    cached = set(_read(database, _cached_metadata))
+
+    def rows() -> Iterator[ObjectRef]:
+        for ref in named(database):
+            report.rows += 1
+            yield ref
+
+    seen: set[str] = set()
+    for damage in check(store, rows(), deep=deep):
+        if damage.digest not in seen:
+            seen.add(damage.digest)
+            (report.missing if damage.reason == "missing" else report.wrong).append(damage.digest)
+    for digest in sorted(cached):
+        if store.stat(digest) is None or (deep and not store.verify(digest)):
+            report.forgotten.append(digest)
+    if repair and report.forgotten:
+        _forget(database, report.forgotten)
+    swept = sweep_objects(store, referenced(database), dry_run=True)
+    report.objects = swept.seen
+    for digest in swept.orphans:
+        moved = repair and _quarantine(store, data_dir / "quarantine", digest)
+        (report.quarantined if moved else report.orphans).append(digest)
+    return report
+
+
+def sweep(database: Database, store: SweepableStore) -> Swept:
+    """Remove orphans that nobody has touched for days; returns what was seen and removed."""
+    return sweep_objects(store, referenced(database))
+
+
+def scrub(store: SweepableStore, day: int) -> Iterator[str]:
+    """Re-hash the day's share of the store and yield the digests of damaged objects."""
+    return scrub_objects(store, day=day)
+
+
+# --- what rows name ----------------------------------------------------------------------------------------------
+
+
+def named(database: Database) -> Iterator[ObjectRef]:
+    """Yield every object that a row needs, page by page, so that a running hub is not held up."""
+    instances = sa.select(imaging_instance.c.iid.label("key"), imaging_instance.c.digest, imaging_instance.c.size)
+    messages = sa.select(journal.c.seq.label("key"), journal.c.digest, journal.c.size).where(
+        journal.c.body.is_(None), journal.c.size > 0, journal.c.door.not_in(_IMAGING_DOORS)
+    )
+    yield from _pages(database, instances, imaging_instance.c.iid)
+    yield from _pages(database, messages, journal.c.seq)
+
+
+def _pages(database: Database, statement: sa.Select[Any], key: sa.Column[int]) -> Iterator[ObjectRef]:
+    last = 0
+    while True:
+        page_statement = statement.where(key > last).order_by(key).limit(_PAGE)
+        page = _read(database, lambda connection, of=page_statement: list(connection.execute(of)))  # type: ignore[misc]
+        if not page:
+            return
+        last = page[-1].key
+        yield from (ObjectRef(digest=row.digest, size=row.size) for row in page)
+
+
+def referenced(database: Database) -> Callable[[Sequence[str]], Collection[str]]:
+    """Return a function that tells which of some digests a row names.
+
+    What is not indexed by digest (large messages, attachments) is read once, now; an object that gets its row after that
+    is younger than any orphan that may be touched.
+    """
+    elsewhere = _read(database, _elsewhere)
+
+    def known(digests: Sequence[str]) -> Collection[str]:
+        found = {digest for digest in digests if bytes.fromhex(digest) in elsewhere}
+        rest = [digest for digest in digests if digest not in found]
+        return found | _read(database, lambda connection: _of_images(connection, rest))
+
+    return known
+
+
+def _of_images(connection: Connection, digests: Sequence[str]) -> set[str]:
+    statement = sa.select(imaging_instance.c.digest).where(imaging_instance.c.digest.in_(digests))
+    return set(connection.execute(statement).scalars())
+
+
+def _cached_metadata(connection: Connection) -> list[str]:
+    column = imaging_series.c.metadata_digest
+    return list(connection.execute(sa.select(column).where(column != "")).scalars())
+
+
+def _elsewhere(connection: Connection) -> set[bytes]:
+    found = {bytes.fromhex(digest) for digest in _cached_metadata(connection)}
+    stream = connection.execution_options(yield_per=_PAGE)
+    found.update(
+        bytes.fromhex(digest)
+        for digest in stream.execute(
+            sa.select(journal.c.digest).where(journal.c.body.is_(None), journal.c.door.not_in(_IMAGING_DOORS))
+        ).scalars()
+        if digest
+    )
+    for table in (record, record_history):
+        for body in stream.execute(sa.select(table.c.body).where(table.c.type == "Binary")).scalars():
+            found.update(bytes.fromhex(digest.decode()) for digest in _DIGEST.findall(bytes(body)))
+    return found
+
+
+def _read(database: Database, work: Callable[[Connection], T]) -> T:
+    return database.read(lambda tx: work(cast("SqlTx", tx).connection))
+
+
+def _forget(database: Database, digests: Sequence[str]) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(
+            sa.update(imaging_series)
+            .where(imaging_series.c.metadata_digest.in_(digests))
+            .values(metadata_digest="", metadata_etag="")
+        )
+
+    database.write(lambda tx: work(cast("SqlTx", tx).connection))
+
+
+def _quarantine(store: SweepableStore, folder: Path, digest: str) -> bool:
+    """Move one orphan to *folder*; returns whether it was old enough."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh, kept = folder / f".{digest}", folder / digest
+    with fresh.open("wb") as file:
+        for chunk in store.stream(digest, verify=False):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if store.discard(digest, idle_s=QUARANTINE_AFTER_S):
+        fresh.replace(kept)
+        return True
+    fresh.unlink()
+    return False
