@@ -340,7 +340,11 @@ def engines(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> tuple[Engine
     try:
         check_durability(writer)
     except sa.exc.SQLAlchemyError as error:
+        writer.dispose()
         raise translated(error) from error
+    except HubError:
+        writer.dispose()
+        raise
     return writer, readers
 
 
