@@ -28,12 +28,14 @@ from hub.errors import Category, HubError
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.workflows.acting import acting
 from hub.workflows.base import BASE, WORKFLOW_SYSTEM
-from hub.workflows.task import newest, plain, reference_in
+from hub.workflows.task import newest, plain, reference_in, referred
 
 log = structlog.get_logger("hub.tasks")
 
 Json = dict[str, Any]
 
+#: DiagnosticReport.status of a report that others may act on.
+_ISSUED = frozenset({"final", "amended", "corrected", "appended"})
 #: Kinds of v2 workflow events that any table acts on; a message may state dozens of others.
 _LISTENED = frozenset(
     kind
@@ -193,6 +195,31 @@ class TaskService:
         if workflow is None:
             return ()
         return workflows.allowed_events(workflow, self._instance(tx, task, ()), self.party(actor))
+
+    def refuse_shortcut(self, tx: Tx, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Refuse an update that would make a report final past the review of a reading that is still open.
+
+        Raises:
+            HubError: 409; the reviewer's event makes the report final.
+        """
+        if new.get("status") == old.get("status") or new.get("status") not in _ISSUED:
+            return
+        report = f"DiagnosticReport/{old['id']}"
+        for based_on in old.get("basedOn", ()):
+            request = plain(reference_in(based_on))
+            for stored in tx.records.referring("Task", "focus", request, UNRESTRICTED) if request else ():
+                task = loads(stored.body)
+                workflow = workflows.workflow_for(task)
+                if workflow is None or report not in set(referred(task, "output")):
+                    continue
+                if not workflow.states[workflows.state_of(workflow, task)].terminal:
+                    raise HubError(
+                        Category.CONFLICT,
+                        "The report belongs to a reading that has not been reviewed yet.",
+                        where="DiagnosticReport.status",
+                        remedy=f"Move Task/{stored.id} by its events; the reviewer's event makes the report final.",
+                        issue_code="business-rule",
+                    )
 
     # --- what happens by itself ------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ Key = tuple[str, str]
 NOT_STORED = frozenset({"Parameters", "OperationOutcome", "CapabilityStatement"})
 #: The audit trail is written by the hub alone; a Subscription would promise notices that are not sent yet.
 NOT_WRITABLE = NOT_STORED | {"AuditEvent", "Subscription"}
+#: A stored Bundle is a document or message of its sender's: its references speak of its own entries and stay as they are.
+SEALED = frozenset({"Bundle"})
 #: Directory resources that a member keeps itself; all members read them.
 MEMBERS_OWN = frozenset({"Schedule", "Slot"})
 #: Directory types that the doors' own tables are made of.
@@ -143,7 +145,8 @@ class Writer:
         if findings:
             raise findings_error(findings, prefix=f"{label}.resource: " if label else "")
         self._refuse_object(value, label)
-        references.make_relative(value, self._bases)
+        if found not in SEALED:
+            references.make_relative(value, self._bases)
         return value
 
     def refuse_role(self, actor: Actor, type: str) -> None:
@@ -188,6 +191,10 @@ class Writer:
             if change.method == "DELETE":
                 self._delete(tx, change, actor)
         plain = [one for one in changes if one.resource is not None and not one.skipped and not self._ruled(one)]
+        for one in plain:
+            if one.type == "DiagnosticReport" and one.existing is not None and not one.existing.deleted:
+                assert one.resource is not None
+                self._services.tasks.refuse_shortcut(tx, loads(one.existing.body), one.resource)
         results = tx.records.put_many([self._version(one, actor) for one in plain])
         for change, result in zip(plain, results, strict=True):
             change.result = result
@@ -368,7 +375,7 @@ class Writer:
             return found[text]
 
         for change in changes:
-            if change.resource is None:
+            if change.resource is None or change.type in SEALED:
                 continue
             label = f"{change.label}.resource: " if change.label else ""
 
@@ -397,7 +404,7 @@ class Writer:
         removed = {one.key for one in changes if one.id is not None and one.method == "DELETE"}
         wanted: dict[tuple[str, str, str], str] = {}
         for change in changes:
-            if change.resource is None or change.skipped:
+            if change.resource is None or change.skipped or change.type in SEALED:
                 continue
             # What already stood in the stored version was checked then; a grant may have ended since.
             before = references.targets(loads(change.existing.body)) if change.existing is not None else {}
@@ -443,6 +450,8 @@ class Writer:
             visibility="consortium" if change.type in DIRECTORY_TYPES else "institution",
             method=change.method,
             expected_version=change.expected_version,
+            # What a person or a system says by FHIR is said now; an older v2 message must not undo it.
+            asserted_at=self._services.clock(),
         )
 
     # --- Tasks -------------------------------------------------------------------------------------------------

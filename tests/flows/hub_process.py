@@ -77,6 +77,7 @@ class HubProcess:
             input=input,
             capture_output=True,
             timeout=120,
+            check=False,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"hub {' '.join(arguments)} exited {done.returncode}: {done.stderr.decode()[-3000:]}")

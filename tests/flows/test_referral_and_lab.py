@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.flows.his import HIS, segment, send_frames
@@ -66,7 +67,8 @@ def test_a_referral_by_v2_is_accepted_arrives_and_closes(hub: HubProcess, kn_his
     yl.get(f"/fhir/{task['focus']['reference']}")
     yl.get(f"/fhir/Observation/{record['id']}", status=404)
     yl.move(task["id"], "review")
-    yl.move(task["id"], "accept", expected_at="2025-06-12T14:00:00+08:00")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    yl.move(task["id"], "accept", expected_at=tomorrow.isoformat(timespec="seconds"))
     [answer] = kn_his.wait_for(1, "RRI^I12")
     assert segment(answer, "MSA")[2] == "KN20250612REF01"
     assert segment(answer, "RF1")[1].startswith("A")
