@@ -8,7 +8,7 @@ line, and so does every look at a message's content.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.hl7v2.charset import decode_message
@@ -17,7 +17,7 @@ from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.clock import instant
 from hub.errors import Category, HubError
-from hub.ports import AuditLine, Delivery, Entry, StudyKey, Tx
+from hub.ports import AuditLine, Delivery, Entry, Stored, StudyKey, Tx
 from hub.search import parse
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ class Operations:
     def deliveries(self, actor: Actor, criteria: Mapping[str, str], *, limit: int) -> list[Json]:
         """Return deliveries whose columns equal *criteria*, newest first, without their payload."""
         institution = _limit(actor)
-        found = self._services.database.read(lambda tx: tx.outbox.deliveries(criteria, limit=_capped(limit)))
-        return [_delivery(one) for one in found if _concerns(one, institution)]
+        # The limit counts rows within reach, so the asker's institution is part of the question.
+        wanted = dict(criteria) if institution is None else {**criteria, "owner": institution}
+        found = self._services.database.read(lambda tx: tx.outbox.deliveries(wanted, limit=_capped(limit)))
+        return [_delivery(one) for one in found]
 
     def pause(self, actor: Actor, destination: str, paused: bool) -> None:
         """Hold or release everything for *destination*; durable on return.
@@ -133,9 +135,15 @@ class Operations:
     def messages(
         self, actor: Actor, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None
     ) -> list[Json]:
-        """Return journal entries whose columns equal *criteria*, newest first, without their content."""
+        """Return journal entries whose columns equal *criteria*, newest first, without their content.
+
+        Raises:
+            HubError: incorrect for a column that cannot be searched, or a ``since`` or ``until`` that is no moment.
+        """
         institution = _limit(actor)
         wanted = dict(criteria) if institution is None else {**criteria, "institution": institution}
+        for name in {"since", "until"} & wanted.keys():
+            _check_moment(name, wanted[name])
         found = self._services.database.read(
             lambda tx: tx.journal.search(wanted, limit=_capped(limit), before_seq=before_seq)
         )
@@ -186,32 +194,49 @@ class Operations:
     # --- one arrival's way -----------------------------------------------------------------------------------
 
     def trace(self, actor: Actor, correlation_id: str) -> Json:
-        """Return the whole way of one arrival: journal, audited acts, records and Tasks touched, deliveries, answers.
+        """Return the whole way of one arrival: journal, audited acts, records, Tasks of its group, deliveries, answers.
 
         Raises:
             HubError: not-found when nothing within the asker's reach has this id.
         """
         institution = _limit(actor)
-        entries, audited, deliveries = self._services.database.read(
-            lambda tx: (
-                tx.journal.by_correlation(correlation_id),
-                tx.audit.search({"correlation": correlation_id}, institution=institution, limit=MAX_LIST, before=None),
-                tx.outbox.by_correlation(correlation_id),
-            )
-        )
-        entries = [one for one in entries if institution in {None, one.institution}]
-        deliveries = [one for one in deliveries if _concerns(one, institution)]
-        if not (entries or audited or deliveries):
+        criteria = {"correlation": correlation_id}
+        # A comma would make two values of the id, a bar a system.
+        plain = "".join(f"\\{one}" if one in "\\,|$" else one for one in correlation_id)
+        query = parse("Task", (("group-identifier", plain), ("_count", "100")))
+
+        def read(tx: Tx) -> tuple[list[Entry], Sequence[Mapping[str, Any]], list[Stored], list[Delivery]]:
+            entries = [
+                one for one in tx.journal.by_correlation(correlation_id) if institution in {None, one.institution}
+            ]
+            audited = tx.audit.search(criteria, institution=institution, limit=MAX_LIST, before=None)
+            tasks = [
+                one for one in tx.records.search(query, UNRESTRICTED).matches if self._takes_part(one, institution)
+            ]
+            sent = {one.id: one for one in tx.outbox.by_correlation(correlation_id)}
+            for task in tasks:
+                sent |= {one.id: one for one in tx.outbox.deliveries({"task_id": task.id}, limit=MAX_LIST)}
+            return entries, audited, tasks, [sent[id_] for id_ in sorted(sent) if _concerns(sent[id_], institution)]
+
+        entries, audited, tasks, deliveries = self._services.database.read(read)
+        if not (entries or audited or tasks or deliveries):
             raise HubError(Category.NOT_FOUND, "Nothing has this correlation id.", where="correlation_id")
         touched = sorted({reference for event in audited for reference in _references(event)})
         return {
             "correlation_id": correlation_id,
             "arrivals": [{**_entry(one), "acknowledgement": _text(one.ack or b"")} for one in entries],
             "acts": [_act(event) for event in reversed(audited)],
-            "records": [one for one in touched if not one.startswith("Task/")],
-            "tasks": [one for one in touched if one.startswith("Task/")],
+            "records": touched,
+            "tasks": [_task(one) for one in tasks],
             "deliveries": [{**_delivery(one), "acknowledgement": _text(one.ack or b"")} for one in deliveries],
         }
+
+    def _takes_part(self, task: Stored, institution: str | None) -> bool:
+        if institution in {None, task.owner}:
+            return True
+        resource = loads(task.body)
+        parties = (self._services.directory.resolve(_reference(resource.get(name))) for name in ("requester", "owner"))
+        return any(party is not None and party[0] == institution for party in parties)
 
     # --- work by hand ----------------------------------------------------------------------------------------
 
@@ -248,20 +273,24 @@ class Operations:
         return found
 
     def settle(self, actor: Actor, imaging_study_id: str, service_request_id: str | None) -> None:
-        """Tie a study that waits to an order, or to none; for the institution whose study it is.
+        """Tie a study that waits to an order of its institution, or to none; durable on return.
 
         Raises:
-            HubError: not-found when the study or the order is not the asker's institution's.
+            HubError: not-found when the study is out of the asker's reach, or the order is not the study's institution's.
         """
+        institution = _limit(actor)
 
         def work(tx: Tx) -> None:
-            study = tx.imaging.study_by_resource(actor.institution, imaging_study_id)
+            stored = tx.records.get("ImagingStudy", imaging_study_id, UNRESTRICTED)
+            owner = stored.owner if stored is not None and not stored.deleted else ""
+            study = tx.imaging.study_by_resource(owner, imaging_study_id) if institution in {None, owner} else None
             if study is None:
-                raise HubError(Category.NOT_FOUND, "There is no such study.", where=f"ImagingStudy/{imaging_study_id}")
-            key = StudyKey(owner=actor.institution, StudyInstanceUID=study["StudyInstanceUID"])
+                raise HubError(
+                    Category.NOT_FOUND, "There is no such study.", where=f"ImagingStudy/{imaging_study_id[:64]}"
+                )
+            key = StudyKey(owner=owner, StudyInstanceUID=study["StudyInstanceUID"])
             self._services.imaging.settle_unmatched(tx, key, service_request_id, actor)
 
-        _limit(actor)
         self._services.database.write(work)
 
     def _audit(self, tx: Tx, actor: Actor, subtype: str, *, detail: str, correlation_id: str = "") -> None:
@@ -299,6 +328,17 @@ def _limit(actor: Actor) -> str | None:
         where="Authorization",
         remedy="Use a token of `hub token --institution YY --role operator`, or of your institution with --role admin.",
     )
+
+
+def _check_moment(name: str, text: str) -> None:
+    try:
+        known = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise HubError(
+            Category.INCORRECT, "This is no moment in time.", where=name, remedy="Write 2025-06-11T08:30:00+08:00."
+        )
 
 
 def _leads_to(destination: str, institution: str | None) -> bool:
@@ -360,6 +400,28 @@ def _delivery(delivery: Delivery) -> Json:
         "task": f"Task/{delivery.task_id}" if delivery.task_id else "",
         "correlation_id": delivery.correlation_id,
     }
+
+
+def _task(stored: Stored) -> Json:
+    task = loads(stored.body)
+    return {
+        "task": f"Task/{stored.id}",
+        "code": _code(task.get("code")),
+        "status": task.get("status", ""),
+        "business_status": _code(task.get("businessStatus")),
+        "requester": _reference(task.get("requester")),
+        "owner": _reference(task.get("owner")),
+        "last_updated": instant(stored.last_updated),
+    }
+
+
+def _code(concept: Any) -> str:
+    codings = concept.get("coding", ()) if isinstance(concept, Mapping) else ()
+    return str(codings[0].get("code", "")) if codings else ""
+
+
+def _reference(value: Any) -> str:
+    return str(value.get("reference", "")) if isinstance(value, Mapping) else ""
 
 
 def _act(event: Mapping[str, Any]) -> Json:
