@@ -1,7 +1,9 @@
 """The audit trail: one hash chain per node, so that an edit, a gap or a cut tail shows.
 
-``hash = SHA-256(previous hash || body)``. A row commits with the work it tells of; a read waits for that commit before
-its bytes leave (DESIGN rule 12). Checkpoints signed with the node's key close the chain's open end.
+``hash = SHA-256(previous hash || head || body)``, where the head is everything that the trail is searched by, the
+patients named included, so that a line cannot be hidden from those it concerns. A row commits with the work it tells
+of; a read waits for that commit before its bytes leave (DESIGN rule 12). Checkpoints signed with the node's key close
+the chain's open end.
 """
 
 from __future__ import annotations
@@ -60,40 +62,36 @@ class SqlAuditLog:
             correlation_id=line.correlation_id,
             detail=line.detail,
         )
-        body = dumps(event)
-        digest = hashlib.sha256(previous + body).digest()
         moment = to_us(line.recorded_at)
-        self._connection.execute(
-            _INSERT,
-            {
-                "shard": self._tx.node,
-                "seq": seq + 1,
-                "id": id_,
-                "recorded_at": moment,
-                "institution": line.actor.institution,
-                "who": line.actor.practitioner or line.actor.client,
-                "type": line.type,
-                "subtype": line.subtype,
-                "action": line.action,
-                "outcome": line.outcome,
-                "correlation_id": line.correlation_id,
-                "body": body,
-                "hash": digest,
-            },
-        )
-        patients = {(owner, patient) for owner, patient in line.patients if patient}
+        patients = sorted({(owner, patient) for owner, patient in line.patients if patient})
+        values = {
+            "shard": self._tx.node,
+            "seq": seq + 1,
+            "id": id_,
+            "recorded_at": moment,
+            "institution": line.actor.institution,
+            "who": line.actor.practitioner or line.actor.client,
+            "type": line.type,
+            "subtype": line.subtype,
+            "action": line.action,
+            "outcome": line.outcome,
+            "correlation_id": line.correlation_id,
+            "body": dumps(event),
+        }
+        digest = chained(previous, values, patients)
+        self._connection.execute(_INSERT, {**values, "hash": digest})
         if patients:
             self._connection.execute(
                 _INSERT_PATIENT,
                 [
                     {
-                        "owner": owner,
-                        "patient_id": patient,
                         "shard": self._tx.node,
                         "seq": seq + 1,
+                        "owner": owner,
+                        "patient_id": patient,
                         "recorded_at": moment,
                     }
-                    for owner, patient in sorted(patients)
+                    for owner, patient in patients
                 ],
             )
         self._tx.audit_tail.update(seq=seq + 1, hash=digest)
@@ -115,73 +113,103 @@ class SqlAuditLog:
     ) -> Sequence[Mapping[str, Any]]:
         """Return AuditEvent resources, newest first.
 
+        A page ends with a whole millisecond, so it may be a little longer than *limit*, and the ``recorded`` of its
+        last event is the *before* of the next page.
+
         Args:
             criteria: ``patient`` (Patient id), ``agent`` (institution), ``type``, ``subtype``, ``action``, ``outcome``,
                 ``since`` and ``until`` (ISO instants), ``correlation``.
             institution: only what this institution did, or what was done to its patients' data; ``None`` = all.
+            limit: lines wanted.
             before: microseconds; only what was recorded earlier.
         """
-        statement = sa.select(audit.c.body)
-        about = sa.and_(audit_patient.c.shard == audit.c.shard, audit_patient.c.seq == audit.c.seq)
-        columns = {
-            "agent": "institution",
-            "type": "type",
-            "subtype": "subtype",
-            "action": "action",
-            "outcome": "outcome",
-            "correlation": "correlation_id",
-        }
-        for name, value in criteria.items():
-            if name in columns:
-                statement = statement.where(audit.c[columns[name]] == value)
-            elif name == "patient":
-                statement = statement.where(
-                    sa.exists(sa.select(sa.literal(1)).where(about, audit_patient.c.patient_id == value))
-                )
-            elif name in {"since", "until"}:
-                moment = to_us(datetime.fromisoformat(value))
-                statement = statement.where(
-                    audit.c.recorded_at >= moment if name == "since" else audit.c.recorded_at < moment
-                )
-            else:
-                raise HubError(Category.INCORRECT, f"AuditEvent cannot be searched by {name}.", where=name)
-        if institution is not None:
-            statement = statement.where(
-                sa.or_(
-                    audit.c.institution == institution,
-                    sa.exists(sa.select(sa.literal(1)).where(about, audit_patient.c.owner == institution)),
-                )
-            )
+        conditions = _conditions(criteria)
         if before is not None:
-            statement = statement.where(audit.c.recorded_at < before)
-        rows = self._connection.execute(statement.order_by(audit.c.recorded_at.desc(), audit.c.seq.desc()).limit(limit))
-        return [loads(bytes(row.body)) for row in rows]
+            conditions.append(audit.c.recorded_at < before)
+        ways = _ways(criteria.get("patient"), institution)
+        found = self._first(ways, conditions, limit)
+        if len(found) > limit:
+            edge = found[limit - 1].recorded_at // 1000 * 1000
+            found = self._first(ways, [*conditions, audit.c.recorded_at >= edge], None)
+        return [loads(bytes(row.body)) for row in found]
+
+    def _first(
+        self, ways: Sequence[sa.Select[Any]], conditions: Sequence[sa.ColumnElement[bool]], limit: int | None
+    ) -> list[Any]:
+        """Return the newest lines that any of *ways* finds, one more than *limit*."""
+        rows: dict[tuple[str, int], Any] = {}
+        for way in ways:
+            statement = way.where(*conditions).order_by(
+                way.selected_columns.moment.desc(), audit.c.shard, audit.c.seq.desc()
+            )
+            if limit is not None:
+                statement = statement.limit(limit + 1)
+            rows |= {(row.shard, row.seq): row for row in self._connection.execute(statement)}
+        found = sorted(rows.values(), key=lambda row: (-row.recorded_at, row.shard, -row.seq))
+        return found if limit is None else found[: limit + 1]
 
     def get(self, id: str, *, institution: str | None) -> Mapping[str, Any] | None:
         """Return one AuditEvent inside the institution's reach."""
-        about = sa.and_(audit_patient.c.shard == audit.c.shard, audit_patient.c.seq == audit.c.seq)
         statement = sa.select(audit.c.body).where(audit.c.id == id)
         if institution is not None:
-            statement = statement.where(
-                sa.or_(
-                    audit.c.institution == institution,
-                    sa.exists(sa.select(sa.literal(1)).where(about, audit_patient.c.owner == institution)),
-                )
-            )
+            statement = statement.where(sa.or_(audit.c.institution == institution, _concerns(institution)))
         row = self._connection.execute(statement).first()
         return None if row is None else loads(bytes(row.body))
-
-    def checkpoint(self, sign: Callable[[bytes], bytes], *, now: datetime) -> int:
-        """Sign the present end of every chain that has grown; returns how many did."""
-        return sum(checkpoint(self._connection, shard, sign=sign, now=now) for shard in shards(self._connection))
-
-    def verify(self, check: Callable[[bytes, bytes], bool]) -> Iterator[str]:
-        """Yield one sentence for each break found in any chain."""
-        return verify(self._connection, check=check)
 
 
 _INSERT = sa.insert(audit)
 _INSERT_PATIENT = sa.insert(audit_patient)
+_ABOUT = sa.and_(audit_patient.c.shard == audit.c.shard, audit_patient.c.seq == audit.c.seq)
+_COLUMNS = {
+    "agent": "institution",
+    "type": "type",
+    "subtype": "subtype",
+    "action": "action",
+    "outcome": "outcome",
+    "correlation": "correlation_id",
+}
+#: What the chain covers besides the body, in this order.
+_HEAD = (
+    "shard", "seq", "id", "recorded_at", "institution", "who", "type", "subtype", "action", "outcome", "correlation_id",
+)  # fmt: skip
+
+
+def _conditions(criteria: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    for name, value in criteria.items():
+        if name in _COLUMNS:
+            conditions.append(audit.c[_COLUMNS[name]] == value)
+        elif name in {"since", "until"}:
+            moment = to_us(datetime.fromisoformat(value))
+            conditions.append(audit.c.recorded_at >= moment if name == "since" else audit.c.recorded_at < moment)
+        elif name != "patient":
+            raise HubError(Category.INCORRECT, f"AuditEvent cannot be searched by {name}.", where=name)
+    return conditions
+
+
+def _concerns(institution: str) -> sa.ColumnElement[bool]:
+    return sa.exists(sa.select(sa.literal(1)).where(_ABOUT, audit_patient.c.owner == institution))
+
+
+def _ways(patient: str | None, institution: str | None) -> list[sa.Select[Any]]:
+    """Return statements that together find the lines in reach, each in the order of one index."""
+    columns = (audit.c.shard, audit.c.seq, audit.c.recorded_at, audit.c.body)
+    own = sa.select(*columns, audit.c.recorded_at.label("moment"))
+    named = sa.select(*columns, audit_patient.c.recorded_at.label("moment")).join(audit, _ABOUT).distinct()
+    if patient is not None:
+        about = named.where(audit_patient.c.patient_id == patient)
+        if institution is not None:
+            about = about.where(sa.or_(audit.c.institution == institution, audit_patient.c.owner == institution))
+        return [about]
+    if institution is None:
+        return [own]
+    return [own.where(audit.c.institution == institution), named.where(audit_patient.c.owner == institution)]
+
+
+def chained(previous: bytes, values: Mapping[str, Any], patients: Sequence[tuple[str, str]]) -> bytes:
+    """Return the hash of a line that follows the one with hash *previous*; *patients* are (owner, id) in order."""
+    head = [*(values[name] for name in _HEAD), [list(pair) for pair in patients]]
+    return hashlib.sha256(previous + dumps(head) + b"\n" + bytes(values["body"])).digest()
 
 
 def checkpoint(connection: Connection, shard: str, *, sign: Callable[[bytes], bytes], now: datetime) -> bool:
@@ -238,15 +266,11 @@ def verify(connection: Connection, *, check: Callable[[bytes, bytes], bool]) -> 
             if not check(checkpoint_text(shard, seq, bytes(mark.hash)), bytes(mark.signature)):
                 yield f"Chain {shard}: the checkpoint at {seq} is not signed by this hub."
         previous, expected, broken = GENESIS, 1, False
-        rows = connection.execution_options(yield_per=1000).execute(
-            sa.select(audit.c.seq, audit.c.body, audit.c.hash).where(audit.c.shard == shard).order_by(audit.c.seq)
-        )
-        for row in rows:
+        for row, patients in _lines(connection, shard):
             if row.seq != expected:
                 yield f"Chain {shard}: {row.seq - expected} line(s) are missing from {expected} on."
                 broken = True
-            digest = hashlib.sha256(previous + bytes(row.body)).digest()
-            if digest != bytes(row.hash) and not broken:
+            if chained(previous, row._mapping, patients) != bytes(row.hash) and not broken:  # noqa: SLF001 - SQLAlchemy's public name
                 yield f"Chain {shard}: line {row.seq} was changed."
                 broken = True
             if row.seq in marks and bytes(marks[row.seq].hash) != bytes(row.hash):
@@ -254,3 +278,26 @@ def verify(connection: Connection, *, check: Callable[[bytes, bytes], bool]) -> 
             previous, expected = bytes(row.hash), row.seq + 1
         if marks and max(marks) >= expected:
             yield f"Chain {shard}: its end from {expected} to {max(marks)} was cut off."
+
+
+def _lines(connection: Connection, shard: str) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
+    """Yield the lines of *shard* in order, each with the patients it names."""
+    start = 0
+    while True:
+        rows = list(
+            connection.execute(
+                sa.select(audit).where(audit.c.shard == shard, audit.c.seq > start).order_by(audit.c.seq).limit(1000)
+            )
+        )
+        if not rows:
+            return
+        named: dict[int, list[tuple[str, str]]] = {}
+        for one in connection.execute(
+            sa.select(audit_patient)
+            .where(audit_patient.c.shard == shard, audit_patient.c.seq > start, audit_patient.c.seq <= rows[-1].seq)
+            .order_by(audit_patient.c.seq, audit_patient.c.owner, audit_patient.c.patient_id)
+        ):
+            named.setdefault(one.seq, []).append((one.owner, one.patient_id))
+        for row in rows:
+            yield row, named.get(row.seq, [])
+        start = rows[-1].seq

@@ -516,12 +516,13 @@ audit = Table(
 audit_patient = Table(
     "audit_patient",
     metadata,
-    Column("owner", String, primary_key=True),
-    Column("patient_id", String, primary_key=True),
     Column("shard", String, primary_key=True),
     Column("seq", BigInteger, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("patient_id", String, primary_key=True),
     Column("recorded_at", BigInteger, nullable=False),
     Index("ix_audit_patient_owner", "owner", "recorded_at"),
+    Index("ix_audit_patient_patient", "patient_id", "recorded_at"),
     sqlite_with_rowid=False,
 )
 
