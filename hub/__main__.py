@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import backup, common, convert, integrity, members, messages, migrate, queue, serve, token
+from hub.cli import backup, common, convert, demo, feed, integrity, members, messages, migrate, queue, serve, token
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -41,6 +41,8 @@ def _options(
 
 app.command("serve")(serve.serve)
 app.command("_serve", hidden=True)(serve.serve_child)
+app.command("demo")(demo.demo)
+app.command("feed")(feed.feed)
 app.command("migrate")(migrate.migrate)
 app.add_typer(members.app, name="members")
 app.command("token")(token.token)
