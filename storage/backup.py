@@ -144,6 +144,7 @@ def _dump(url: str, target: Path) -> str:
             )
     else:
         _postgres("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", "--file", str(fresh))
+    fresh.chmod(0o600)
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
     fresh.replace(target)

