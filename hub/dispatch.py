@@ -11,7 +11,7 @@ import base64
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -22,7 +22,6 @@ from fhir_mappings.hl7v2.outbound.oru_r01 import OutboundAttachment, oru_r01
 from fhir_mappings.hl7v2.outbound.referral import ref_i12, rri_i12
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
 from fhir_mappings.json import dumps, loads
-from fhir_mappings.report_pdf import ReportPage, render
 from hub import workflows
 from hub.access import UNRESTRICTED
 from hub.clock import Clock
@@ -32,6 +31,9 @@ from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, NewDelivery, ObjectStore, Tx
 from hub.workflows.base import BASE
 from hub.workflows.task import plain, recorded, reference_in, workflow_code
+
+if TYPE_CHECKING:
+    from fhir_mappings.report_pdf import ReportPage
 
 log = structlog.get_logger("hub.dispatch")
 
@@ -181,6 +183,8 @@ class Dispatcher:
         people = self._people(tx, report)
         attachments = self._attachments(tx, report)
         if not attachments and workflow_code(task) == "remote-reading":
+            from fhir_mappings.report_pdf import render
+
             page = _page(self._directory, task, report, observations, patient, request, people)
             attachments = [OutboundAttachment(title="报告", content_type="application/pdf", data=render(page))]
         return oru_r01(
@@ -317,6 +321,8 @@ def _page(
     request: Json,
     people: Mapping[str, Json],
 ) -> ReportPage:
+    from fhir_mappings.report_pdf import ReportPage
+
     def person(references: Sequence[Mapping[str, Any]]) -> str:
         names = [
             str((people.get(reference_in(one), {}).get("name") or [{}])[0].get("text", ""))

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.identifiers import patient_key, resource_id
 from fhir_mappings.json import loads
 from hub.access import Scope, scope_of

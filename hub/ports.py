@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.access import Scope
 from hub.actor import Actor
 from hub.attribute_matching import Level, Match

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.dicom import order as orders
-from fhir_mappings.dicom.header import InstanceHeader
 from fhir_mappings.dicom.imaging_study import (
     MAX_LISTED,
     charset_provenance,
@@ -23,6 +22,7 @@ from fhir_mappings.dicom.imaging_study import (
     wado_endpoint,
     within,
 )
+from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
 from hub.access import UNRESTRICTED, Scope

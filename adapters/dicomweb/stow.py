@@ -21,7 +21,8 @@ from starlette.responses import Response
 from adapters._http import Workers, actor_of, correlation_id, json_response, peer_of
 from adapters.dicomweb.errors import FAILURE_REASONS, KEPT_BESIDE, WRONG_STUDY, uid
 from adapters.dicomweb.negotiation import JSON_TYPE
-from fhir_mappings.dicom.header import InstanceHeader, read_header
+from fhir_mappings.dicom.header import read_header
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.actor import Actor
 from hub.envelope import Envelope
 from hub.errors import Category, HubError

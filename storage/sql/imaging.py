@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.access import Scope
 from hub.attribute_matching import Level, Match, name_search
 from hub.clock import from_us, to_us

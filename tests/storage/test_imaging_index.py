@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.access import UNRESTRICTED, Scope
 from hub.attribute_matching import Level, parse
 from hub.errors import HubError

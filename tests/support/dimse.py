@@ -16,7 +16,7 @@ from adapters.dimse import negotiation
 from adapters.dimse import server as server_module
 from adapters.dimse.negotiation import Context
 from adapters.dimse.server import DimseServer
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.boot import Services
 from hub.clock import utc_now
 from hub.config import Settings

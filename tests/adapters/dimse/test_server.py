@@ -16,7 +16,7 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from adapters.dimse.association import file_meta
 from adapters.dimse.negotiation import Context
-from fhir_mappings.dicom.header import InstanceHeader
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import Spool
