@@ -1,0 +1,159 @@
+"""What a run leaves behind: ``results/latest.json``, ``results/latest.md``, and the same table in docs and README."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sqlite3
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, Spread, Target, row_from
+from benchmarks.processes import orthanc_version
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
+#: The table stands between these lines; what is around them is written by hand.
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+_MARKED = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
+
+
+def machine(folder: Path) -> dict[str, Any]:
+    """Return the facts that figures depend on: cores, memory, file system, versions."""
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    dcmtk = subprocess.run(["dcmsend", "--version"], check=False, capture_output=True, text=True).stdout
+    found = re.search(r"DCMTK v?(\d\S+)|dcmsend v(\d\S+)", dcmtk)
+    filesystem = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(folder)], check=False, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "cores": os.cpu_count(),
+        "processor": model.group(1) if model else platform.machine(),
+        "memory_gib": round(int(memory.group(1)) / (1 << 20)) if memory else None,
+        "filesystem": filesystem,
+        "fsync_ms": round(fsync_ms(folder), 2),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "dcmtk": next((part for part in found.groups() if part), "") if found else "",
+        "orthanc": orthanc_version(),
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def fsync_ms(folder: Path) -> float:
+    """Return the median time of an appended 4 KiB and its fsync, on which every durable figure depends."""
+    import statistics
+    import time
+
+    path = folder / "fsync-probe"
+    took = []
+    with path.open("wb", buffering=0) as probe:
+        for _ in range(50):
+            start = time.perf_counter()
+            probe.write(b"\0" * 4096)
+            os.fsync(probe.fileno())
+            took.append((time.perf_counter() - start) * 1000)
+    path.unlink()
+    return statistics.median(took)
+
+
+# --- the table -------------------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Return *value* with as many digits as it is worth."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(value: Spread | None, unit: str) -> str:
+    """Return the median, with the extremes where there were rounds."""
+    if value is None:
+        return "–"
+    if value.rounds == 1 or value.low == value.high:
+        return f"{number(value.median)} {unit}"
+    return f"{number(value.median)} {unit} ({number(value.low)}–{number(value.high)})"
+
+
+def target(value: Target, unit: str) -> str:
+    """Return the target in words."""
+    parts = [f"≥ {number(value.at_least)} {unit}"] if value.at_least is not None else []
+    parts += [f"≤ {number(value.at_most)} {unit}"] if value.at_most is not None else []
+    parts += [f"≥ {value.ratio:g} × peer"] if value.ratio is not None else []
+    return ", ".join(parts) or "–"
+
+
+def verdict(row: Row) -> str:
+    """Return whether the target was reached; sizes it is not stated for decide nothing."""
+    if row.reached is None or not row.counted:
+        return "–"
+    return "yes" if row.reached else "**no**"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the Markdown table of *rows*."""
+    lines = ["| work | hub | peer | ratio | target | reached | |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        peer = f"{row.peer_name}: {spread(row.peer, row.unit)}" if row.peer else "–"
+        ratio = f"{row.ratio:.2f}" if row.ratio is not None else "–"
+        cells = (row.work, spread(row.hub, row.unit), peer, ratio, target(row.target, row.unit), verdict(row), row.note)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def facts(known: Mapping[str, Any], scale: str) -> str:
+    """Return the machine in one paragraph."""
+    peer = (
+        f"Orthanc {known['orthanc']} as Debian ships it, DCMTK {known['dcmtk']}"
+        if known["orthanc"]
+        else "no peer installed"
+    )
+    return (
+        f"Measured {known['date']} at commit {known['commit']}, scale `{scale}`: {known['cores']} cores "
+        f"({known['processor']}), {known['memory_gib']} GiB, {known['filesystem']} where an fsync takes "
+        f"{known['fsync_ms']} ms, {known['system']}, Python {known['python']}, SQLite {known['sqlite']}, {peer}. "
+        "Medians of the rounds, extremes in brackets; the senders and clients share the cores with what they measure."
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def write(rows: Sequence[Row], known: Mapping[str, Any], scale: str, *, results: Path = RESULTS) -> None:
+    """Write ``latest.json`` and ``latest.md`` under *results*."""
+    results.mkdir(parents=True, exist_ok=True)
+    value = {"machine": dict(known), "scale": scale, "rows": [row.as_json() for row in rows]}
+    (results / "latest.json").write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (results / "latest.md").write_text(f"# Benchmarks\n\n{facts(known, scale)}\n\n{table(rows)}\n", "utf-8")
+
+
+def read(results: Path = RESULTS) -> tuple[list[Row], dict[str, Any], str]:
+    """Return rows, machine and scale of the last run that was kept."""
+    value = json.loads((results / "latest.json").read_text("utf-8"))
+    return [row_from(one) for one in value["rows"]], value["machine"], value["scale"]
+
+
+def section(rows: Sequence[Row], known: Mapping[str, Any], scale: str) -> str:
+    """Return what stands between the marks."""
+    return f"{BEGIN}\n{facts(known, scale)}\n\n{table(rows)}\n{END}"
+
+
+def publish(path: Path, text: str) -> bool:
+    """Put *text* in the place of the marked section of *path*; returns whether the file has such a section."""
+    before = path.read_text("utf-8") if path.exists() else ""
+    if not _MARKED.search(before):
+        return False
+    path.write_text(_MARKED.sub(lambda _: text, before, count=1), "utf-8")
+    return True

@@ -1,0 +1,99 @@
+"""The benchmarks run, their arithmetic holds, and the published tables are those of the kept results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ct, idle, memory, mllp, report
+from benchmarks.measure import Row, Spread, Target, percentile, row_from
+from benchmarks.scale import SCALES
+from fhir_mappings.dicom.header import read_header
+
+TINY = SCALES["tiny"]
+
+
+def row(**changes: object) -> Row:
+    values: dict[str, object] = {
+        "key": "k",
+        "work": "work",
+        "unit": "ms",
+        "hub": Spread.of([5.0, 10.0, 6.0]),
+        "more_is_better": False,
+        "peer": Spread.of([12.0]),
+        "peer_name": "Peer",
+    }
+    return Row(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_ratio_says_how_many_times_better_than_the_peer_the_hub_is() -> None:
+    assert row().ratio == pytest.approx(2.0)
+    assert row(more_is_better=True).ratio == pytest.approx(0.5)
+    assert row(peer=None).ratio is None
+
+
+def test_every_bound_of_a_target_must_hold() -> None:
+    assert row(target=Target(at_most=6.0, ratio=2.0)).reached is True
+    assert row(target=Target(at_most=5.9, ratio=2.0)).reached is False
+    assert row(target=Target(at_most=6.0, ratio=2.1)).reached is False
+    assert row(target=Target(at_least=6.1)).reached is False
+    assert row(target=Target()).reached is None
+
+
+def test_a_peer_that_was_not_there_decides_nothing() -> None:
+    assert row(peer=None, target=Target(at_most=6.0, ratio=1.0)).reached is None
+    assert row(peer=None, target=Target(at_most=5.0, ratio=1.0)).reached is False
+
+
+def test_the_percentile_is_a_measured_value() -> None:
+    values = [float(value) for value in range(1, 201)]
+    assert percentile(values, 0.99) == 198.0
+    assert percentile(values, 0.5) == 100.0
+    assert percentile([7.0], 0.99) == 7.0
+
+
+def test_a_row_comes_back_from_its_json() -> None:
+    one = row(target=Target(at_most=6.0, ratio=2.0), note="a note")
+    assert row_from(one.as_json()) == one
+
+
+def test_the_generated_slice_is_read_as_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "1.dcm"
+    path.write_bytes(ct.part10(3, 2, 1, pixels=16, patient=9))
+    with path.open("rb") as stream:
+        header = read_header(stream)
+    assert (header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID) == ct.uids(3, 2, 1)
+    assert header.PatientName == "测试^9"
+    assert (header.Rows, header.Columns) == (16, 16)
+
+
+def test_a_large_object_is_as_long_as_its_header_says(tmp_path: Path) -> None:
+    pieces = list(ct.large(1, 3 << 20))
+    assert int.from_bytes(pieces[0][-4:], "little") == sum(len(piece) for piece in pieces[1:]) == 3 << 20
+
+
+def test_the_message_benchmark_runs(tmp_path: Path) -> None:
+    rows = {one.key: one for one in mllp.run(TINY, tmp_path)}
+    assert rows.keys() == {"adt", "adt-p99", "stored", "stored-p99", "oru"}
+    assert all(one.hub.median > 0 and not one.counted for one in rows.values())
+
+
+def test_the_memory_of_every_process_is_counted(tmp_path: Path) -> None:
+    [found] = idle.run(TINY, tmp_path)
+    for process in ("supervisor", "worker-0", "dimse-1", "mllp-0", "http-1"):
+        assert process in found.note
+    assert found.hub.median > 0
+
+
+def test_growth_is_seen_at_its_peak() -> None:
+    growth = memory.Growth(before=10 * memory.MB, peak=25 * memory.MB, by_process={"a": memory.MB, "b": 14 * memory.MB})
+    assert growth.megabytes == 15
+    assert growth.where == "most in b: 14 MB"
+
+
+@pytest.mark.parametrize("path", [report.PERFORMANCE, report.README], ids=lambda path: path.name)
+def test_published_figures_are_those_of_the_kept_run(path: Path) -> None:
+    rows, machine, scale = report.read()
+    assert report.section(rows, machine, scale) in path.read_text("utf-8")
+    assert report.table(rows) in (report.RESULTS / "latest.md").read_text("utf-8")
