@@ -32,7 +32,9 @@ def demo() -> None:
     found = settings()
     check_stores(found)
     with services(found) as opened:
-        opened.directory.load(resources_in([sample_folder() / "members"]))
+        # A directory that is there may have been changed since; importing replaces it.
+        if not opened.directory.members():
+            opened.directory.load(resources_in([sample_folder() / "members"]))
     listening, stopped = threading.Event(), threading.Event()
     guide = threading.Thread(target=_play_and_tell, args=(found, listening, stopped), name="demo", daemon=True)
     guide.start()
@@ -94,7 +96,7 @@ def _tell(found: Settings, tokens: dict[str, str], failed: int) -> None:
 
   # 康宁医院的患者和影像检查；QH 的同号患者不在其中 / KN's patient and study; QH's patient of the same number is not there
   KN={tokens["KN"]}
-  curl -s -H "Authorization: Bearer $KN" '{http}/fhir/Patient?name=郑伟'
+  X
   curl -s -H "Authorization: Bearer $KN" '{http}/fhir/ImagingStudy?_include=ImagingStudy:subject'
 
   # 中心医院调度员看到阅片申请并接收 / YL's desk sees the reading request, and receives it
