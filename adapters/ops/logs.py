@@ -66,7 +66,9 @@ class _Stderr:
 def _counted(_logger: object, _method: str, event: Event) -> Event:
     level = str(event.get("level", "info"))
     if level != "debug":
-        metrics.count("log_events", event=str(event.get("event", ""))[:60], level=level)
+        # Another library's messages are counted by library: their number would have no bound.
+        name = f"foreign:{event['source']}" if "source" in event else str(event.get("event", ""))
+        metrics.count("log_events", event=name[:60], level=level)
     return event
 
 

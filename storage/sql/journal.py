@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Entry, NewEntry
@@ -68,6 +69,7 @@ class SqlJournal:
             values["finished_at"] = to_us(self._tx.clock())
         result = self._connection.execute(_INSERT, values)
         key = result.inserted_primary_key
+        metrics.count("received", door=entry.door, state=entry.state)
         assert key is not None
         return int(key[0])
 

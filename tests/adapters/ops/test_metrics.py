@@ -1,0 +1,66 @@
+"""Metrics: what processes counted and what the database knows, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from adapters.ops import metrics as ops
+from hub import metrics
+from hub.boot import Services
+from hub.clock import utc_now
+from hub.ports import MemberEndpoint, NewDelivery, NewEntry
+from tests.support.hub import SetClock, register
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(ops, "_registry", None)
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    yield
+    metrics.set_sink(None)
+
+
+def value(services: Services, line: str) -> float:
+    """Return the value of the sample that starts with *line*."""
+    [found] = [one for one in ops.render(services).decode().splitlines() if one.startswith(line + " ")]
+    return float(found.rpartition(" ")[2])
+
+
+def test_an_arrival_is_counted_by_door_and_state(sqlite_services: Services) -> None:
+    ops.install()
+    entry = NewEntry(
+        door="mllp",
+        institution="KN",
+        peer="",
+        correlation_id="c",
+        message_type="ADT^A01",
+        digest="0" * 64,
+        size=1,
+        received_at=utc_now(),
+        body=b"x",
+    )
+    sqlite_services.database.write(lambda tx: tx.journal.append(entry))
+    assert value(sqlite_services, 'hub_received_total{door="mllp",state="done"}') == 1
+
+
+def test_a_queue_shows_its_depth_and_the_age_of_its_oldest(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="h:1"))
+    delivery = NewDelivery(destination="KN/mllp", lane="KN/mllp|p", kind="mllp", payload=b"m", owner="KN")
+    sqlite_services.database.write(lambda tx: tx.outbox.enqueue(delivery))
+    set_clock.forward(42)
+    assert value(sqlite_services, 'hub_queue_depth{destination="KN/mllp"}') == 1
+    assert value(sqlite_services, 'hub_queue_oldest_seconds{destination="KN/mllp"}') == 42
+
+
+def test_a_name_that_was_not_declared_is_an_error() -> None:
+    sink = ops.PrometheusSink(CollectorRegistry())
+    with pytest.raises(KeyError):
+        sink.count("nonsense", 1, {})
+
+
+def test_nothing_is_counted_until_a_process_wants_to() -> None:
+    metrics.count("nonsense")
+    metrics.observe("nonsense", 1.0)
