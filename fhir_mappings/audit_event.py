@@ -63,7 +63,10 @@ def audit_event(
     }
     entity: list[dict[str, Any]] = [
         {
-            "what": {"reference": f"Patient/{patient}", "identifier": {"system": f"{_BASE}/NamingSystem/member", "value": owner}},
+            "what": {
+                "reference": f"Patient/{patient}",
+                "identifier": {"system": f"{_BASE}/NamingSystem/member", "value": owner},
+            },
             "type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "1"},
             "role": {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1"},
         }
@@ -71,12 +74,18 @@ def audit_event(
     ]
     for one in entities:
         what = {"reference": one} if "/" in one else {"identifier": {"system": "urn:dicom:uid", "value": one}}
-        entity.append({"what": what, "type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "2"}})
+        entity.append(
+            {"what": what, "type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "2"}}
+        )
     if query:
         entity.append(
             {
                 "description": query,
-                "role": {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "24", "display": "Query"},
+                "role": {
+                    "system": "http://terminology.hl7.org/CodeSystem/object-role",
+                    "code": "24",
+                    "display": "Query",
+                },
             }
         )
     details = [("correlation-id", correlation_id), ("count", "" if count is None else str(count)), ("detail", detail)]
