@@ -13,6 +13,7 @@ must run with ``synchronous_commit``, ``fsync`` and ``full_page_writes`` on. A w
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -33,6 +34,7 @@ from hub.errors import Category, HubError
 from hub.ports import Tx
 from storage.sql.transaction import SqlTx
 from storage.sql.trouble import connection_lost, repeatable, translated
+from storage.sql.turn import Turn
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ class SqlDatabase:
         self._closed = False
         self._dead: HubError | None = None
         self._audit_tail: dict[str, Any] = {}
+        self._turn = _turn_of(engine)
         self._thread = threading.Thread(target=self._run, name=f"writer-{node}", daemon=True)
         self._thread.start()
 
@@ -119,6 +122,8 @@ class SqlDatabase:
         self._thread.join(timeout=30)
         self._readers.dispose()
         self._engine.dispose()
+        if self._turn is not None and not self._thread.is_alive():
+            self._turn.close()
 
     # --- writer thread ---------------------------------------------------------------------------------------
 
@@ -127,7 +132,10 @@ class SqlDatabase:
         while not stop:
             batch, stop = self._next()
             try:
-                self._commit(batch)
+                with self._turn.taken() if self._turn is not None else contextlib.nullcontext():
+                    # Whoever came while another process had its turn shares this one.
+                    stop = stop or self._fill(batch)
+                    self._commit(batch)
             except BaseException as error:  # noqa: BLE001 - a bug here must not leave callers waiting
                 log.critical("writer_failed", error=type(error).__name__)
                 self._audit_tail = {}
@@ -136,17 +144,24 @@ class SqlDatabase:
                         job.future.set_exception(error)
 
     def _next(self) -> tuple[list[_Job], bool]:
-        """Return what is waiting, at least one job, and whether the stop mark came with it."""
-        batch: list[_Job] = []
+        """Wait for a job; return what is waiting then, and whether the stop mark came with it."""
+        job = self._queue.get()
+        if job is None:
+            return [], True
+        batch = [job]
+        return batch, self._fill(batch)
+
+    def _fill(self, batch: list[_Job]) -> bool:
+        """Add what is waiting to *batch* while it has room; returns whether the stop mark was met."""
         while len(batch) < BATCH:
             try:
-                job = self._queue.get(block=not batch)
+                job = self._queue.get_nowait()
             except queue.Empty:
-                break
+                return False
             if job is None:
-                return batch, True
+                return True
             batch.append(job)
-        return batch, False
+        return False
 
     def _commit(self, batch: list[_Job]) -> None:
         alone = self._together(batch) if len(batch) > 1 else batch
@@ -234,6 +249,22 @@ class SqlDatabase:
             self._dead = found
             log.critical("disk_failed", error=type(error).__name__)
         return found
+
+
+def _turn_of(engine: Engine) -> Turn | None:
+    """Return what orders the processes that write to an SQLite file; PostgreSQL orders its writers itself."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path:
+        return None
+    try:
+        return Turn(Path(path), patience_s=BUSY_TIMEOUT_S)
+    except OSError as error:
+        raise HubError(
+            Category.UNAVAILABLE,
+            f"The lock files of the database cannot be opened: {error.strerror}.",
+            where="database",
+            remedy="Make the folder of the database writable for the hub.",
+        ) from error
 
 
 def _stopping() -> HubError:
