@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hub.access import DIRECTORY_TYPES, Scope
-from storage.sql.schema import access_grant, imaging_study
+from storage.sql.schema import access_grant, imaging_study, record
 
 #: ``access_grant.until`` of a grant that is open without end: 9999-12-31T00:00:00Z.
 FOREVER_US = 253_402_214_400_000_000
@@ -53,6 +53,37 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
         _granted(who, now_us, table.c.type, table.c.id),
         sa.and_(table.c.patient_id != "", _granted(who, now_us, sa.literal("patient-record"), table.c.patient_id)),
     )
+
+
+def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return :func:`visible` for one type as predicates that exclude one another, each led by an index of its own.
+
+    Together they let through exactly what :func:`visible` does; apart, each can be walked in order.
+    """
+    if scope.everything:
+        return (sa.true(),)
+    # A literal, because SQLite uses a partial index only where its condition stands word for word.
+    directory = table.c.visibility == sa.literal_column("'consortium'")
+    own = table.c.owner == scope.institution
+    if scope.patient is not None:
+        mine = sa.and_(table.c.patient_id == scope.patient, table.c.patient_id != sa.literal_column("''"), own)
+        return mine, sa.and_(directory, sa.or_(table.c.patient_id != scope.patient, sa.not_(own)))
+    if scope.directory_only:
+        if resource_type not in DIRECTORY_TYPES and resource_type not in _OPERATOR_TYPES:
+            return (directory,)
+        return own, sa.and_(directory, sa.not_(own))
+    grant, target = access_grant.alias(), record.alias()
+    granted = sa.select(target.c.rid).where(
+        grant.c.grantee == scope.institution, grant.c.until > now_us, target.c.type == resource_type
+    )
+    single = granted.where(grant.c.target_type == resource_type, grant.c.target_id == target.c.id)
+    whole = granted.where(
+        grant.c.target_type == "patient-record",
+        grant.c.target_id == target.c.patient_id,
+        target.c.patient_id != sa.literal_column("''"),
+    )
+    lent = sa.and_(table.c.rid.in_(sa.union_all(single, whole)), sa.not_(own), sa.not_(directory))
+    return own, sa.and_(directory, sa.not_(own)), lent
 
 
 def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,30 @@ from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string
 
 _TABLES = (idx_token, idx_string, idx_reference, idx_date, idx_quantity, idx_uri)
 
-#: Longest text kept in an index row; a longer one is found by its beginning. PostgreSQL's index rows end near 2,700 bytes.
-MAX_TEXT = 200
+#: Longest text kept in an index row. PostgreSQL's index rows end near 2,700 bytes, and a row has up to four texts.
+MAX_TEXT = 150
+#: Longest URI kept in an index row.
+MAX_URI = 500
+#: Parameters whose Han infixes are indexed; the infixes of longer texts (addresses, titles) are scanned for.
+TAILED = frozenset({"name", "family", "given"})
+
+
+def start(text: str) -> str:
+    """Return what is kept of *text* for searches by its beginning."""
+    return text[:MAX_TEXT]
+
+
+def whole(text: str) -> str:
+    """Return what is kept of *text* for searches by equality: a long one by its beginning and its hash."""
+    if len(text) <= MAX_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text[: MAX_TEXT - len(digest)] + digest
+
+
+def starts_with_han(text: str) -> bool:
+    """Return whether *text* is found inside a name by the tails that :func:`suffixes` keeps."""
+    return "\u3400" <= text[:1] <= "\u9fff" or text[:1] >= "\U00020000"
 
 
 def suffixes(text: str) -> list[str]:
@@ -23,18 +46,14 @@ def suffixes(text: str) -> list[str]:
     >>> suffixes("欧阳明月")
     ['阳明月', '明月', '月']
     """
-    return [
-        text[start:]
-        for start in range(1, min(len(text), 32))
-        if "㐀" <= text[start] <= "鿿" or text[start] >= "\U00020000"
-    ]
+    return [text[at:] for at in range(1, len(text)) if starts_with_han(text[at])]
 
 
 def remove(connection: Connection, rids: Sequence[int]) -> None:
     """Take the rows of *rids* out of every index table."""
     for table in _TABLES:
-        for start in range(0, len(rids), 500):
-            connection.execute(sa.delete(table).where(table.c.rid.in_(rids[start : start + 500])))
+        for at in range(0, len(rids), 500):
+            connection.execute(sa.delete(table).where(table.c.rid.in_(rids[at : at + 500])))
 
 
 def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any]]], *, stale: Sequence[int]) -> None:
@@ -54,34 +73,34 @@ def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any
             add(
                 idx_token,
                 param=f"{kind}.{token.param}",
-                code=token.code[:MAX_TEXT],
-                system=token.system[:MAX_TEXT],
+                code=whole(token.code),
+                system=whole(token.system),
                 rid=rid,
-                text=token.text[:MAX_TEXT],
+                text=start(token.text),
             )
         for text in found.strings:
             name = f"{kind}.{text.param}"
             add(
                 idx_string,
                 param=name,
-                value=text.value[:MAX_TEXT],
+                value=start(text.value),
                 kind=text.kind,
                 rid=rid,
-                exact=text.exact[:MAX_TEXT],
+                exact=whole(text.exact),
             )
-            if text.kind == "text":
-                for tail in suffixes(text.value[:MAX_TEXT]):
+            if text.kind == "text" and text.param in TAILED:
+                for tail in suffixes(start(text.value)):
                     add(idx_string, param=name, value=tail, kind="tail", rid=rid, exact="")
         for ref in found.references:
             add(
                 idx_reference,
                 param=f"{kind}.{ref.param}",
-                target_id=ref.target_id[:MAX_TEXT],
+                target_id=whole(ref.target_id),
                 target_type=ref.target_type,
                 rid=rid,
-                url=ref.url[:MAX_TEXT],
-                identifier_value=ref.identifier_value[:MAX_TEXT],
-                identifier_system=ref.identifier_system[:MAX_TEXT],
+                url=whole(ref.url),
+                identifier_value=whole(ref.identifier_value),
+                identifier_system=whole(ref.identifier_system),
             )
         for date in found.dates:
             add(idx_date, param=f"{kind}.{date.param}", low=date.low_us, high=date.high_us, rid=rid)
@@ -103,12 +122,12 @@ def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any
                 low=quantity.low,
                 high=quantity.high,
                 rid=rid,
-                system=quantity.system[:MAX_TEXT],
-                code=quantity.code[:MAX_TEXT],
-                unit=quantity.unit[:MAX_TEXT],
+                system=whole(quantity.system),
+                code=whole(quantity.code),
+                unit=whole(quantity.unit),
             )
         for uri in found.uris:
-            add(idx_uri, param=f"{kind}.{uri.param}", value=uri.value[:1000], rid=rid)
+            add(idx_uri, param=f"{kind}.{uri.param}", value=uri.value[:MAX_URI], rid=rid)
     for table in _TABLES:
         if rows[table.name]:
             connection.execute(sa.insert(table), list(rows[table.name].values()))

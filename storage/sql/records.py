@@ -72,6 +72,18 @@ _READ_SQLITE = _by_keys(sqlite=True, lock=False)
 _READ_POSTGRES = _by_keys(sqlite=False, lock=False)
 _LOCK_POSTGRES = _by_keys(sqlite=False, lock=True)
 
+#: Many of one type, built once likewise.
+_GET_MANY = sa.select(*_CURRENT).where(
+    record.c.type == sa.bindparam("type"),
+    record.c.id.in_(sa.bindparam("ids", expanding=True)),
+    visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
+)
+
+
+def _plain(scope: Scope) -> bool:
+    """Return whether *scope* is an institution's own, which the statements built once are made for."""
+    return scope.patient is None and not scope.everything and not scope.directory_only
+
 
 def stored(row: Any) -> Stored:
     """Return a table row as a :class:`Stored`."""
@@ -104,8 +116,7 @@ class SqlRecords:
 
     def get(self, type: str, id: str, scope: Scope) -> Stored | None:
         """Return the current version, or ``None`` when absent or out of scope."""
-        plain = scope.patient is None and not scope.everything and not scope.directory_only
-        if plain:
+        if _plain(scope):
             row = self._connection.execute(
                 _GET, {"type": type, "id": id, "now": self._now(), "institution": scope.institution}
             ).first()
@@ -127,13 +138,17 @@ class SqlRecords:
             by_type.setdefault(type_, []).append(id_)
         for type_, ids in by_type.items():
             for start in range(0, len(ids), 500):
-                rows = self._connection.execute(
-                    sa.select(*_CURRENT).where(
-                        record.c.type == type_,
-                        record.c.id.in_(ids[start : start + 500]),
-                        visible(record, scope, self._now()),
+                part = ids[start : start + 500]
+                if _plain(scope):
+                    rows = self._connection.execute(
+                        _GET_MANY, {"type": type_, "ids": part, "now": self._now(), "institution": scope.institution}
                     )
-                )
+                else:
+                    rows = self._connection.execute(
+                        sa.select(*_CURRENT).where(
+                            record.c.type == type_, record.c.id.in_(part), visible(record, scope, self._now())
+                        )
+                    )
                 found.update({(row.type, row.id): stored(row) for row in rows})
         return found
 
@@ -211,9 +226,9 @@ class SqlRecords:
         self, type: str, system: str | None, value: str, scope: Scope, *, owner: str | None = None
     ) -> list[Stored]:
         """Return resources of *type* that carry the identifier, oldest first."""
-        conditions = [idx_token.c.param == f"{type}.identifier", idx_token.c.code == value]
+        conditions = [idx_token.c.param == f"{type}.identifier", idx_token.c.code == index.whole(value)]
         if system is not None:
-            conditions.append(idx_token.c.system == system)
+            conditions.append(idx_token.c.system == index.whole(system))
         statement = sa.select(*_CURRENT).where(
             record.c.rid.in_(sa.select(idx_token.c.rid).where(*conditions)),
             record.c.type == type,
@@ -251,7 +266,11 @@ class SqlRecords:
     ) -> Page:
         """Return the Patient's compartment in the order of first arrival; *after* is the cursor of the page before."""
         statement = sa.select(record.c.rid, *_CURRENT).where(
-            record.c.patient_id == patient_id, record.c.deleted == sa.false(), visible(record, scope, self._now())
+            record.c.patient_id == patient_id,
+            # SQLite uses the partial index only where its condition stands word for word.
+            record.c.patient_id != sa.literal_column("''"),
+            record.c.deleted == sa.false(),
+            visible(record, scope, self._now()),
         )
         if types:
             statement = statement.where(record.c.type.in_(types))
@@ -327,7 +346,7 @@ class SqlRecords:
             key = (one.resource["resourceType"], one.resource["id"])
             row = current.get(key)
             _check(one, row)
-            if row is not None and not row.deleted and _same(loads(bytes(row.body)), one.resource):
+            if row is not None and _unchanged(row, one):
                 results.append(stored(row))
                 if one.asserted_at is not None and to_us(one.asserted_at) > (row.asserted_at or 0):
                     # The same said again at a later moment: no new version, but older news no longer counts.
@@ -345,7 +364,7 @@ class SqlRecords:
                 "visibility": one.visibility,
                 "patient_id": (patient_of(resource) or "").removeprefix("Patient/"),
                 "deleted": False,
-                "method": "POST" if row is None and one.method == "POST" else one.method,
+                "method": "PUT" if row is not None and one.method == "POST" else one.method,
                 "last_updated": moment,
                 "asserted_at": None if one.asserted_at is None else to_us(one.asserted_at),
                 "body": dumps(resource),
@@ -453,6 +472,12 @@ def _without_stamp(resource: dict[str, Any]) -> dict[str, Any]:
     meta = {key: value for key, value in resource.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
     rest = {key: value for key, value in resource.items() if key != "meta"}
     return {**rest, "meta": meta} if meta else rest
+
+
+def _unchanged(row: Any, one: NewVersion) -> bool:
+    if row.deleted or row.visibility != one.visibility:
+        return False
+    return _same(loads(bytes(row.body)), one.resource)
 
 
 def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 Moments are integer microseconds since 1970 UTC (``*_at``), so that both databases compare them alike. Bodies are the
 bytes as stored. Index tables have no row id of their own: their primary key is the covering index of the search, and a
-second index by record serves replacement.
+second index by record serves replacement, and the check of one record against a filter that many fulfil.
 """
 
 from __future__ import annotations
@@ -181,7 +181,14 @@ record = Table(
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("type", "id"),
     Index("ix_record_updated", "type", "last_updated", "rid"),
-    Index("ix_record_owner", "owner", "type", "last_updated"),
+    Index("ix_record_owner", "owner", "type", "rid"),
+)
+Index(
+    "ix_record_directory",
+    record.c.type,
+    record.c.rid,
+    sqlite_where=record.c.visibility == "consortium",
+    postgresql_where=record.c.visibility == "consortium",
 )
 Index(
     "ix_record_patient",
@@ -218,7 +225,7 @@ idx_token = Table(
     Column("system", String, primary_key=True),
     Column("rid", BigInteger, primary_key=True),
     Column("text", String, primary_key=True, default=""),
-    Index("ix_idx_token_rid", "rid"),
+    Index("ix_idx_token_rid", "rid", "param", "code"),
     sqlite_with_rowid=False,
 )
 
@@ -230,7 +237,7 @@ idx_string = Table(
     Column("kind", String, primary_key=True),
     Column("rid", BigInteger, primary_key=True),
     Column("exact", String, primary_key=True, default=""),
-    Index("ix_idx_string_rid", "rid"),
+    Index("ix_idx_string_rid", "rid", "param", "value"),
     sqlite_with_rowid=False,
 )
 
@@ -244,7 +251,7 @@ idx_reference = Table(
     Column("url", String, primary_key=True, default=""),
     Column("identifier_value", String, primary_key=True, default=""),
     Column("identifier_system", String, primary_key=True, default=""),
-    Index("ix_idx_reference_rid", "rid"),
+    Index("ix_idx_reference_rid", "rid", "param", "target_id"),
     sqlite_with_rowid=False,
 )
 Index(
@@ -255,6 +262,14 @@ Index(
     postgresql_where=idx_reference.c.identifier_value != "",
 )
 
+Index(
+    "ix_idx_reference_url",
+    idx_reference.c.param,
+    idx_reference.c.url,
+    sqlite_where=idx_reference.c.url != "",
+    postgresql_where=idx_reference.c.url != "",
+)
+
 idx_date = Table(
     "idx_date",
     metadata,
@@ -262,7 +277,8 @@ idx_date = Table(
     Column("low", BigInteger, primary_key=True),
     Column("high", BigInteger, primary_key=True),
     Column("rid", BigInteger, primary_key=True),
-    Index("ix_idx_date_rid", "rid"),
+    Index("ix_idx_date_rid", "rid", "param", "low"),
+    Index("ix_idx_date_high", "param", "high", "low"),
     sqlite_with_rowid=False,
 )
 
@@ -276,7 +292,7 @@ idx_quantity = Table(
     Column("system", String, primary_key=True, default=""),
     Column("code", String, primary_key=True, default=""),
     Column("unit", String, primary_key=True, default=""),
-    Index("ix_idx_quantity_rid", "rid"),
+    Index("ix_idx_quantity_rid", "rid", "param", "low"),
     sqlite_with_rowid=False,
 )
 
@@ -286,7 +302,7 @@ idx_uri = Table(
     Column("param", String, primary_key=True),
     Column("value", String, primary_key=True),
     Column("rid", BigInteger, primary_key=True),
-    Index("ix_idx_uri_rid", "rid"),
+    Index("ix_idx_uri_rid", "rid", "param", "value"),
     sqlite_with_rowid=False,
 )
 

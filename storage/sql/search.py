@@ -1,8 +1,12 @@
-"""A search AST as SQL: each filter is a set of rids read from one covering index, and the access predicate is in all.
+"""One page of a FHIR search, with the access predicate in every statement.
 
-https://hl7.org/fhir/R4/search.html. How values compare is fixed in :mod:`fhir_mappings.definitions.index_rows`. Pages
-are cut by key, not by offset: the cursor holds the sort values and the rid of the last row, so that rows which arrive
-between two pages neither repeat nor vanish.
+https://hl7.org/fhir/R4/search.html. Theory of operation. The filters are tried in turn for one that few records fulfil
+(at most 1,000): its records are looked at one by one. Where there is none, the records in reach are walked in the order
+of the answer until the page is full, which is soon, as many fulfil every filter. The plans therefore do not hang on the
+statistics of the database.
+
+Pages are cut by key, not by offset: the cursor holds the sort values and the rid of the last row, so that rows which
+arrive between two pages neither repeat nor vanish.
 """
 
 from __future__ import annotations
@@ -10,34 +14,31 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from fhir_mappings.definitions.search_parameters import search_parameters
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.json import dumps, loads
 from hub.access import Scope
 from hub.errors import Category, HubError
 from hub.ports import Page, Stored
 from hub.search import ast
-from storage.sql.access import visible
+from storage.sql.access import visible, ways
+from storage.sql.filters import HIGH, holds, kept, listed
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
 
 #: Most resources that one page may include besides its matches.
 MAX_INCLUDED = 1000
-#: Sorts after every folded text, so that ``value >= x and value < x + HIGH`` is "starts with x" on an index.
-_HIGH = "\U0010ffff"
+#: A filter with at most this many records is listed.
+FEW = 1000
+#: A filter with so few records is listed without a look at the others.
+_VERY_FEW = 64
 
-_TABLES = {
-    "token": idx_token,
-    "string": idx_string,
-    "reference": idx_reference,
-    "date": idx_date,
-    "number": idx_quantity,
-    "quantity": idx_quantity,
-    "uri": idx_uri,
-}
 _SORT_COLUMN = {
     "token": idx_token.c.code,
     "string": idx_string.c.value,
@@ -56,212 +57,56 @@ def _stored(row: Any) -> Stored:
     return stored(row)
 
 
-# --- filters -----------------------------------------------------------------------------------------------------
+# --- which records ---------------------------------------------------------------------------------------------
 
 
-def _starts(column: Any, value: str) -> sa.ColumnElement[bool]:
-    return sa.and_(column >= value, column < value + _HIGH)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """Statements-to-be: all of ``conditions`` and one of ``ways``, which exclude one another."""
+
+    conditions: tuple[sa.ColumnElement[bool], ...]
+    ways: tuple[sa.ColumnElement[bool], ...]
 
 
-def _token_value(value: ast.TokenValue) -> sa.ColumnElement[bool]:
-    parts = []
-    if value.code is not None:
-        parts.append(idx_token.c.code == value.code)
-    if value.system is not None:
-        parts.append(idx_token.c.system == value.system)
-    return sa.and_(*parts) if parts else sa.true()
-
-
-def _string_value(kind: str, value: ast.StringValue) -> sa.ColumnElement[bool]:
-    column = idx_string.c
-    if kind == "exact":
-        return sa.and_(column.kind == "text", column.value == value.folded[:200], column.exact == value.exact[:200])
-    if kind == "contains":
-        # A Han infix is the start of a stored tail; for other scripts the rows of the parameter are scanned.
-        han = sa.and_(column.kind.in_(("text", "tail")), _starts(column.value, value.folded))
-        if value.folded[:1] >= "㐀":
-            return han
-        return sa.and_(column.kind.in_(("text", "pinyin")), column.value.contains(value.folded, autoescape=True))
-    return sa.and_(column.kind.in_(("text", "pinyin", "initials")), _starts(column.value, value.folded))
-
-
-def _reference_value(target_types: Sequence[str], value: ast.ReferenceValue) -> sa.ColumnElement[bool]:
-    column = idx_reference.c
-    if value.identifier is not None:
-        parts = []
-        if value.identifier.code is not None:
-            parts.append(column.identifier_value == value.identifier.code)
-        if value.identifier.system is not None:
-            parts.append(column.identifier_system == value.identifier.system)
-        parts.append(column.identifier_value != "")
-        return sa.and_(*parts)
-    if value.url is not None:
-        return column.url == value.url
-    types = [value.target_type] if value.target_type else list(target_types)
-    condition = column.target_id == value.target_id
-    return sa.and_(condition, column.target_type.in_(types)) if types else condition
-
-
-def _date_value(low: Any, high: Any, value: ast.DateValue) -> sa.ColumnElement[bool]:
-    equal = sa.and_(low >= value.low_us, high <= value.high_us)
-    table: dict[str, sa.ColumnElement[bool]] = {
-        "eq": equal,
-        "ne": sa.not_(equal),
-        "gt": high > value.high_us,
-        "lt": low < value.low_us,
-        "ge": sa.or_(high > value.high_us, equal),
-        "le": sa.or_(low < value.low_us, equal),
-        "sa": low >= value.high_us,
-        "eb": high <= value.low_us,
-        "ap": sa.and_(low < value.high_us, high > value.low_us),
-    }
-    return table[value.prefix]
-
-
-def _number_value(value: ast.NumberValue | ast.QuantityValue) -> sa.ColumnElement[bool]:
-    low, high = idx_quantity.c.low, idx_quantity.c.high
-    equal = sa.and_(low >= value.low, high < value.high)
-    table: dict[str, sa.ColumnElement[bool]] = {
-        "eq": equal,
-        "ne": sa.not_(equal),
-        "gt": high > value.value,
-        "lt": low < value.value,
-        "ge": high >= value.value,
-        "le": low <= value.value,
-        "sa": low > value.value,
-        "eb": high < value.value,
-        "ap": sa.and_(low < value.high, high >= value.low),
-    }
-    return table[value.prefix]
-
-
-def _quantity_value(value: ast.QuantityValue) -> sa.ColumnElement[bool]:
-    parts = [_number_value(value)]
-    if value.system is not None:
-        parts.append(idx_quantity.c.system == value.system)
-    if value.code is not None:
-        same = idx_quantity.c.code == value.code
-        parts.append(sa.or_(same, idx_quantity.c.unit == value.code) if value.system is None else same)
-    return sa.and_(*parts)
-
-
-def _uri_value(modifier: str, value: str) -> sa.ColumnElement[bool]:
-    column = idx_uri.c.value
-    if modifier == "below":
-        return _starts(column, value)
-    if modifier == "above":
-        # A stored URI is above the value when the value starts with it; the prefixes of the value are a short list.
-        parts = value.split("/")
-        return column.in_(["/".join(parts[:end]) for end in range(1, len(parts) + 1)])
-    return column == value
-
-
-def _rids(table: sa.Table, resource_type: str, param: str, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(table.c.rid).where(table.c.param == f"{resource_type}.{param}", condition)
-
-
-def _plain(rec: sa.FromClause, resource_type: str, one: ast.PlainFilter) -> sa.ColumnElement[bool]:
+def _cost(one: ast.Filter) -> int:
+    """Return how soon to try whether few records fulfil *one*: by how exact it is and how cheap to ask."""
     match one:
-        case ast.Ids(values=ids_):
-            return rec.c.id.in_(ids_)
-        case ast.Token(param=param, modifier="not", values=values):
-            return rec.c.rid.not_in(_rids(idx_token, resource_type, param, sa.or_(*map(_token_value, values))))
-        case ast.Token(param=param, modifier="text", values=values):
-            return rec.c.rid.in_(
-                _rids(
-                    idx_token, resource_type, param, sa.or_(*(_starts(idx_token.c.text, v.code or "") for v in values))
-                )
-            )
-        case ast.Token(param=param, modifier="of-type", values=values):
-            return rec.c.rid.in_(
-                _rids(idx_token, resource_type, f"{param}:of-type", sa.or_(*map(_token_value, values)))
-            )
-        case ast.Token(param=param, values=values):
-            return rec.c.rid.in_(_rids(idx_token, resource_type, param, sa.or_(*map(_token_value, values))))
-        case ast.String(param=param, modifier=modifier, values=values):
-            return rec.c.rid.in_(
-                _rids(idx_string, resource_type, param, sa.or_(*(_string_value(modifier, v) for v in values)))
-            )
-        case ast.Reference(param=param, target_types=types, values=values):
-            return rec.c.rid.in_(
-                _rids(idx_reference, resource_type, param, sa.or_(*(_reference_value(types, v) for v in values)))
-            )
-        case ast.Date(param="_lastUpdated", values=values):
-            column = rec.c.last_updated
-            return sa.or_(*(_date_value(column, column + 1, v) for v in values))
-        case ast.Date(param=param, values=values):
-            return rec.c.rid.in_(
-                _rids(
-                    idx_date,
-                    resource_type,
-                    param,
-                    sa.or_(*(_date_value(idx_date.c.low, idx_date.c.high, v) for v in values)),
-                )
-            )
-        case ast.Number(param=param, values=values):
-            return rec.c.rid.in_(_rids(idx_quantity, resource_type, param, sa.or_(*map(_number_value, values))))
-        case ast.Quantity(param=param, values=values):
-            return rec.c.rid.in_(_rids(idx_quantity, resource_type, param, sa.or_(*map(_quantity_value, values))))
-        case ast.Uri(param=param, modifier=modifier, values=values):
-            return rec.c.rid.in_(
-                _rids(idx_uri, resource_type, param, sa.or_(*(_uri_value(modifier, v) for v in values)))
-            )
-        case ast.Missing(param=param, kind=kind, missing=missing):
-            present = _rids(_TABLES[kind], resource_type, param, sa.true())
-            return rec.c.rid.not_in(present) if missing else rec.c.rid.in_(present)
-
-
-def _condition(
-    rec: sa.FromClause, resource_type: str, one: ast.Filter, scope: Scope, now_us: int
-) -> sa.ColumnElement[bool]:
-    match one:
-        case ast.Chain(param=param, targets=targets):
-            options = []
-            for target in targets:
-                other = record.alias()
-                options.append(
-                    rec.c.rid.in_(
-                        sa.select(idx_reference.c.rid)
-                        .join(
-                            other,
-                            sa.and_(
-                                other.c.type == idx_reference.c.target_type, other.c.id == idx_reference.c.target_id
-                            ),
-                        )
-                        .where(
-                            idx_reference.c.param == f"{resource_type}.{param}",
-                            idx_reference.c.target_type == target.resource_type,
-                            other.c.type == target.resource_type,
-                            other.c.deleted == sa.false(),
-                            # A chain over what the asker may not see would be an oracle, so the predicate holds here too.
-                            visible(other, scope, now_us),
-                            _plain(other, target.resource_type, target.filter),
-                        )
-                    )
-                )
-            return sa.or_(*options)
-        case ast.Has(resource_type=source_type, param=param, filter=inner):
-            source = record.alias()
-            return rec.c.id.in_(
-                sa.select(idx_reference.c.target_id)
-                .join(source, source.c.rid == idx_reference.c.rid)
-                .where(
-                    idx_reference.c.param == f"{source_type}.{param}",
-                    idx_reference.c.target_type == resource_type,
-                    source.c.type == source_type,
-                    source.c.deleted == sa.false(),
-                    visible(source, scope, now_us),
-                    _plain(source, source_type, inner),
-                )
-            )
+        case ast.Ids():
+            return 0
+        case ast.Reference() | ast.Token(param="identifier", modifier="") | ast.Token(modifier="of-type"):
+            return 1
+        case ast.Token(modifier="text") | ast.String(modifier="contains"):
+            return 6
+        case ast.Token() | ast.String() | ast.Uri():
+            return 2
+        case ast.Date():
+            return 3
+        case ast.Chain() | ast.Has():
+            return 4
         case _:
-            return _plain(rec, resource_type, one)
+            return 5
 
 
-def _where(query: ast.Query, scope: Scope, now_us: int) -> list[sa.ColumnElement[bool]]:
-    conditions = [record.c.type == query.resource_type, record.c.deleted == sa.false(), visible(record, scope, now_us)]
-    conditions += [_condition(record, query.resource_type, one, scope, now_us) for one in query.filters]
-    return conditions
+def _plan(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -> _Search:
+    def seen(table: Any) -> sa.ColumnElement[bool]:
+        return visible(table, scope, now_us)
+
+    kind = query.resource_type
+    few: tuple[ast.Filter, list[int]] | None = None
+    for one in sorted(query.filters, key=_cost):
+        listing = listed(kind, one, seen)
+        if listing is None:
+            continue
+        rids = list(connection.execute(listing.distinct().limit(FEW + 1)).scalars())
+        if len(rids) <= FEW and (few is None or len(rids) < len(few[1])):
+            few = one, rids
+        if few is not None and len(few[1]) <= _VERY_FEW:
+            break
+    conditions = [record.c.type == kind, record.c.deleted == sa.false()]
+    conditions += [holds(record, kind, one, seen) for one in query.filters if few is None or one is not few[0]]
+    if few is not None:
+        return _Search(conditions=(record.c.rid.in_(few[1]), *conditions), ways=(seen(record),))
+    return _Search(conditions=tuple(conditions), ways=ways(record, scope, now_us, kind))
 
 
 # --- order and pages ---------------------------------------------------------------------------------------------
@@ -269,29 +114,33 @@ def _where(query: ast.Query, scope: Scope, now_us: int) -> list[sa.ColumnElement
 
 def _keys(query: ast.Query) -> list[tuple[Any, bool]]:
     """Return the sort expressions and whether each descends; the rid makes the order total."""
-    keys: list[tuple[Any, bool]] = []
-    for one in query.sort:
-        if one.param == "_lastUpdated":
-            keys.append((record.c.last_updated, one.descending))
-        elif one.param == "_id":
-            keys.append((record.c.id, one.descending))
-        else:
-            column = _SORT_COLUMN[one.kind]
-            table = column.table
-            pick = sa.func.max if one.descending else sa.func.min
-            value = (
-                sa.select(pick(column))
-                .where(table.c.rid == record.c.rid, table.c.param == f"{query.resource_type}.{one.param}")
-                .correlate(record)
-                .scalar_subquery()
-            )
-            # Resources without the element come last in either direction.
-            empty: Any = "" if one.kind in {"token", "string", "reference", "uri"} else -(1 << 62)
-            last: Any = _HIGH if isinstance(empty, str) else 1 << 62
-            keys.append((sa.func.coalesce(value, empty if one.descending else last), one.descending))
+    keys = [(_key(query.resource_type, one), one.descending) for one in query.sort]
     # Without a sort key the newest resource comes first; a new one then lands before the page, never inside it.
-    keys.append((record.c.rid, not query.sort))
-    return keys
+    return [*keys, (record.c.rid, not query.sort)]
+
+
+def _key(resource_type: str, one: ast.Sort) -> Any:
+    if one.param == "_lastUpdated":
+        return record.c.last_updated
+    if one.param == "_id":
+        return record.c.id
+    column = _SORT_COLUMN[one.kind]
+    table = column.table
+    pick = sa.func.max if one.descending else sa.func.min
+
+    def value(*more: sa.ColumnElement[bool]) -> Any:
+        mine = (table.c.rid == record.c.rid, table.c.param == f"{resource_type}.{one.param}", *more)
+        return sa.select(pick(column)).where(*mine).correlate(record).scalar_subquery()
+
+    # Resources without the element come last in either direction.
+    if one.kind in {"token", "string", "reference", "uri"}:
+        last: Any = "" if one.descending else HIGH
+    else:
+        last = -(1 << 62) if one.descending else 1 << 62
+    if one.kind == "string":
+        # Han names stand in the order of their pinyin, as in any Chinese list of names.
+        return sa.func.coalesce(value(idx_string.c.kind == "pinyin"), value(idx_string.c.kind == "text"), last)
+    return sa.func.coalesce(value(), last)
 
 
 def _after(keys: Sequence[tuple[Any, bool]], values: Sequence[Any]) -> sa.ColumnElement[bool]:
@@ -304,15 +153,19 @@ def _after(keys: Sequence[tuple[Any, bool]], values: Sequence[Any]) -> sa.Column
 
 
 def _encode(values: Sequence[Any]) -> str:
-    return base64.urlsafe_b64encode(dumps(list(values))).decode().rstrip("=")
+    # Floats travel as text: JSON has no infinity, which the open end of a range is.
+    plain = [[repr(value)] if isinstance(value, float) else value for value in values]
+    return base64.urlsafe_b64encode(dumps(plain)).decode().rstrip("=")
 
 
-def _decode(cursor: str, size: int) -> list[Any]:
+def _decode(cursor: str, keys: Sequence[tuple[Any, bool]]) -> list[Any]:
     try:
         values = loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError, MalformedError):
-        values = None
-    if not isinstance(values, list) or len(values) != size or not all(isinstance(v, str | int) for v in values):
+        values = [float(value[0]) if isinstance(value, list) else value for value in values]
+    except (binascii.Error, ValueError, TypeError, IndexError, MalformedError):
+        values = []
+    fits = len(values) == len(keys) and all(isinstance(value, str | int | float) for value in values)
+    if not fits or isinstance(values[-1], str) or any(isinstance(v, int) and abs(v) >= 1 << 63 for v in values):
         raise HubError(
             Category.INCORRECT,
             "The page link is not one of this hub.",
@@ -322,27 +175,139 @@ def _decode(cursor: str, size: int) -> list[Any]:
     return values
 
 
+# --- statements built once ---------------------------------------------------------------------------------------
+
+#: Filter of a prepared search: parameter, kind of filter, and which parts of its one value are given.
+_Shape = tuple[str, str, bool, bool, tuple[str, ...]]
+
+
+def _shape(query: ast.Query, scope: Scope) -> tuple[_Shape, ...] | None:
+    """Return the shape of a search whose statement can be built once: plain tokens and references, one value each.
+
+    Such searches (a patient by number, results by patient) are most of the traffic, and building a statement costs
+    more than running it. One filter must be an identifier or a reference, which few records share.
+    """
+    special = scope.everything or scope.directory_only or scope.patient is not None
+    if special or query.sort or query.cursor is not None or query.offset or query.total != "none" or not query.count:
+        return None
+    shapes: list[_Shape] = []
+    for one in query.filters:
+        match one:
+            case ast.Token(param=param, modifier="", values=(value,)):
+                shapes.append((param, "token", value.code is not None, value.system is not None, ()))
+            case ast.Reference(
+                param=param, target_types=types, values=(ast.ReferenceValue(url=None, identifier=None) as value,)
+            ):
+                shapes.append((param, "reference", True, value.target_type is not None, types))
+            case _:
+                return None
+    if query.summary == "count" or not any(map(_is_exact, shapes)):
+        return None
+    return tuple(shapes)
+
+
+def _is_exact(shape: _Shape) -> bool:
+    param, kind, first, _, _ = shape
+    return kind == "reference" or (param == "identifier" and first)
+
+
+@lru_cache(maxsize=1024)
+def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> sa.Select[Any]:
+    """Return the statement of all searches of one shape; its values are bind parameters."""
+    filters: list[ast.PlainFilter] = []
+    for number, (param, kind, first, second, types) in enumerate(shapes):
+        # A bind parameter stands where the value would; the AST's types know only the value.
+        one: Any = sa.bindparam(f"a{number}") if first else None
+        two: Any = sa.bindparam(f"b{number}") if second else None
+        if kind == "token":
+            filters.append(ast.Token(param=param, values=(ast.TokenValue(code=one, system=two),)))
+        else:
+            value = ast.ReferenceValue(target_id=one, target_type=two)
+            filters.append(ast.Reference(param=param, target_types=types, values=(value,)))
+
+    def seen(table: Any) -> sa.ColumnElement[bool]:
+        return visible(table, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution"))
+
+    exact = next(number for number, shape in enumerate(shapes) if _is_exact(shape))
+    listing = listed(resource_type, filters[exact], seen)
+    assert listing is not None
+    return (
+        sa.select(record, record.c.rid.label("k0"))
+        .where(record.c.rid.in_(listing), record.c.type == resource_type, record.c.deleted == sa.false(), seen(record))
+        .where(*(holds(record, resource_type, one, seen) for n, one in enumerate(filters) if n != exact))
+        .order_by(record.c.rid.desc())
+        .limit(limit)
+    )
+
+
+def _binds(query: ast.Query, scope: Scope, now_us: int) -> dict[str, Any]:
+    binds: dict[str, Any] = {"now": now_us, "institution": scope.institution}
+    for number, one in enumerate(query.filters):
+        match one:
+            case ast.Token(values=(token,)):
+                given = (token.code, token.system)
+            case ast.Reference(values=(reference,)):
+                given = (reference.target_id, reference.target_type)
+        for name, value in zip("ab", given, strict=True):
+            if value is not None:
+                binds[f"{name}{number}"] = kept(value)
+    return binds
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
 def run(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -> Page:
-    """Return one page of *query*."""
-    conditions = _where(query, scope, now_us)
+    """Return one page of *query*.
+
+    Raises:
+        HubError: incorrect for a cursor that is none, or when the page would include too much.
+    """
+    shape = _shape(query, scope)
+    if shape is not None:
+        prepared = _prepared(query.resource_type, shape, query.count + 1)
+        rows = list(connection.execute(prepared, _binds(query, scope, now_us)))
+        return _page(connection, query, scope, now_us, rows, ["k0"], None)
+    search = _plan(connection, query, scope, now_us)
+    only_count = query.count == 0 or query.summary == "count"
     total = None
-    if query.total != "none" or query.count == 0 or query.summary == "count":
-        total = connection.execute(sa.select(sa.func.count()).select_from(record).where(*conditions)).scalar_one()
-    if query.count == 0 or query.summary == "count":
+    if only_count or query.total != "none":
+        total = sum(
+            connection.execute(
+                sa.select(sa.func.count()).select_from(record).where(way, *search.conditions)
+            ).scalar_one()
+            for way in search.ways
+        )
+    if only_count:
         return Page(matches=(), total=total)
     keys = _keys(query)
     names = [f"k{number}" for number in range(len(keys))]
-    statement = sa.select(record, *(key.label(name) for (key, _), name in zip(keys, names, strict=True))).where(
-        *conditions
+    statement = (
+        sa.select(record, *(key.label(name) for (key, _), name in zip(keys, names, strict=True)))
+        .where(*search.conditions)
+        .order_by(*(key.desc() if descending else key.asc() for key, descending in keys))
+        .limit(query.offset + query.count + 1)
     )
     if query.cursor is not None:
-        statement = statement.where(_after(keys, _decode(query.cursor, len(keys))))
-    statement = statement.order_by(*(key.desc() if descending else key.asc() for key, descending in keys)).limit(
-        query.count + 1
-    )
-    if query.offset:
-        statement = statement.offset(query.offset)
-    rows = list(connection.execute(statement))
+        statement = statement.where(_after(keys, _decode(query.cursor, keys)))
+    rows = [row for way in search.ways for row in connection.execute(statement.where(way))]
+    if len(search.ways) > 1:
+        # The last key decides least, so it is sorted by first.
+        for name, (_, descending) in reversed(list(zip(names, keys, strict=True))):
+            rows.sort(key=lambda row, name=name: getattr(row, name), reverse=descending)  # type: ignore[misc]
+    rows = rows[query.offset : query.offset + query.count + 1]
+    return _page(connection, query, scope, now_us, rows, names, total)
+
+
+def _page(
+    connection: Connection,
+    query: ast.Query,
+    scope: Scope,
+    now_us: int,
+    rows: Sequence[Any],
+    names: Sequence[str],
+    total: int | None,
+) -> Page:
     page = rows[: query.count]
     following = None
     if len(rows) > query.count:
@@ -352,9 +317,22 @@ def run(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -> 
 
 
 def ids(connection: Connection, query: ast.Query, scope: Scope, now_us: int, *, limit: int) -> list[str]:
-    """Return logical ids of at most *limit* matches."""
-    statement = sa.select(record.c.id).where(*_where(query, scope, now_us)).order_by(record.c.rid).limit(limit)
-    return list(connection.execute(statement).scalars())
+    """Return logical ids of at most *limit* matches, the oldest first."""
+    search = _plan(connection, query, scope, now_us)
+    statement = sa.select(record.c.rid, record.c.id).where(*search.conditions).order_by(record.c.rid).limit(limit)
+    rows = sorted((row.rid, row.id) for way in search.ways for row in connection.execute(statement.where(way)))
+    return [id_ for _, id_ in rows[:limit]]
+
+
+# --- what comes along --------------------------------------------------------------------------------------------
+
+
+def _params(one: ast.Include) -> list[str]:
+    """Return the ``param`` of the rows that *one* follows."""
+    if one.param != "*":
+        return [f"{one.source_type}.{one.param}"]
+    parameters = search_parameters(one.source_type).values()
+    return sorted({f"{one.source_type}.{each.rows}" for each in parameters if each.type == "reference"})
 
 
 def _included(
@@ -363,46 +341,12 @@ def _included(
     """Return what ``_include`` and ``_revinclude`` add, once each, without the matches themselves."""
     have = {(row.type, row.id) for row in page}
     found: dict[tuple[str, str], Stored] = {}
-    rids = [row.rid for row in page]
-    logical = [row.id for row in page]
     for one in query.includes:
-        param = (
-            idx_reference.c.param.like(f"{one.source_type}.%")
-            if one.param == "*"
-            else idx_reference.c.param == f"{one.source_type}.{one.param}"
-        )
-        if one.reverse:
-            wanted = sa.select(record).where(
-                record.c.rid.in_(
-                    sa.select(idx_reference.c.rid).where(
-                        param,
-                        idx_reference.c.target_id.in_(logical),
-                        idx_reference.c.target_type == query.resource_type,
-                    )
-                ),
-                record.c.type == one.source_type,
-            )
-        else:
-            if one.source_type != query.resource_type:
-                continue
-            pairs = sa.select(idx_reference.c.target_type, idx_reference.c.target_id).where(
-                idx_reference.c.rid.in_(rids), param
-            )
-            if one.target_type is not None:
-                pairs = pairs.where(idx_reference.c.target_type == one.target_type)
-            targets = [
-                (row.target_type, row.target_id) for row in connection.execute(pairs.distinct()) if row.target_id
-            ]
-            if not targets:
-                continue
-            by_type: dict[str, list[str]] = {}
-            for type_, id_ in targets:
-                by_type.setdefault(type_, []).append(id_)
-            wanted = sa.select(record).where(
-                sa.or_(*(sa.and_(record.c.type == t, record.c.id.in_(i)) for t, i in by_type.items()))
-            )
-        wanted = wanted.where(record.c.deleted == sa.false(), visible(record, scope, now_us)).order_by(record.c.rid)
-        for row in connection.execute(wanted.limit(MAX_INCLUDED + 1)):
+        wanted = _pointing(query, one, page) if one.reverse else _pointed_at(connection, query, one, page)
+        if wanted is None:
+            continue
+        statement = wanted.where(record.c.deleted == sa.false(), visible(record, scope, now_us)).order_by(record.c.rid)
+        for row in connection.execute(statement.limit(MAX_INCLUDED + len(have) + 1)):
             key = (row.type, row.id)
             if key not in have:
                 found[key] = _stored(row)
@@ -415,3 +359,37 @@ def _included(
                 issue_code="too-costly",
             )
     return tuple(found.values())
+
+
+def _pointing(query: ast.Query, one: ast.Include, page: Sequence[Any]) -> sa.Select[Any] | None:
+    """Return records of ``one.source_type`` that refer to the page."""
+    if one.target_type not in {None, query.resource_type}:
+        return None
+    rows = sa.select(idx_reference.c.rid).where(
+        idx_reference.c.param.in_(_params(one)),
+        idx_reference.c.target_id.in_([row.id for row in page]),
+        idx_reference.c.target_type == query.resource_type,
+    )
+    return sa.select(record).where(record.c.rid.in_(rows), record.c.type == one.source_type)
+
+
+def _pointed_at(
+    connection: Connection, query: ast.Query, one: ast.Include, page: Sequence[Any]
+) -> sa.Select[Any] | None:
+    """Return records that the page refers to."""
+    if one.source_type != query.resource_type:
+        return None
+    pairs = sa.select(idx_reference.c.target_type, idx_reference.c.target_id).where(
+        idx_reference.c.rid.in_([row.rid for row in page]), idx_reference.c.param.in_(_params(one))
+    )
+    if one.target_type is not None:
+        pairs = pairs.where(idx_reference.c.target_type == one.target_type)
+    by_type: dict[str, list[str]] = {}
+    for row in connection.execute(pairs.distinct()):
+        if row.target_id:
+            by_type.setdefault(row.target_type, []).append(row.target_id)
+    if not by_type:
+        return None
+    return sa.select(record).where(
+        sa.or_(*(sa.and_(record.c.type == type_, record.c.id.in_(ids_)) for type_, ids_ in by_type.items()))
+    )

@@ -1,0 +1,316 @@
+"""Search filters as SQL, each in two forms: which records fulfil it, and whether one record does.
+
+https://hl7.org/fhir/R4/search.html. How values compare is fixed in :mod:`fhir_mappings.definitions.index_rows`. A filter
+that few records fulfil is best listed and each record found by its number; one that many fulfil is best checked for each
+record that something else has found. :mod:`storage.sql.search` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from hub.search import ast
+from storage.sql.index import MAX_URI, TAILED, start, starts_with_han, whole
+from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
+
+#: The access predicate over a record table or an alias of it.
+Seen = Callable[[Any], sa.ColumnElement[bool]]
+
+#: Sorts after every folded text, so that ``value >= x and value < x + HIGH`` is "starts with x" on an index.
+HIGH = "\U0010ffff"
+
+_TABLES = {
+    "token": idx_token,
+    "string": idx_string,
+    "reference": idx_reference,
+    "date": idx_date,
+    "number": idx_quantity,
+    "quantity": idx_quantity,
+    "uri": idx_uri,
+}
+_EMPTY: sa.ColumnElement[str] = sa.literal_column("''")
+
+
+def kept(value: Any) -> Any:
+    """Return *value* as index rows keep it; a bind parameter that stands for one passes."""
+    return whole(value) if isinstance(value, str) else value
+
+
+def listed(resource_type: str, one: ast.Filter, seen: Seen) -> sa.Select[Any] | None:
+    """Return the rids of records that fulfil *one* as a SELECT, or ``None`` where no index lists them.
+
+    Records of the type that the asker may not see, or that are deleted, may be among them.
+    """
+    match one:
+        case ast.Ids(values=ids):
+            return sa.select(record.c.rid).where(record.c.type == resource_type, record.c.id.in_(ids))
+        case ast.Chain():
+            return _chain_listed(resource_type, one, seen)
+        case ast.Has():
+            return _has_listed(resource_type, one, seen)
+        case _:
+            found = _rows(resource_type, one)
+            if found is None or found[2]:
+                return None
+            table, condition, _ = found
+            return sa.select(table.c.rid).where(condition)
+
+
+def holds(rec: Any, resource_type: str, one: ast.Filter, seen: Seen) -> sa.ColumnElement[bool]:
+    """Return whether the record *rec* (the table or an alias) fulfils *one*."""
+    match one:
+        case ast.Ids(values=ids):
+            return rec.c.id.in_(ids)  # type: ignore[no-any-return]
+        case ast.Date(param="_lastUpdated", values=values):
+            return sa.or_(*(_moment(rec.c.last_updated, value) for value in values))
+        case ast.Chain():
+            return _chain_holds(rec, resource_type, one, seen)
+        case ast.Has():
+            return _has_holds(rec, resource_type, one, seen)
+        case _:
+            found = _rows(resource_type, one)
+            assert found is not None
+            table, condition, negative = found
+            any_row = sa.exists(sa.select(sa.literal(1)).where(table.c.rid == rec.c.rid, condition).correlate(rec))
+            return sa.not_(any_row) if negative else any_row
+
+
+# --- filters on the rows of one record ---------------------------------------------------------------------------
+
+
+def _rows(resource_type: str, one: ast.Filter) -> tuple[sa.Table, sa.ColumnElement[bool], bool] | None:
+    """Return table, condition, and whether *no* row may fulfil it; ``None`` for what has no rows."""
+    negative = False
+    param = getattr(one, "param", "")
+    table: sa.Table
+    options: list[sa.ColumnElement[bool]]
+    match one:
+        case ast.Token(modifier="text", values=values):
+            table, options = idx_token, [_starts(idx_token.c.text, start(value.code or "")) for value in values]
+        case ast.Token(modifier=modifier, values=values):
+            param = f"{param}:of-type" if modifier == "of-type" else param
+            negative = modifier == "not"
+            table, options = idx_token, [_token(value) for value in values]
+        case ast.String(modifier=modifier, values=values):
+            table, options = idx_string, [_string(param, modifier, value) for value in values]
+        case ast.Reference(target_types=types, values=values):
+            table, options = idx_reference, [_reference(types, value) for value in values]
+        case ast.Date(param="_lastUpdated") | ast.Ids() | ast.Chain() | ast.Has():
+            return None
+        case ast.Date(values=values):
+            table, options = idx_date, [_date(value) for value in values]
+        case ast.Number(values=values):
+            table, options = idx_quantity, [_number(value) for value in values]
+        case ast.Quantity(values=values):
+            table, options = idx_quantity, [_quantity(value) for value in values]
+        case ast.Uri(modifier=modifier, values=values):
+            table, options = idx_uri, [_uri(modifier, value) for value in values]
+        case ast.Missing(kind=kind, missing=missing):
+            table, options, negative = _TABLES[kind], [], missing
+    condition = table.c.param == f"{resource_type}.{param}"
+    return table, sa.and_(condition, sa.or_(*options)) if options else condition, negative
+
+
+def _starts(column: Any, value: str) -> sa.ColumnElement[bool]:
+    return sa.and_(column >= value, column < value + HIGH)
+
+
+def _token(value: ast.TokenValue) -> sa.ColumnElement[bool]:
+    parts = []
+    if value.code is not None:
+        parts.append(idx_token.c.code == kept(value.code))
+    if value.system is not None:
+        parts.append(idx_token.c.system == kept(value.system))
+    return sa.and_(*parts) if parts else sa.true()
+
+
+def _string(param: str, modifier: str, value: ast.StringValue) -> sa.ColumnElement[bool]:
+    column = idx_string.c
+    folded = start(value.folded)
+    if modifier == "exact":
+        return sa.and_(column.kind == "text", column.value == folded, column.exact == whole(value.exact))
+    if modifier == "contains":
+        if param in TAILED and starts_with_han(folded):
+            return sa.and_(column.kind.in_(("text", "tail")), _starts(column.value, folded))
+        # Other scripts and longer texts have no tails; the rows of the parameter are scanned.
+        return sa.and_(column.kind.in_(("text", "pinyin")), column.value.contains(folded, autoescape=True))
+    return sa.and_(column.kind.in_(("text", "pinyin", "initials")), _starts(column.value, folded))
+
+
+def _reference(target_types: Sequence[str], value: ast.ReferenceValue) -> sa.ColumnElement[bool]:
+    column = idx_reference.c
+    if value.identifier is not None:
+        # The literal lets SQLite use the partial index.
+        parts = [column.identifier_value != _EMPTY]
+        if value.identifier.code is not None:
+            parts.append(column.identifier_value == kept(value.identifier.code))
+        if value.identifier.system is not None:
+            parts.append(column.identifier_system == kept(value.identifier.system))
+        return sa.and_(*parts)
+    if value.url is not None:
+        return sa.and_(column.url != _EMPTY, column.url == kept(value.url))
+    types = [value.target_type] if value.target_type is not None else list(target_types)
+    condition = column.target_id == value.target_id
+    return sa.and_(condition, column.target_type.in_(types)) if types else condition
+
+
+def _date(value: ast.DateValue) -> sa.ColumnElement[bool]:
+    low, high = idx_date.c.low, idx_date.c.high
+    # No row is empty, so ``low < value.high`` follows; written out, it bounds the part of the index that is read.
+    equal = sa.and_(low >= value.low_us, low < value.high_us, high <= value.high_us)
+    table: dict[str, sa.ColumnElement[bool]] = {
+        "eq": equal,
+        "ne": sa.or_(low < value.low_us, high > value.high_us),
+        "gt": high > value.high_us,
+        "lt": low < value.low_us,
+        "ge": sa.or_(high > value.high_us, equal),
+        "le": sa.or_(low < value.low_us, equal),
+        "sa": low >= value.high_us,
+        "eb": high <= value.low_us,
+        "ap": sa.and_(low < value.high_us, high > value.low_us),
+    }
+    return table[value.prefix]
+
+
+def _moment(column: Any, value: ast.DateValue) -> sa.ColumnElement[bool]:
+    """Compare a column that holds one moment, the row ``[column, column + 1)``."""
+    table: dict[str, sa.ColumnElement[bool]] = {
+        "eq": sa.and_(column >= value.low_us, column < value.high_us),
+        "ne": sa.or_(column < value.low_us, column >= value.high_us),
+        "gt": column >= value.high_us,
+        "lt": column < value.low_us,
+        "ge": column >= value.low_us,
+        "le": column < value.high_us,
+        "sa": column >= value.high_us,
+        "eb": column < value.low_us,
+        "ap": sa.and_(column >= value.low_us, column < value.high_us),
+    }
+    return table[value.prefix]
+
+
+def _number(value: ast.NumberValue | ast.QuantityValue) -> sa.ColumnElement[bool]:
+    low, high = idx_quantity.c.low, idx_quantity.c.high
+    table: dict[str, sa.ColumnElement[bool]] = {
+        "eq": sa.and_(low >= value.low, low < value.high, high < value.high),
+        "ne": sa.or_(low < value.low, high >= value.high),
+        "gt": high > value.value,
+        "lt": low < value.value,
+        "ge": high >= value.value,
+        "le": low <= value.value,
+        "sa": low > value.value,
+        "eb": high < value.value,
+        "ap": sa.and_(low < value.high, high >= value.low),
+    }
+    return table[value.prefix]
+
+
+def _quantity(value: ast.QuantityValue) -> sa.ColumnElement[bool]:
+    parts = [_number(value)]
+    if value.system is not None:
+        parts.append(idx_quantity.c.system == whole(value.system))
+    if value.code is not None:
+        same = idx_quantity.c.code == whole(value.code)
+        parts.append(sa.or_(same, idx_quantity.c.unit == whole(value.code)) if value.system is None else same)
+    return sa.and_(*parts)
+
+
+def _uri(modifier: str, value: str) -> sa.ColumnElement[bool]:
+    column = idx_uri.c.value
+    value = value[:MAX_URI]
+    if modifier == "below":
+        return _starts(column, value)
+    if modifier == "above":
+        # A stored URI is above the value when the value starts with it; the prefixes of the value are a short list.
+        parts = value.split("/")
+        return column.in_(["/".join(parts[:end]) for end in range(1, len(parts) + 1)])
+    return column == value
+
+
+# --- filters on other records ------------------------------------------------------------------------------------
+
+
+def _other(other: Any, resource_type: str, one: ast.PlainFilter, seen: Seen, *, by_list: bool) -> list[Any]:
+    """Return the conditions that the record at the other end must fulfil.
+
+    It must be visible itself: a search over what the asker may not see would be an oracle.
+    """
+    listing = listed(resource_type, one, seen) if by_list else None
+    fulfils = holds(other, resource_type, one, seen) if listing is None else other.c.rid.in_(listing)
+    return [other.c.type == resource_type, other.c.deleted == sa.false(), seen(other), fulfils]
+
+
+def _points_at(other: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(other.c.type == idx_reference.c.target_type, other.c.id == idx_reference.c.target_id)
+
+
+def _chain_listed(resource_type: str, one: ast.Chain, seen: Seen) -> sa.Select[Any]:
+    parts = []
+    for target in one.targets:
+        other = record.alias()
+        parts.append(
+            sa.select(idx_reference.c.rid)
+            .join(other, _points_at(other))
+            .where(
+                idx_reference.c.param == f"{resource_type}.{one.param}",
+                idx_reference.c.target_type == target.resource_type,
+                *_other(other, target.resource_type, target.filter, seen, by_list=True),
+            )
+        )
+    together = sa.union_all(*parts).subquery()
+    return parts[0] if len(parts) == 1 else sa.select(together.c.rid)
+
+
+def _chain_holds(rec: Any, resource_type: str, one: ast.Chain, seen: Seen) -> sa.ColumnElement[bool]:
+    options = []
+    for target in one.targets:
+        other = record.alias()
+        options.append(
+            sa.exists(
+                sa.select(sa.literal(1))
+                .select_from(idx_reference)
+                .join(other, _points_at(other))
+                .where(
+                    idx_reference.c.rid == rec.c.rid,
+                    idx_reference.c.param == f"{resource_type}.{one.param}",
+                    idx_reference.c.target_type == target.resource_type,
+                    *_other(other, target.resource_type, target.filter, seen, by_list=False),
+                )
+                .correlate(rec)
+            )
+        )
+    return sa.or_(*options)
+
+
+def _has_listed(resource_type: str, one: ast.Has, seen: Seen) -> sa.Select[Any]:
+    source, found = record.alias(), record.alias()
+    return (
+        sa.select(found.c.rid)
+        .select_from(source)
+        .join(idx_reference, idx_reference.c.rid == source.c.rid)
+        .join(found, _points_at(found))
+        .where(
+            idx_reference.c.param == f"{one.resource_type}.{one.param}",
+            idx_reference.c.target_type == resource_type,
+            found.c.type == resource_type,
+            *_other(source, one.resource_type, one.filter, seen, by_list=True),
+        )
+    )
+
+
+def _has_holds(rec: Any, resource_type: str, one: ast.Has, seen: Seen) -> sa.ColumnElement[bool]:
+    source = record.alias()
+    return sa.exists(
+        sa.select(sa.literal(1))
+        .select_from(idx_reference)
+        .join(source, source.c.rid == idx_reference.c.rid)
+        .where(
+            idx_reference.c.param == f"{one.resource_type}.{one.param}",
+            idx_reference.c.target_id == rec.c.id,
+            idx_reference.c.target_type == resource_type,
+            *_other(source, one.resource_type, one.filter, seen, by_list=False),
+        )
+        .correlate(rec)
+    )
