@@ -102,11 +102,12 @@ def _plan(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -
             few = one, rids
         if few is not None and len(few[1]) <= _VERY_FEW:
             break
-    conditions = [record.c.type == kind, record.c.deleted == sa.false()]
+    conditions = [record.c.deleted == sa.false()]
     conditions += [holds(record, kind, one, seen) for one in query.filters if few is None or one is not few[0]]
     if few is not None:
+        # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
         return _Search(conditions=(record.c.rid.in_(few[1]), *conditions), ways=(seen(record),))
-    return _Search(conditions=tuple(conditions), ways=ways(record, scope, now_us, kind))
+    return _Search(conditions=(record.c.type == kind, *conditions), ways=ways(record, scope, now_us, kind))
 
 
 # --- order and pages ---------------------------------------------------------------------------------------------
@@ -231,9 +232,10 @@ def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> sa.
     exact = next(number for number, shape in enumerate(shapes) if _is_exact(shape))
     listing = listed(resource_type, filters[exact], seen)
     assert listing is not None
+    # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
     return (
         sa.select(record, record.c.rid.label("k0"))
-        .where(record.c.rid.in_(listing), record.c.type == resource_type, record.c.deleted == sa.false(), seen(record))
+        .where(record.c.rid.in_(listing), record.c.deleted == sa.false(), seen(record))
         .where(*(holds(record, resource_type, one, seen) for n, one in enumerate(filters) if n != exact))
         .order_by(record.c.rid.desc())
         .limit(limit)
