@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,6 +127,8 @@ def _key(resource_type: str, one: ast.Sort) -> Any:
     if one.param == "_id":
         return record.c.id
     column = _SORT_COLUMN[one.kind]
+    if one.kind in {"number", "quantity"} and one.descending:
+        column = idx_quantity.c.high
     table = column.table
     pick = sa.func.max if one.descending else sa.func.min
 
@@ -134,14 +137,18 @@ def _key(resource_type: str, one: ast.Sort) -> Any:
         return sa.select(pick(column)).where(*mine).correlate(record).scalar_subquery()
 
     # Resources without the element come last in either direction.
-    if one.kind in {"token", "string", "reference", "uri"}:
-        last: Any = "" if one.descending else HIGH
-    else:
-        last = -(1 << 62) if one.descending else 1 << 62
-    if one.kind == "string":
-        # Han names stand in the order of their pinyin, as in any Chinese list of names.
-        return sa.func.coalesce(value(idx_string.c.kind == "pinyin"), value(idx_string.c.kind == "text"), last)
-    return sa.func.coalesce(value(), last)
+    match one.kind:
+        case "string":
+            # Han names stand in the order of their pinyin, as in any Chinese list of names.
+            last = "" if one.descending else HIGH
+            return sa.func.coalesce(value(idx_string.c.kind == "pinyin"), value(idx_string.c.kind == "text"), last)
+        case "token" | "reference" | "uri":
+            # A concept without a code and a reference without an id have nothing to sort by.
+            return sa.func.coalesce(value(column != ""), "" if one.descending else HIGH)
+        case "date":
+            return sa.func.coalesce(value(), -(1 << 62) if one.descending else 1 << 62)
+        case _:
+            return sa.func.coalesce(value(), -math.inf if one.descending else math.inf)
 
 
 def _after(keys: Sequence[tuple[Any, bool]], values: Sequence[Any]) -> sa.ColumnElement[bool]:

@@ -11,7 +11,7 @@ from tests.support.databases import opened
 KN = Member(
     code="KN",
     organization_id="o1",
-    name="\u5f00\u5b81\u53bf\u533b\u9662",
+    name="开宁县医院",
     kind="hospital",
     entitlements=("a",),
     settings={"x": 1},
@@ -25,9 +25,7 @@ POINT = MemberEndpoint(
     cidr=("10.0.0.0/8",),
     settings={"charset_out": "GBK"},
 )
-PERSON = MemberPractitioner(
-    member="KN", code="0231", practitioner_id="p", role_id="r", name="\u90d1\u4f1f", roles=("writer",)
-)
+PERSON = MemberPractitioner(member="KN", code="0231", practitioner_id="p", role_id="r", name="郑伟", roles=("writer",))
 
 
 def replace(database: SqlDatabase, *members: Member) -> None:

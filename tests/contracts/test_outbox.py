@@ -56,7 +56,7 @@ def state(database: SqlDatabase, delivery_id: int) -> str:
 def test_a_delivery_reads_back_as_it_was_enqueued(database: SqlDatabase) -> None:
     number = enqueue(
         database,
-        text="\u90d1\u4f1f",
+        text="郑伟",
         control_id="YX1",
         content_type="x",
         headers={"a": "b"},
@@ -69,7 +69,7 @@ def test_a_delivery_reads_back_as_it_was_enqueued(database: SqlDatabase) -> None
     one = database.read(lambda tx: tx.outbox.get(number))
     same = database.read(lambda tx: tx.outbox.by_correlation("c"))
 
-    assert (one.state, one.attempts, one.payload.decode(), one.headers) == ("pending", 0, "\u90d1\u4f1f", {"a": "b"})
+    assert (one.state, one.attempts, one.payload.decode(), one.headers) == ("pending", 0, "郑伟", {"a": "b"})
     assert (one.control_id, one.content_type, one.task_id, one.patient_id, one.on_ack) == (
         "YX1", "x", "t", "p", "deliver",
     )  # fmt: skip

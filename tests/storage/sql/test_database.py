@@ -23,11 +23,11 @@ from tests.support.databases import PostgresServer, opened
 KN = Scope(institution="KN")
 
 
-def patient(id: str, name: str = "\u90d1\u4f1f") -> dict[str, Any]:
+def patient(id: str, name: str = "郑伟") -> dict[str, Any]:
     return {"resourceType": "Patient", "id": id, "name": [{"text": name}]}
 
 
-def put(database: SqlDatabase, id: str, name: str = "\u90d1\u4f1f") -> Any:
+def put(database: SqlDatabase, id: str, name: str = "郑伟") -> Any:
     return database.write(lambda tx: tx.records.put_many([NewVersion(resource=patient(id, name), owner="KN")]))[0]
 
 
@@ -150,7 +150,7 @@ def test_a_read_sees_one_moment_throughout(database: SqlDatabase) -> None:
 
     def look(tx: Any) -> list[int]:
         seen = [tx.records.get("Patient", "a", KN).version]
-        put(database, "a", "\u66f4\u540d")
+        put(database, "a", "更名")
         return [*seen, tx.records.get("Patient", "a", KN).version]
 
     assert database.read(look) == [1, 1]
