@@ -9,6 +9,7 @@ reading that loses the fewest characters, which is flagged.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -344,6 +345,8 @@ def has_han(text: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _syllables(name: str) -> tuple[str, ...]:
+    # Names are read a character at a time; the table of phrases would cost each process 44 MB, and its first caller a wait.
+    os.environ.setdefault("PYPINYIN_NO_PHRASES", "true")
     from pypinyin import Style, lazy_pinyin
 
     # Names read otherwise as surnames (单 as shan) get a second reading where names are indexed.

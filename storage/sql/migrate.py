@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Engine
 
 from hub.config import Settings
@@ -21,29 +19,41 @@ from storage.sql.database import engines
 _LOCATION = Path(__file__).parent.parent / "migrations"
 
 
-def _config(engine: Engine) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_LOCATION))
-    config.attributes["engine"] = engine
-    return config
+#: What names a revision and the one before it, in the files of the revisions.
+_REVISION = re.compile(r'^(?P<name>revision|down_revision)\b[^=\n]*= *"(?P<value>[^"]+)"', re.MULTILINE)
 
 
 def upgrade(engine: Engine) -> None:
     """Bring the schema of *engine* to the newest revision; safe to repeat, and safe when several nodes start at once."""
-    command.upgrade(_config(engine), "head")
+    # Only this needs alembic, which every process of the hub would else hold 10 MB for.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_LOCATION))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")
 
 
 def current(engine: Engine) -> str | None:
     """Return the revision the database is at, or ``None`` for an empty one."""
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return found
 
 
+@cache
 def newest() -> str | None:
-    """Return the newest revision this version brings."""
-    config = Config()
-    config.set_main_option("script_location", str(_LOCATION))
-    return ScriptDirectory.from_config(config).get_current_head()
+    """Return the newest revision this version brings: the one that no other comes after."""
+    found: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
+    for path in (_LOCATION / "versions").glob("*.py"):
+        for match in _REVISION.finditer(path.read_text("utf-8")):
+            found[match["name"]].add(match["value"])
+    heads = found["revision"] - found["down_revision"]
+    assert len(heads) == 1, "The revisions must form one line."
+    return heads.pop()
 
 
 def require_current(engine: Engine) -> None:

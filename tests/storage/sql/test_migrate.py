@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
+import storage.migrations
 from hub.errors import Category, HubError
 from storage.sql.database import engines
 from storage.sql.migrate import current, newest, require_current, upgrade
@@ -97,3 +100,14 @@ def test_text_compares_by_code_point_on_postgresql(postgres: PostgresServer) -> 
     writer.dispose()
 
     assert collations == {"C"}
+
+
+def test_the_newest_revision_is_the_one_alembic_would_go_to() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.migrations.__file__).parent))
+    assert newest() == ScriptDirectory.from_config(config).get_current_head()
+
+
+def test_an_open_database_does_not_load_alembic() -> None:
+    code = "import sys, storage.sql; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
