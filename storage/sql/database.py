@@ -257,7 +257,7 @@ def _turn_of(engine: Engine) -> Turn | None:
     if engine.dialect.name != "sqlite" or not path:
         return None
     try:
-        return Turn(Path(path), patience_s=BUSY_TIMEOUT_S)
+        return Turn(Path(path))
     except OSError as error:
         raise HubError(
             Category.UNAVAILABLE,
