@@ -15,7 +15,7 @@ PATIENCE_S = 20.0
 
 def hold(path: Path, pipe: Connection) -> None:
     """Take the turn, say so, and wait for word, or for the end of this process."""
-    with Turn(path, patience_s=PATIENCE_S).taken():
+    with Turn(path).taken():
         pipe.send("mine")
         pipe.recv()
     pipe.send("done")
@@ -29,7 +29,7 @@ def test_a_turn_is_one_writers_at_a_time(tmp_path: Path) -> None:
     got = threading.Event()
 
     def want() -> None:
-        with Turn(tmp_path / "hub.db", patience_s=PATIENCE_S).taken():
+        with Turn(tmp_path / "hub.db").taken():
             got.set()
 
     waiting = threading.Thread(target=want)
@@ -50,23 +50,13 @@ def test_the_turn_of_a_killed_process_is_free(tmp_path: Path) -> None:
     other.kill()
     other.join(PATIENCE_S)
     started = time.monotonic()
-    with Turn(tmp_path / "hub.db", patience_s=PATIENCE_S).taken():
+    with Turn(tmp_path / "hub.db").taken():
         assert time.monotonic() - started < PATIENCE_S
-
-
-def test_a_turn_that_never_comes_leaves_the_word_to_the_database(tmp_path: Path) -> None:
-    first, second = (Turn(tmp_path / "hub.db", patience_s=0.05) for _ in range(2))
-    entered = False
-    with first.taken(), second.taken():
-        entered = True
-    assert entered
-    first.close()
-    second.close()
 
 
 def test_who_has_just_written_lets_the_waiting_go_first(tmp_path: Path) -> None:
     order: list[str] = []
-    first, second = (Turn(tmp_path / "hub.db", patience_s=PATIENCE_S) for _ in range(2))
+    first, second = (Turn(tmp_path / "hub.db") for _ in range(2))
     waits = threading.Event()
 
     def want() -> None:
