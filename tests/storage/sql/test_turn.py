@@ -69,7 +69,7 @@ def test_who_has_just_written_lets_the_waiting_go_first(tmp_path: Path) -> None:
         waiting.start()
         assert waits.wait(PATIENCE_S)
         # At the head of the queue the second lock is held, which is how we see that it waits there.
-        probe = Turn(tmp_path / "hub.db", patience_s=0.0)
+        probe = Turn(tmp_path / "hub.db")
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end and _free(probe):
             pass
