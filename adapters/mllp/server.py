@@ -131,10 +131,12 @@ class MllpServer:
         self._stopping.set()
 
     async def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await _readable(listener)
             try:
-                accepted, address = await loop.sock_accept(listener)
+                accepted, address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                continue  # The peer has gone again.
             except OSError as error:
                 # Out of file descriptors, for example: the peers in service go on, new ones wait in the backlog.
                 log.warning("accept_failed", error=type(error).__name__)
@@ -147,6 +149,7 @@ class MllpServer:
                 metrics.connections.labels("refused").inc()
                 accepted.close()
                 continue
+            accepted.setblocking(False)
             connection = _Connection(
                 self, accepted, host, f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
             )
@@ -193,6 +196,21 @@ class MllpServer:
         """Return the core's refusal of a frame that did not arrive whole."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._messages.refuse, head, peer, reason)
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Return when a peer waits on *listener*.
+
+    ``loop.sock_accept`` loses the connection it has just accepted when it is cancelled; here nothing is accepted before
+    the caller runs again.
+    """
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(listener, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
 class _TooSlow(Exception):  # noqa: N818 - a turn of events, not an error of the hub

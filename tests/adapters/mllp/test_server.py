@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import gc
+import socket
 import ssl
 import threading
 import time
@@ -16,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adapters.mllp.frames import encode_frame
-from adapters.mllp.server import LARGE_BYTES, LARGE_FRAMES
+from adapters.mllp.server import LARGE_BYTES, LARGE_FRAMES, MllpServer
 from hub.errors import Category, HubError
-from tests.support.mllp import PATIENCE_S, Peer, door, limits
+from tests.support.mllp import PATIENCE_S, Peer, door, limits, listening
 
 
 class Recorder:
@@ -298,3 +301,20 @@ def test_the_tls_port_serves_and_a_plain_peer_there_gets_nothing(tmp_path: Path)
         with Peer(running.tls_address) as peer:
             peer.send(encode_frame(b"plain"))
             assert peer.answer() is None
+
+
+def test_a_peer_that_comes_while_the_door_closes_leaves_no_socket_behind() -> None:
+    async def scenario() -> None:
+        with listening() as listener:
+            listener.setblocking(False)
+            server = MllpServer(Recorder(), limits())
+            serving = asyncio.create_task(server.run({"plain": listener}))
+            for _ in range(5):
+                await asyncio.sleep(0)  # It waits for a peer now.
+            # The kernel has the connection before the loop looks again, and the loop is told to stop before that too.
+            with socket.create_connection(listener.getsockname(), timeout=PATIENCE_S):
+                server.stop()
+                await serving
+
+    asyncio.run(scenario())
+    gc.collect()  # A socket that nobody closed warns here, and a warning fails the test.
