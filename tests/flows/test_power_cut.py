@@ -70,6 +70,9 @@ class Senders:
         peer = AE(ae_title="KN_PACS")
         peer.add_requested_context(CTImageStorage, EXPLICIT)
         association = peer.associate("127.0.0.1", self._hub.ports["dimse"], ae_title="YIXIE")
+        assert association.dul.socket is not None
+        raw = association.dul.socket.socket
+        assert raw is not None
         number = 0
         while association.is_established:
             number += 1
@@ -82,6 +85,9 @@ class Senders:
                 break
             self.instances.append(str(dataset.SOPInstanceUID))
         association.abort()
+        association.join(20)
+        # The toolkit leaves the socket open when it cannot be shut down any more, as after a cut.
+        raw.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
