@@ -56,22 +56,23 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
 
 
 def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return :func:`visible` for one type as predicates that exclude one another, each led by an index of its own.
+    """Return "of this type and :func:`visible`" as predicates that exclude one another, each led by an index of its own.
 
     Together they let through exactly what :func:`visible` does; apart, each can be walked in order.
     """
+    of_type = table.c.type == resource_type
     if scope.everything:
-        return (sa.true(),)
+        return (of_type,)
     # A literal, because SQLite uses a partial index only where its condition stands word for word.
-    directory = table.c.visibility == sa.literal_column("'consortium'")
+    directory = sa.and_(of_type, table.c.visibility == sa.literal_column("'consortium'"))
     own = table.c.owner == scope.institution
     if scope.patient is not None:
         mine = sa.and_(table.c.patient_id == scope.patient, table.c.patient_id != sa.literal_column("''"), own)
-        return mine, sa.and_(directory, sa.or_(table.c.patient_id != scope.patient, sa.not_(own)))
+        return sa.and_(of_type, mine), sa.and_(directory, sa.or_(table.c.patient_id != scope.patient, sa.not_(own)))
     if scope.directory_only:
         if resource_type not in DIRECTORY_TYPES and resource_type not in _OPERATOR_TYPES:
             return (directory,)
-        return own, sa.and_(directory, sa.not_(own))
+        return sa.and_(of_type, own), sa.and_(directory, sa.not_(own))
     grant, target = access_grant.alias(), record.alias()
     granted = sa.select(target.c.rid).where(
         grant.c.grantee == scope.institution, grant.c.until > now_us, target.c.type == resource_type
@@ -82,8 +83,13 @@ def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.
         grant.c.target_id == target.c.patient_id,
         target.c.patient_id != sa.literal_column("''"),
     )
-    lent = sa.and_(table.c.rid.in_(sa.union_all(single, whole)), sa.not_(own), sa.not_(directory))
-    return own, sa.and_(directory, sa.not_(own)), lent
+    # The type stands inside only: named outside too, it would invite SQLite to walk the type and not the list.
+    lent = sa.and_(
+        table.c.rid.in_(sa.union_all(single, whole)),
+        sa.not_(own),
+        table.c.visibility != sa.literal_column("'consortium'"),
+    )
+    return sa.and_(of_type, own), sa.and_(directory, sa.not_(own)), lent
 
 
 def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.ColumnElement[bool]:

@@ -39,24 +39,18 @@ def kept(value: Any) -> Any:
     return whole(value) if isinstance(value, str) else value
 
 
-def listed(resource_type: str, one: ast.Filter, seen: Seen) -> sa.Select[Any] | None:
-    """Return the rids of records that fulfil *one* as a SELECT, or ``None`` where no index lists them.
+def listed(resource_type: str, one: ast.Filter) -> sa.Select[Any] | None:
+    """Return the rids of records of the type that fulfil *one* as a SELECT, or ``None`` where no index lists them.
 
-    Records of the type that the asker may not see, or that are deleted, may be among them.
+    Records that the asker may not see, or that are deleted, may be among them.
     """
-    match one:
-        case ast.Ids(values=ids):
-            return sa.select(record.c.rid).where(record.c.type == resource_type, record.c.id.in_(ids))
-        case ast.Chain():
-            return _chain_listed(resource_type, one, seen)
-        case ast.Has():
-            return _has_listed(resource_type, one, seen)
-        case _:
-            found = _rows(resource_type, one)
-            if found is None or found[2]:
-                return None
-            table, condition, _ = found
-            return sa.select(table.c.rid).where(condition)
+    if isinstance(one, ast.Ids):
+        return sa.select(record.c.rid).where(record.c.type == resource_type, record.c.id.in_(one.values))
+    found = _rows(resource_type, one)
+    if found is None or found[2]:
+        return None
+    table, condition, _ = found
+    return sa.select(table.c.rid).where(condition)
 
 
 def holds(rec: Any, resource_type: str, one: ast.Filter, seen: Seen) -> sa.ColumnElement[bool]:
@@ -232,51 +226,32 @@ def _uri(modifier: str, value: str) -> sa.ColumnElement[bool]:
 # --- filters on other records ------------------------------------------------------------------------------------
 
 
-def _other(other: Any, resource_type: str, one: ast.PlainFilter, seen: Seen, *, by_list: bool) -> list[Any]:
-    """Return the conditions that the record at the other end must fulfil.
+def _fulfilled(other: Any, here: Any, resource_type: str, one: ast.PlainFilter, seen: Seen) -> sa.ColumnElement[bool]:
+    """Return whether the record *other*, found by *here*, fulfils *one*.
 
     It must be visible itself: a search over what the asker may not see would be an oracle.
     """
-    listing = listed(resource_type, one, seen) if by_list else None
-    fulfils = holds(other, resource_type, one, seen) if listing is None else other.c.rid.in_(listing)
-    return [other.c.type == resource_type, other.c.deleted == sa.false(), seen(other), fulfils]
-
-
-def _points_at(other: Any) -> sa.ColumnElement[bool]:
-    return sa.and_(other.c.type == idx_reference.c.target_type, other.c.id == idx_reference.c.target_id)
-
-
-def _chain_listed(resource_type: str, one: ast.Chain, seen: Seen) -> sa.Select[Any]:
-    parts = []
-    for target in one.targets:
-        other = record.alias()
-        parts.append(
-            sa.select(idx_reference.c.rid)
-            .join(other, _points_at(other))
-            .where(
-                idx_reference.c.param == f"{resource_type}.{one.param}",
-                idx_reference.c.target_type == target.resource_type,
-                *_other(other, target.resource_type, target.filter, seen, by_list=True),
-            )
-        )
-    together = sa.union_all(*parts).subquery()
-    return parts[0] if len(parts) == 1 else sa.select(together.c.rid)
+    # An EXISTS of its own, and no join, because a join leaves SQLite free to begin with all records of the type.
+    return sa.exists(
+        sa.select(sa.literal(1))
+        .where(here, other.c.deleted == sa.false(), seen(other), holds(other, resource_type, one, seen))
+        .correlate(idx_reference)
+    )
 
 
 def _chain_holds(rec: Any, resource_type: str, one: ast.Chain, seen: Seen) -> sa.ColumnElement[bool]:
     options = []
     for target in one.targets:
         other = record.alias()
+        here = sa.and_(other.c.type == idx_reference.c.target_type, other.c.id == idx_reference.c.target_id)
         options.append(
             sa.exists(
                 sa.select(sa.literal(1))
-                .select_from(idx_reference)
-                .join(other, _points_at(other))
                 .where(
                     idx_reference.c.rid == rec.c.rid,
                     idx_reference.c.param == f"{resource_type}.{one.param}",
                     idx_reference.c.target_type == target.resource_type,
-                    *_other(other, target.resource_type, target.filter, seen, by_list=False),
+                    _fulfilled(other, here, target.resource_type, target.filter, seen),
                 )
                 .correlate(rec)
             )
@@ -284,33 +259,15 @@ def _chain_holds(rec: Any, resource_type: str, one: ast.Chain, seen: Seen) -> sa
     return sa.or_(*options)
 
 
-def _has_listed(resource_type: str, one: ast.Has, seen: Seen) -> sa.Select[Any]:
-    source, found = record.alias(), record.alias()
-    return (
-        sa.select(found.c.rid)
-        .select_from(source)
-        .join(idx_reference, idx_reference.c.rid == source.c.rid)
-        .join(found, _points_at(found))
-        .where(
-            idx_reference.c.param == f"{one.resource_type}.{one.param}",
-            idx_reference.c.target_type == resource_type,
-            found.c.type == resource_type,
-            *_other(source, one.resource_type, one.filter, seen, by_list=True),
-        )
-    )
-
-
 def _has_holds(rec: Any, resource_type: str, one: ast.Has, seen: Seen) -> sa.ColumnElement[bool]:
     source = record.alias()
     return sa.exists(
         sa.select(sa.literal(1))
-        .select_from(idx_reference)
-        .join(source, source.c.rid == idx_reference.c.rid)
         .where(
             idx_reference.c.param == f"{one.resource_type}.{one.param}",
             idx_reference.c.target_id == rec.c.id,
             idx_reference.c.target_type == resource_type,
-            *_other(source, one.resource_type, one.filter, seen, by_list=False),
+            _fulfilled(source, source.c.rid == idx_reference.c.rid, one.resource_type, one.filter, seen),
         )
         .correlate(rec)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -78,6 +79,50 @@ _GET_MANY = sa.select(*_CURRENT).where(
     record.c.id.in_(sa.bindparam("ids", expanding=True)),
     visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
 )
+
+
+def _reach(everything: bool) -> sa.ColumnElement[bool]:
+    if everything:
+        return sa.true()
+    return visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution"))
+
+
+@cache
+def _by_identifier(*, everything: bool, system: bool, owner: bool) -> sa.Select[Any]:
+    """Return the statement of :meth:`SqlRecords.by_identifier`; built once, because building costs more than running."""
+    conditions = [idx_token.c.param == sa.bindparam("param"), idx_token.c.code == sa.bindparam("code")]
+    if system:
+        conditions.append(idx_token.c.system == sa.bindparam("system"))
+    statement = sa.select(*_CURRENT).where(
+        record.c.rid.in_(sa.select(idx_token.c.rid).where(*conditions)),
+        record.c.type == sa.bindparam("type"),
+        record.c.deleted == sa.false(),
+        _reach(everything),
+    )
+    if owner:
+        statement = statement.where(record.c.owner == sa.bindparam("owner"))
+    return statement.order_by(record.c.rid)
+
+
+@cache
+def _referring(*, everything: bool) -> sa.Select[Any]:
+    """Return the statement of :meth:`SqlRecords.referring`, built once likewise."""
+    targets = sa.select(idx_reference.c.rid).where(
+        idx_reference.c.param == sa.bindparam("param"),
+        idx_reference.c.target_id == sa.bindparam("target_id"),
+        idx_reference.c.target_type == sa.bindparam("target_type"),
+    )
+    return (
+        sa.select(*_CURRENT)
+        .where(
+            record.c.rid.in_(targets),
+            record.c.type == sa.bindparam("type"),
+            record.c.deleted == sa.false(),
+            _reach(everything),
+        )
+        .order_by(record.c.rid.desc())
+        .limit(sa.bindparam("most", type_=sa.Integer))
+    )
 
 
 def _plain(scope: Scope) -> bool:
@@ -226,40 +271,31 @@ class SqlRecords:
         self, type: str, system: str | None, value: str, scope: Scope, *, owner: str | None = None
     ) -> list[Stored]:
         """Return resources of *type* that carry the identifier, oldest first."""
-        conditions = [idx_token.c.param == f"{type}.identifier", idx_token.c.code == index.whole(value)]
+        values: dict[str, Any] = {"param": f"{type}.identifier", "code": index.whole(value), "type": type}
         if system is not None:
-            conditions.append(idx_token.c.system == index.whole(system))
-        statement = sa.select(*_CURRENT).where(
-            record.c.rid.in_(sa.select(idx_token.c.rid).where(*conditions)),
-            record.c.type == type,
-            record.c.deleted == sa.false(),
-            visible(record, scope, self._now()),
-        )
+            values["system"] = index.whole(system)
         if owner is not None:
-            statement = statement.where(record.c.owner == owner)
-        return [stored(row) for row in self._connection.execute(statement.order_by(record.c.rid))]
+            values["owner"] = owner
+        shape = {"system": system is not None, "owner": owner is not None}
+        if scope.everything or _plain(scope):
+            statement = _by_identifier(everything=scope.everything, **shape)
+            values |= {} if scope.everything else {"now": self._now(), "institution": scope.institution}
+        else:
+            statement = _by_identifier(everything=True, **shape).where(visible(record, scope, self._now()))
+        return [stored(row) for row in self._connection.execute(statement, values)]
 
     def referring(self, type: str, param: str, target: str, scope: Scope, *, limit: int = 100) -> list[Stored]:
         """Return resources of *type* whose reference parameter *param* points at *target*, newest first."""
         target_type, target_id = target.split("/", 1)
-        statement = (
-            sa.select(*_CURRENT)
-            .where(
-                record.c.rid.in_(
-                    sa.select(idx_reference.c.rid).where(
-                        idx_reference.c.param == f"{type}.{param}",
-                        idx_reference.c.target_id == target_id,
-                        idx_reference.c.target_type == target_type,
-                    )
-                ),
-                record.c.type == type,
-                record.c.deleted == sa.false(),
-                visible(record, scope, self._now()),
-            )
-            .order_by(record.c.rid.desc())
-            .limit(limit)
-        )
-        return [stored(row) for row in self._connection.execute(statement)]
+        values: dict[str, Any] = {
+            "param": f"{type}.{param}", "target_id": target_id, "target_type": target_type, "type": type, "most": limit,
+        }  # fmt: skip
+        if scope.everything or _plain(scope):
+            statement = _referring(everything=scope.everything)
+            values |= {} if scope.everything else {"now": self._now(), "institution": scope.institution}
+        else:
+            statement = _referring(everything=True).where(visible(record, scope, self._now()))
+        return [stored(row) for row in self._connection.execute(statement, values)]
 
     def compartment(
         self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None

@@ -30,7 +30,7 @@ from hub.errors import Category, HubError
 from hub.ports import Page, Stored
 from hub.search import ast
 from storage.sql.access import visible, ways
-from storage.sql.filters import HIGH, holds, kept, listed
+from storage.sql.filters import HIGH, Seen, holds, kept, listed
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
 
 #: Most resources that one page may include besides its matches.
@@ -95,11 +95,8 @@ def _plan(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -
     kind = query.resource_type
     few: tuple[ast.Filter, list[int]] | None = None
     for one in sorted(query.filters, key=_cost):
-        listing = listed(kind, one, seen)
-        if listing is None:
-            continue
-        rids = list(connection.execute(listing.distinct().limit(FEW + 1)).scalars())
-        if len(rids) <= FEW and (few is None or len(rids) < len(few[1])):
+        rids = _few(connection, kind, one, seen)
+        if rids is not None and (few is None or len(rids) < len(few[1])):
             few = one, rids
         if few is not None and len(few[1]) <= _VERY_FEW:
             break
@@ -108,7 +105,64 @@ def _plan(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -
     if few is not None:
         # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
         return _Search(conditions=(record.c.rid.in_(few[1]), *conditions), ways=(seen(record),))
-    return _Search(conditions=(record.c.type == kind, *conditions), ways=ways(record, scope, now_us, kind))
+    return _Search(conditions=tuple(conditions), ways=ways(record, scope, now_us, kind))
+
+
+def _few(connection: Connection, resource_type: str, one: ast.Filter, seen: Seen) -> list[int] | None:
+    """Return the rids of the records of the type that fulfil *one*, or ``None`` where they are more than a few.
+
+    Deleted and hidden ones may be among them, but none that fulfils it by way of a deleted or hidden record.
+    """
+    match one:
+        case ast.Chain():
+            return _few_by_chain(connection, resource_type, one, seen)
+        case ast.Has():
+            return _few_by_has(connection, resource_type, one, seen)
+        case _:
+            listing = listed(resource_type, one)
+            return None if listing is None else _at_most(connection, listing)
+
+
+def _at_most(connection: Connection, listing: sa.Select[Any]) -> list[int] | None:
+    rids = list(connection.execute(listing.distinct().limit(FEW + 1)).scalars())
+    return rids if len(rids) <= FEW else None
+
+
+def _few_by_chain(connection: Connection, resource_type: str, one: ast.Chain, seen: Seen) -> list[int] | None:
+    found: set[int] = set()
+    for target in one.targets:
+        others = _few(connection, target.resource_type, target.filter, seen)
+        if others is None:
+            return None
+        shown = sa.select(record.c.id).where(record.c.rid.in_(others), record.c.deleted == sa.false(), seen(record))
+        names = list(connection.execute(shown).scalars()) if others else []
+        rows = sa.select(idx_reference.c.rid).where(
+            idx_reference.c.param == f"{resource_type}.{one.param}",
+            idx_reference.c.target_id.in_(names),
+            idx_reference.c.target_type == target.resource_type,
+        )
+        rids = _at_most(connection, rows) if names else []
+        if rids is None:
+            return None
+        found.update(rids)
+    return sorted(found) if len(found) <= FEW else None
+
+
+def _few_by_has(connection: Connection, resource_type: str, one: ast.Has, seen: Seen) -> list[int] | None:
+    sources = _few(connection, one.resource_type, one.filter, seen)
+    if sources is None:
+        return None
+    shown = sa.select(record.c.rid).where(record.c.rid.in_(sources), record.c.deleted == sa.false(), seen(record))
+    rids = list(connection.execute(shown).scalars()) if sources else []
+    targets = sa.select(idx_reference.c.target_id).where(
+        idx_reference.c.rid.in_(rids),
+        idx_reference.c.param == f"{one.resource_type}.{one.param}",
+        idx_reference.c.target_type == resource_type,
+    )
+    names = list(connection.execute(targets.distinct()).scalars()) if rids else []
+    if not names:
+        return []
+    return _at_most(connection, sa.select(record.c.rid).where(record.c.type == resource_type, record.c.id.in_(names)))
 
 
 # --- order and pages ---------------------------------------------------------------------------------------------
@@ -237,7 +291,7 @@ def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> sa.
         return visible(table, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution"))
 
     exact = next(number for number, shape in enumerate(shapes) if _is_exact(shape))
-    listing = listed(resource_type, filters[exact], seen)
+    listing = listed(resource_type, filters[exact])
     assert listing is not None
     # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
     return (
