@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from adapters.http.acceptor import Acceptor
 from adapters.http.app import build
 from hub.errors import Category, HubError
 
@@ -200,9 +201,32 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stop: threading.Event, *, shared: bool) -> None:
         super().__init__(config)
         self._stop = stop
+        self._shared = shared
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept on *sockets*; uvicorn's own way gives all connections to the process that wakes first."""
+        await self.lifespan.startup()
+        state = self.server_state
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=state, app_state=self.lifespan.state
+            )
+
+        self.servers: list[Any] = [
+            Acceptor(
+                one,
+                protocol,
+                tls=self.config.ssl,
+                open_connections=lambda: len(state.connections),
+                shared=self._shared,
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end: uvicorn asks ten times a second."""
@@ -266,7 +290,9 @@ class HttpDoor:
             config.load()
             if purpose == "tls":
                 config.ssl = tls_context(services.settings)
-            servers.append((_Server(config, stop), socket.socket(fileno=descriptor)))
+            servers.append(
+                (_Server(config, stop, shared=services.settings.http_processes > 1), socket.socket(fileno=descriptor))
+            )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(servers))
 
