@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters import dicomweb, fhir, ops
 from adapters._http import error_response
+from adapters.http.dispatch import Dispatch, shape
 from hub import __version__, metrics
 from hub.errors import Category, HubError
 
@@ -57,21 +58,27 @@ def build(services: Services) -> ASGIApp:
     async def front(_: Request) -> Response:
         return HTMLResponse(page)
 
-    async def nothing(request: Request, _: Exception) -> Response:
+    async def nothing(request: Request) -> Response:
         return error_response(HubError(Category.NOT_FOUND, "There is nothing at this address.", where="URL"), request)
 
-    async def no_method(request: Request, _: Exception) -> Response:
+    async def no_method(request: Request) -> Response:
         return error_response(
             HubError(Category.UNSUPPORTED, "This address does not take this method.", where="method", status=405),
             request,
         )
 
-    for part in (ops, fhir, dicomweb):
-        app.router.routes.extend(part.routes(services))
-    app.router.routes.append(Route("/", front, methods=["GET"]))
-    app.add_exception_handler(404, nothing)
-    app.add_exception_handler(405, no_method)
-    return _Shared(app)
+    async def not_in_ops(request: Request, error: Exception) -> Response:
+        return await (no_method if getattr(error, "status_code", 404) == 405 else nothing)(request)
+
+    of_ops = ops.routes(services)
+    app.router.routes.extend(of_ops)
+    app.add_exception_handler(404, not_in_ops)
+    app.add_exception_handler(405, not_in_ops)
+    routes = [*of_ops, *fhir.routes(services), *dicomweb.routes(services), Route("/", front, methods=["GET"])]
+    dispatch = Dispatch(
+        [one for one in routes if isinstance(one, Route)], nothing=nothing, no_method=no_method, mounted={"ops": app}
+    )
+    return _Shared(dispatch)
 
 
 class _Shared:
@@ -85,7 +92,7 @@ class _Shared:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        first = scope["path"].split("/", 2)[1]
+        first, _ = shape(scope["path"])
         area = first if first in _AREAS else "other"
 
         async def dressed(message: Message) -> None:
