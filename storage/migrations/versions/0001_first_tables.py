@@ -6,9 +6,7 @@ Revises:
 
 from __future__ import annotations
 
-from alembic import op
-
-from storage.sql.schema import metadata
+from storage.migrations.revision_0001 import audit, delivery, directory, imaging, journal, records, search_index
 
 revision = "0001"
 down_revision = None
@@ -18,4 +16,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Create every table of the first version."""
-    metadata.create_all(bind=op.get_bind())
+    for tables in (directory, journal, records, search_index, imaging, delivery, audit):
+        tables.create()
