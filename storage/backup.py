@@ -4,6 +4,10 @@ The database is copied first, as one consistent snapshot (SQLite's online backup
 ``pg_dump``), then the objects: objects are written before their rows, so every object that the snapshot names exists by
 then. Objects are compared with their hash on the way out and on the way in. The manifest is written last; a folder
 without one is not a backup. A folder that holds an older backup of the same hub is brought up to date.
+
+A backup that comes back may have been in other hands. What a restore reads is therefore what :func:`backup` writes and
+nothing else: its manifest names no other place, no part of it is a symbolic link, and all of that is known before the
+first byte is written.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -32,6 +37,9 @@ from storage.sql.migrate import newest
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
+#: The files that a manifest may name besides the database: keys lie in one flat folder, and none is hidden.
+_KEY = re.compile(r"keys/[^./\\\0][^/\\\0]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Tick = Callable[[int], None]
 
@@ -59,7 +67,7 @@ def backup(
         )
     manifest.unlink(missing_ok=True)
     files = {"database": _dump(settings.database(), target / "database")}
-    for key in sorted((settings.data_dir / "keys").glob("*")):
+    for key in sorted((settings.data_dir / "keys").glob("[!.]*")):
         files[f"keys/{key.name}"] = _copy(key, target / "keys" / key.name)
     count = size = 0
     for ref in store.digests():
@@ -85,7 +93,9 @@ def restore(
     """Bring a backup back into an empty hub and return its manifest; objects first, the database last.
 
     Raises:
-        HubError: incorrect when *source* is not a whole backup; conflict when there is a hub already.
+        HubError: incorrect when *source* is not a whole backup or holds what no backup does, unsupported when its format
+            is not known, conflict when the data directory holds anything or there is a database: all before anything is
+            written; incorrect, too, for an object whose hash is wrong, with the objects before it restored.
     """
     manifest = _manifest(source)
     kind = "sqlite" if settings.database().startswith("sqlite:") else "postgresql"
@@ -96,13 +106,17 @@ def restore(
             where="database_url",
             remedy="Set HUB_DATABASE_URL to a database of the same kind.",
         )
+    objects = _objects(source)
+    if len(objects) < manifest["objects"]["count"]:
+        raise _broken(source / "objects")
     _require_empty(settings)
     for name, digest in manifest["files"].items():
-        if _digest(source / name) != digest:
+        path = _inside(source, name)
+        if not path.is_file() or _digest(path) != digest:
             raise _broken(source / name)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
     store = open_store()
-    count = 0
-    for path in sorted((source / "objects").glob("*/*")):
+    for path in objects:
         with store.spool(max_bytes=path.stat().st_size) as spool:
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -110,9 +124,6 @@ def restore(
             if spool.digest != path.name:
                 raise _broken(path)
             tick(store.put(spool).size)
-        count += 1
-    if count < manifest["objects"]["count"]:
-        raise _broken(source / "objects")
     for name in manifest["files"]:
         if name.startswith("keys/"):
             _copy(source / name, settings.data_dir / name)
@@ -193,9 +204,20 @@ def _postgres(tool: str, url: str, *arguments: str) -> None:
 
 
 def _require_empty(settings: Settings) -> None:
+    """Raise HubError(conflict) when the data directory holds anything, or when there is a database."""
+    folder = settings.data_dir
+    if (folder.exists() or folder.is_symlink()) and (not folder.is_dir() or any(folder.iterdir())):
+        raise HubError(
+            Category.CONFLICT,
+            "The data directory is not empty, and a restore never mixes a backup with other data.",
+            where=str(folder),
+            remedy="Set HUB_DATA_DIR to a new or an empty folder; where an earlier restore broke off, delete what it left.",
+        )
     url = settings.database()
     if url.startswith("sqlite:///"):
-        taken = Path(url.removeprefix("sqlite:///")).exists()
+        # A write-ahead log that is left of another database would be played into the restored one.
+        path = url.removeprefix("sqlite:///")
+        taken = any(Path(path + suffix).exists() for suffix in ("", "-wal", "-shm", "-journal"))
     else:
         engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
         try:
@@ -215,20 +237,79 @@ def _require_empty(settings: Settings) -> None:
 
 
 def _manifest(source: Path) -> dict[str, Any]:
+    """Return the manifest of the backup in *source*, with nothing in it that :func:`backup` does not write."""
+    path = _inside(source, MANIFEST)
+    unreadable = HubError(
+        Category.INCORRECT,
+        "The folder is not a whole backup: it has no readable manifest.",
+        where=str(source),
+        remedy="Give the folder that `hub backup` finished.",
+    )
+    # Here and below, only a plain file is opened: a pipe would hold the command up for ever.
+    if not path.is_file():
+        raise unreadable
     try:
-        manifest: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        manifest: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable from error
+    if isinstance(manifest, dict) and manifest.get("format") != _FORMAT:
         raise HubError(
-            Category.INCORRECT,
-            "The folder is not a whole backup: it has no readable manifest.",
-            where=str(source),
-            remedy="Give the folder that `hub backup` finished.",
-        ) from error
-    if manifest.get("format") != _FORMAT:
-        raise HubError(
-            Category.UNSUPPORTED, "The backup has a format that this version does not know.", where=str(source)
+            Category.UNSUPPORTED,
+            "The backup has a format that this version does not know.",
+            where=str(path),
+            remedy="Restore it with the version of the hub that made it.",
         )
-    return manifest
+    match manifest:
+        case {"database": "sqlite" | "postgresql", "created": str(), "files": dict(files), "objects": {"count": int()}}:
+            pass
+        case _:
+            raise _foreign("The manifest lacks what every backup says.", path)
+    for name in files:
+        if name != "database" and not _KEY.fullmatch(name):
+            raise _foreign(f"The manifest names {name!r}, which no backup holds.", path)
+    if "database" not in files:
+        raise _foreign("The manifest names no database.", path)
+    return dict(manifest)
+
+
+def _objects(source: Path) -> list[Path]:
+    """Return the objects in *source*, sorted; raises HubError(incorrect) for anything else in their folder."""
+    found: list[Path] = []
+    folder = source / "objects"
+    if not folder.exists() and not folder.is_symlink():
+        return found
+    for shelf in sorted(_inside(source, "objects").iterdir()):
+        if not _inside(source, f"objects/{shelf.name}").is_dir():
+            raise _foreign("The backup holds a file that is no object.", shelf)
+        for path in sorted(shelf.iterdir()):
+            # A backup that was broken off leaves its last file under this name; the next one wrote it again.
+            if path.name.startswith(".") and path.name.endswith(".new"):
+                continue
+            if not _SHA256.fullmatch(path.name) or shelf.name != path.name[:2]:
+                raise _foreign("The backup holds a file that is no object.", path)
+            if not _inside(source, f"objects/{shelf.name}/{path.name}").is_file():
+                raise _foreign("The backup holds something that is no file.", path)
+            found.append(path)
+    return found
+
+
+def _inside(source: Path, name: str) -> Path:
+    """Return *source* / *name*; raises HubError(incorrect) where a symbolic link would lead elsewhere."""
+    path = source
+    for part in name.split("/"):
+        path = path / part
+        if path.is_symlink():
+            raise _foreign("The backup holds a symbolic link, which no backup does.", path)
+    return path
+
+
+def _foreign(message: str, where: Path) -> HubError:
+    return HubError(
+        Category.INCORRECT,
+        f"{message} Nothing was restored.",
+        where=str(where),
+        remedy="Somebody may have changed it. Use a backup as `hub backup` made it.",
+    )
 
 
 def _object_path(target: Path, digest: str) -> Path:

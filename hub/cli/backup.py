@@ -39,7 +39,6 @@ def backup(target: Annotated[Path, typer.Argument(metavar="DIR", help="目标目
 def restore(source: Annotated[Path, typer.Argument(metavar="DIR", help="备份目录 / folder of a backup")]) -> None:
     """恢复 / Bring a backup back into an empty data directory; never overwrites."""
     found = command_settings()
-    found.data_dir.mkdir(parents=True, exist_ok=True)
     with _progress() as progress:
         bar = progress.add_task("对象 / objects", total=None)
         manifest = tool("storage.backup").restore(

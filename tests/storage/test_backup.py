@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -143,6 +145,181 @@ def test_a_damaged_backup_is_refused_and_leaves_no_database(tmp_path: Path, part
         restore(fresh, lambda: open_from(fresh), copy)
     assert refused.value.category is Category.INCORRECT
     assert not (tmp_path / "fresh" / "hub.db").exists()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The folder of a whole backup with one object, one key and the database."""
+    live = opened(settings_in(tmp_path / "live"))
+    fill(live, 0)
+    backup(live.settings, live.objects, tmp_path / "copy", now=utc_now())
+    live.close()
+    return tmp_path / "copy"
+
+
+def refusal(copy: Path, fresh: Settings) -> HubError:
+    """Return why *copy* is not restored to *fresh*."""
+    with pytest.raises(HubError) as refused:
+        restore(fresh, lambda: open_from(fresh), copy)
+    return refused.value
+
+
+def change_manifest(copy: Path, **changed: object) -> None:
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**manifest, **changed}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "keys/../../outside",
+        "keys/..",
+        "keys/.",
+        "keys/",
+        "keys/deeper/outside",
+        "keys\\..\\outside",
+        "keys/a\0b",
+        "keys/.hidden",
+        "KEYS/outside",
+        "objects/outside",
+        "hub.db",
+        "",
+        "ABSOLUTE",
+    ],
+)
+def test_a_manifest_that_names_another_place_is_refused_before_anything_is_written(
+    tmp_path: Path, copy: Path, name: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"not of the backup")
+    digest = hashlib.sha256(outside.read_bytes()).hexdigest()
+    files = json.loads((copy / MANIFEST).read_text())["files"]
+    change_manifest(copy, files={**files, name.replace("ABSOLUTE", str(outside)): digest})
+
+    error = refusal(copy, settings_in(tmp_path / "fresh"))
+
+    assert error.category is Category.INCORRECT
+    assert "manifest names" in error.message
+    assert error.remedy
+    assert not (tmp_path / "fresh").exists()
+    assert outside.read_bytes() == b"not of the backup"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"files": []},
+        {"files": {}},
+        {"files": {"keys/audit-ed25519.pem": "0" * 64}},
+        {"objects": {}},
+        {"objects": {"count": "1"}},
+        {"database": "oracle"},
+        {"created": None},
+    ],
+)
+def test_a_manifest_that_says_too_little_is_refused_in_words(
+    tmp_path: Path, copy: Path, changed: dict[str, object]
+) -> None:
+    change_manifest(copy, **changed)
+    assert refusal(copy, settings_in(tmp_path / "fresh")).category is Category.INCORRECT
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "[" * 100_000, "{"])
+def test_a_manifest_that_is_no_manifest_is_refused_in_words(tmp_path: Path, copy: Path, text: str) -> None:
+    (copy / MANIFEST).write_text(text)
+    assert refusal(copy, settings_in(tmp_path / "fresh")).category is Category.INCORRECT
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "database", "keys", "keys/*", "objects", "objects/*", "objects/*/*"])
+def test_a_backup_with_a_symbolic_link_is_refused_before_anything_is_written(
+    tmp_path: Path, copy: Path, part: str
+) -> None:
+    [linked] = copy.glob(part)
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+
+    error = refusal(copy, settings_in(tmp_path / "fresh"))
+
+    assert error.category is Category.INCORRECT
+    assert "symbolic link" in error.message
+    assert error.where == str(linked)
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "database", "keys/*", "objects/*/*"])
+def test_a_backup_with_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, copy: Path, part: str) -> None:
+    [piped] = copy.glob(part)
+    piped.unlink()
+    os.mkfifo(piped)
+    assert refusal(copy, settings_in(tmp_path / "fresh")).category is Category.INCORRECT
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling"])
+def test_a_data_directory_that_is_no_folder_is_refused_in_words(tmp_path: Path, copy: Path, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / "fresh").write_bytes(b"mine")
+    else:
+        (tmp_path / "fresh").symlink_to(tmp_path / "nowhere")
+    assert refusal(copy, settings_in(tmp_path / "fresh")).category is Category.CONFLICT
+
+
+@pytest.mark.parametrize(
+    "name", ["objects/note.txt", "objects/ab/note.txt", "objects/00/" + "f" * 64, "objects/ab/" + "AB" * 32]
+)
+def test_a_file_among_the_objects_that_is_none_is_refused_before_anything_is_written(
+    tmp_path: Path, copy: Path, name: str
+) -> None:
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_bytes(b"x")
+    error = refusal(copy, settings_in(tmp_path / "fresh"))
+    assert error.category is Category.INCORRECT
+    assert error.where == str(copy / name)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_what_a_broken_off_backup_left_beside_an_object_does_not_spoil_the_next(tmp_path: Path, copy: Path) -> None:
+    [kept] = copy.glob("objects/*/*")
+    kept.with_name(f".{kept.name}.new").write_bytes(b"half")
+    fresh = settings_in(tmp_path / "fresh")
+    restore(fresh, lambda: open_from(fresh), copy)
+    again = assemble(fresh, node="test")
+    try:
+        assert is_whole(again)
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize("left", ["objects/ab", "keys/audit-ed25519.pem", "run/ports.json", "hub.db-wal", "letter.txt"])
+def test_a_restore_leaves_a_data_directory_alone_that_holds_anything(tmp_path: Path, copy: Path, left: str) -> None:
+    kept = tmp_path / "fresh" / left
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+
+    error = refusal(copy, settings_in(tmp_path / "fresh"))
+
+    assert error.category is Category.CONFLICT
+    assert error.where == str(tmp_path / "fresh")
+    assert "HUB_DATA_DIR" in error.remedy
+    assert [one for one in (tmp_path / "fresh").rglob("*") if one.is_file()] == [kept]
+    assert kept.read_bytes() == b"mine"
+
+
+def test_a_log_that_another_database_left_is_not_played_into_the_restored_one(tmp_path: Path, copy: Path) -> None:
+    (tmp_path / "elsewhere.db-wal").write_bytes(b"left")
+    error = refusal(copy, settings_in(tmp_path / "fresh", f"sqlite:///{tmp_path / 'elsewhere.db'}"))
+    assert error.category is Category.CONFLICT
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_an_empty_data_directory_takes_a_restore(tmp_path: Path, copy: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    fresh = settings_in(tmp_path / "fresh")
+    restore(fresh, lambda: open_from(fresh), copy)
+    assert (tmp_path / "fresh" / "hub.db").exists()
 
 
 def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path) -> None:

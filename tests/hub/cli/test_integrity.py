@@ -33,3 +33,10 @@ def test_a_backup_is_restored_into_another_folder(
     assert consortium("restore", str(tmp_path / "copy")).exit_code == 0
     assert consortium("members", "list").output == before
     assert consortium("audit", "verify").exit_code == 0
+
+
+def test_a_refused_restore_leaves_no_data_directory_behind(hub: Hub, data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "manifest.json").write_text('{"format": 1, "files": {"../../hub.toml": "00"}}')
+    assert hub("restore", str(tmp_path / "copy")).exit_code != 0
+    assert not data_dir.exists()
