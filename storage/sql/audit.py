@@ -21,6 +21,7 @@ from fhir_mappings.json import dumps, loads
 from hub.clock import instant, to_us
 from hub.errors import Category, HubError
 from hub.ports import AuditLine
+from storage.sql.prepared import Prepared
 from storage.sql.schema import audit, audit_checkpoint, audit_patient
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ class SqlAuditLog:
             "body": dumps(event),
         }
         digest = chained(previous, values, patients)
-        self._connection.execute(_INSERT, {**values, "hash": digest})
+        _INSERT.run(self._connection, {**values, "hash": digest})
         if patients:
-            self._connection.execute(
-                _INSERT_PATIENT,
+            _INSERT_PATIENT.run_many(
+                self._connection,
                 [
                     {
                         "shard": self._tx.node,
@@ -165,8 +166,6 @@ class SqlAuditLog:
         return None if row is None else loads(bytes(row.body))
 
 
-_INSERT = sa.insert(audit)
-_INSERT_PATIENT = sa.insert(audit_patient)
 _ABOUT = sa.and_(audit_patient.c.shard == audit.c.shard, audit_patient.c.seq == audit.c.seq)
 _COLUMNS = {
     "agent": "institution",
@@ -180,6 +179,8 @@ _COLUMNS = {
 _HEAD = (
     "shard", "seq", "id", "recorded_at", "institution", "who", "type", "subtype", "action", "outcome", "correlation_id",
 )  # fmt: skip
+_INSERT = Prepared(sa.insert(audit), keys=(*_HEAD, "body", "hash"))
+_INSERT_PATIENT = Prepared(sa.insert(audit_patient), keys=("shard", "seq", "owner", "patient_id", "recorded_at"))
 
 
 def _conditions(criteria: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:

@@ -18,7 +18,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from sqlalchemy.pool import QueuePool
 from hub.clock import Clock, utc_now
 from hub.errors import Category, HubError
 from hub.ports import Tx
+from storage.sql.prepared import execute
 from storage.sql.transaction import SqlTx
 from storage.sql.trouble import connection_lost, repeatable, translated
 from storage.sql.turn import Turn
@@ -68,6 +69,8 @@ class SqlDatabase:
         self._closed = False
         self._dead: HubError | None = None
         self._audit_tail: dict[str, Any] = {}
+        #: The writer's connection to SQLite, kept from one transaction to the next.
+        self._kept: Connection | None = None
         self._turn = _turn_of(engine)
         self._thread = threading.Thread(target=self._run, name=f"writer-{node}", daemon=True)
         self._thread.start()
@@ -99,7 +102,7 @@ class SqlDatabase:
         if self._closed:
             raise _stopping()
         try:
-            with self._readers.connect() as connection:
+            with self._readers.connect() as connection, connection.begin():
                 return work(cast("Tx", SqlTx(connection, node=self._node, clock=self._clock)))
         except sa.exc.SQLAlchemyError as error:
             raise translated(error) from error
@@ -120,6 +123,8 @@ class SqlDatabase:
             self._closed = True
             self._queue.put(None)
         self._thread.join(timeout=30)
+        if self._kept is not None and not self._thread.is_alive():
+            self._kept.close()
         self._readers.dispose()
         self._engine.dispose()
         if self._turn is not None and not self._thread.is_alive():
@@ -181,18 +186,19 @@ class SqlDatabase:
         again: list[_Job] = []
         stage = "begin"
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 stage = "work"
                 tx = SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)
                 for job in batch:
                     mark = dict(tail)
-                    savepoint = connection.begin_nested()
+                    execute(connection, "SAVEPOINT job")
                     try:
                         value = job.work(cast("Tx", tx))
                     except BaseException as error:
                         if _spoils_transaction(error):
                             raise
-                        savepoint.rollback()
+                        execute(connection, "ROLLBACK TO SAVEPOINT job")
+                        execute(connection, "RELEASE SAVEPOINT job")
                         tail.clear()
                         if repeatable(error):
                             again.append(job)
@@ -200,7 +206,7 @@ class SqlDatabase:
                             tail.update(mark)
                             failed.append((job, error))
                     else:
-                        savepoint.commit()
+                        execute(connection, "RELEASE SAVEPOINT job")
                         done.append((job, value))
                 stage = "commit"
         except BaseException as error:  # noqa: BLE001 - the writer must outlive whatever one batch meets
@@ -224,7 +230,7 @@ class SqlDatabase:
             tail = dict(self._audit_tail)
             stage = "begin"
             try:
-                with self._engine.begin() as connection:
+                with self._transaction() as connection:
                     stage = "work"
                     value = job.work(cast("Tx", SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)))
                     stage = "commit"
@@ -241,6 +247,23 @@ class SqlDatabase:
             self._audit_tail = tail
             job.future.set_result(value)
             return
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Open a transaction that commits with the block; a failed one leaves nothing, its connection included."""
+        if self._engine.dialect.name != "sqlite":
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        kept, self._kept = self._kept, None
+        connection = kept or self._engine.connect()
+        try:
+            with connection.begin():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._kept = connection
 
     def _note(self, error: BaseException) -> HubError:
         """Return *error* in the hub's words, and stop taking data when the disk failed."""
@@ -298,7 +321,8 @@ def _sqlite_engine(path: str, *, readonly: bool, pool_size: int, busy_timeout_s:
         f"sqlite:///{path}",
         poolclass=QueuePool,
         pool_size=pool_size,
-        max_overflow=0 if not readonly else 8,
+        # The writer thread keeps its connection; integrity checks and migrations open theirs beside it.
+        max_overflow=8,
         connect_args={"check_same_thread": False, "timeout": busy_timeout_s, "cached_statements": 512},
     )
 
@@ -321,7 +345,7 @@ def _sqlite_engine(path: str, *, readonly: bool, pool_size: int, busy_timeout_s:
 
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+        execute(connection, "BEGIN" if readonly else "BEGIN IMMEDIATE")
 
     return engine
 

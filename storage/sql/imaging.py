@@ -22,6 +22,7 @@ from hub.errors import Category, HubError
 from hub.ports import InstanceRow, ObjectRef, StudyKey
 from storage.sql import imaging_query
 from storage.sql._dialect import insert
+from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ _INSTANCE_FIELDS = (
     "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID", "InstanceNumber",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "pixel_offset",
 )  # fmt: skip
+
+
+def _insert_instance(*, on_sqlite: bool) -> Any:
+    statement = insert(imaging_instance, on_sqlite=on_sqlite)
+    return statement.on_conflict_do_nothing().returning(imaging_instance.c.iid)
+
+
+_INSERT = Prepared(
+    _insert_instance(on_sqlite=False),
+    keys=(*_INSTANCE_FIELDS, "owner", "digest", "size", "current", "received_at", "attributes"),
+    on_sqlite=_insert_instance(on_sqlite=True),
+)
 
 #: Columns of a study that :meth:`SqlImaging.set_study_state` may set beside the state.
 _SETTABLE = frozenset({"match", "counted_at", "correlation_id"})
@@ -82,15 +95,10 @@ class SqlImaging:
             "received_at": to_us(received_at),
             "attributes": zlib.compress(header.attributes, 1),
         }
-        statement = (
-            insert(imaging_instance, on_sqlite=self._tx.sqlite)
-            .on_conflict_do_nothing()
-            .returning(imaging_instance.c.iid)
-        )
         # Two unique indexes decide, whichever process writes: one current row for a SOP Instance, one row for its bytes.
-        if self._connection.execute(statement, values).first() is not None:
+        if _INSERT.first(self._connection, values) is not None:
             return "new"
-        if self._connection.execute(statement, {**values, "current": False}).first() is not None:
+        if _INSERT.first(self._connection, {**values, "current": False}) is not None:
             return "conflict"
         return "duplicate"
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from fhir_mappings.definitions.extract import extract
+from storage.sql.prepared import execute_many
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri
 
 _TABLES = (idx_token, idx_string, idx_reference, idx_date, idx_quantity, idx_uri)
@@ -141,7 +142,7 @@ def _write(connection: Connection, table: sa.Table, rows: dict[tuple[Any, ...], 
         return
     # Given to the driver as they are, they cost a third of their way through the Core.
     names = next(iter(rows.values()))
-    connection.exec_driver_sql(_insert_sqlite(table.name, tuple(names)), list(rows))
+    execute_many(connection, _insert_sqlite(table.name, tuple(names)), list(rows))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Entry, NewEntry
+from storage.sql.prepared import Prepared
 from storage.sql.schema import journal
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ _NAMED = {
     for name in ("patient_id", "placer", "filler", "accession", "visit")
 }
 #: The statements of the receive path, built once.
-_INSERT = sa.insert(journal)
-_OF_MESSAGE = (
+_INSERT = Prepared(sa.insert(journal).returning(journal.c.seq), keys=(*_FIELDS, "finished_at"))
+_OF_MESSAGE = Prepared(
     sa.select(journal)
     .where(
         journal.c.sending_facility == sa.bindparam("of_facility"),
@@ -44,6 +46,11 @@ _SEARCHABLE = frozenset(
         "patient_id", "placer", "filler", "accession", "visit", "correlation_id", "digest",
     }
 )  # fmt: skip
+
+
+@cache
+def _finish(names: tuple[str, ...]) -> Prepared:
+    return Prepared(sa.update(journal).where(journal.c.seq == sa.bindparam("b_seq")), keys=names)
 
 
 def _entry(row: Any) -> Entry:
@@ -65,13 +72,10 @@ class SqlJournal:
         """Write *entry*; returns its sequence number."""
         values: dict[str, Any] = {name: getattr(entry, name) for name in _FIELDS}
         values["received_at"] = to_us(entry.received_at)
-        if entry.state != "received":
-            values["finished_at"] = to_us(self._tx.clock())
-        result = self._connection.execute(_INSERT, values)
-        key = result.inserted_primary_key
+        values["finished_at"] = None if entry.state == "received" else to_us(self._tx.clock())
+        seq = _INSERT.first(self._connection, values).seq
         metrics.count("received", door=entry.door, state=entry.state)
-        assert key is not None
-        return int(key[0])
+        return int(seq)
 
     def get(self, seq: int) -> Entry | None:
         """Return the entry numbered *seq*."""
@@ -88,7 +92,7 @@ class SqlJournal:
             "of_facility": sending_facility,
             "of_control_id": control_id,
         }
-        return [_entry(row) for row in self._connection.execute(_OF_MESSAGE, names)]
+        return [_entry(row) for row in _OF_MESSAGE.all(self._connection, names)]
 
     def finish(
         self, seq: int, *, state: str, outcome: str = "", ack: bytes | None = None, patient_id: str = ""
@@ -104,8 +108,7 @@ class SqlJournal:
             values["ack"] = ack
         if patient_id:
             values["patient_id"] = patient_id
-        result = self._connection.execute(sa.update(journal).where(journal.c.seq == seq).values(**values))
-        if result.rowcount != 1:
+        if _finish(tuple(values)).run(self._connection, {**values, "b_seq": seq}) != 1:
             raise HubError(Category.NOT_FOUND, "There is no such message.", where=f"message {seq}")
 
     def pending(self, *, door: str, limit: int) -> Sequence[Entry]:

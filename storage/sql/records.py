@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/http.html#history. ``record`` holds exactly one row per 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from hub.search.ast import Query
 from storage.sql import index, search
 from storage.sql._dialect import insert
 from storage.sql.access import visible
+from storage.sql.prepared import Prepared
 from storage.sql.schema import condition_lock, idx_reference, idx_token, record, record_history
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ _CURRENT = tuple(record.c[name] for name in _COLUMNS)
 _PAST = tuple(record_history.c[name] for name in _COLUMNS)
 
 #: The hot read, built once: current version by type and id inside an institution's reach.
-_GET = sa.select(*_CURRENT).where(
-    record.c.type == sa.bindparam("type"),
-    record.c.id == sa.bindparam("id"),
-    visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
+_GET = Prepared(
+    sa.select(*_CURRENT).where(
+        record.c.type == sa.bindparam("type"),
+        record.c.id == sa.bindparam("id"),
+        visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution")),
+    )
 )
 
 
@@ -69,9 +72,16 @@ def _by_keys(*, sqlite: bool, lock: bool) -> sa.Select[Any]:
     return statement.with_for_update(of=record) if lock else statement
 
 
-_READ_SQLITE = _by_keys(sqlite=True, lock=False)
+_READ_SQLITE = Prepared(_by_keys(sqlite=True, lock=False))
 _READ_POSTGRES = _by_keys(sqlite=False, lock=False)
 _LOCK_POSTGRES = _by_keys(sqlite=False, lock=True)
+
+_INSERT = Prepared(sa.insert(record).returning(record.c.rid), keys=_COLUMNS)
+_INSERT_PAST = Prepared(sa.insert(record_history), keys=_COLUMNS)
+_UPDATE = Prepared(
+    sa.update(record).where(record.c.rid == sa.bindparam("b_rid")),
+    keys=[name for name in _COLUMNS if name not in {"type", "id"}],
+)
 
 #: Many of one type, built once likewise.
 _GET_MANY = sa.select(*_CURRENT).where(
@@ -87,9 +97,8 @@ def _reach(everything: bool) -> sa.ColumnElement[bool]:
     return visible(record, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution"))
 
 
-@cache
-def _by_identifier(*, everything: bool, system: bool, owner: bool) -> sa.Select[Any]:
-    """Return the statement of :meth:`SqlRecords.by_identifier`; built once, because building costs more than running."""
+def _with_identifier(*, everything: bool, system: bool, owner: bool) -> sa.Select[Any]:
+    """Return the statement of :meth:`SqlRecords.by_identifier`."""
     conditions = [idx_token.c.param == sa.bindparam("param"), idx_token.c.code == sa.bindparam("code")]
     if system:
         conditions.append(idx_token.c.system == sa.bindparam("system"))
@@ -104,9 +113,8 @@ def _by_identifier(*, everything: bool, system: bool, owner: bool) -> sa.Select[
     return statement.order_by(record.c.rid)
 
 
-@cache
-def _referring(*, everything: bool) -> sa.Select[Any]:
-    """Return the statement of :meth:`SqlRecords.referring`, built once likewise."""
+def _pointing(*, everything: bool) -> sa.Select[Any]:
+    """Return the statement of :meth:`SqlRecords.referring`."""
     targets = sa.select(idx_reference.c.rid).where(
         idx_reference.c.param == sa.bindparam("param"),
         idx_reference.c.target_id == sa.bindparam("target_id"),
@@ -123,6 +131,16 @@ def _referring(*, everything: bool) -> sa.Select[Any]:
         .order_by(record.c.rid.desc())
         .limit(sa.bindparam("most", type_=sa.Integer))
     )
+
+
+@cache
+def _by_identifier(*, everything: bool, system: bool, owner: bool) -> Prepared:
+    return Prepared(_with_identifier(everything=everything, system=system, owner=owner))
+
+
+@cache
+def _referring(*, everything: bool) -> Prepared:
+    return Prepared(_pointing(everything=everything))
 
 
 def _plain(scope: Scope) -> bool:
@@ -162,9 +180,9 @@ class SqlRecords:
     def get(self, type: str, id: str, scope: Scope) -> Stored | None:
         """Return the current version, or ``None`` when absent or out of scope."""
         if _plain(scope):
-            row = self._connection.execute(
-                _GET, {"type": type, "id": id, "now": self._now(), "institution": scope.institution}
-            ).first()
+            row = _GET.first(
+                self._connection, {"type": type, "id": id, "now": self._now(), "institution": scope.institution}
+            )
         else:
             row = self._connection.execute(
                 sa.select(*_CURRENT).where(
@@ -278,11 +296,12 @@ class SqlRecords:
             values["owner"] = owner
         shape = {"system": system is not None, "owner": owner is not None}
         if scope.everything or _plain(scope):
-            statement = _by_identifier(everything=scope.everything, **shape)
             values |= {} if scope.everything else {"now": self._now(), "institution": scope.institution}
+            rows: Iterable[Any] = _by_identifier(everything=scope.everything, **shape).all(self._connection, values)
         else:
-            statement = _by_identifier(everything=True, **shape).where(visible(record, scope, self._now()))
-        return [stored(row) for row in self._connection.execute(statement, values)]
+            statement = _with_identifier(everything=True, **shape).where(visible(record, scope, self._now()))
+            rows = self._connection.execute(statement, values)
+        return [stored(row) for row in rows]
 
     def referring(self, type: str, param: str, target: str, scope: Scope, *, limit: int = 100) -> list[Stored]:
         """Return resources of *type* whose reference parameter *param* points at *target*, newest first."""
@@ -291,11 +310,12 @@ class SqlRecords:
             "param": f"{type}.{param}", "target_id": target_id, "target_type": target_type, "type": type, "most": limit,
         }  # fmt: skip
         if scope.everything or _plain(scope):
-            statement = _referring(everything=scope.everything)
             values |= {} if scope.everything else {"now": self._now(), "institution": scope.institution}
+            rows: Iterable[Any] = _referring(everything=scope.everything).all(self._connection, values)
         else:
-            statement = _referring(everything=True).where(visible(record, scope, self._now()))
-        return [stored(row) for row in self._connection.execute(statement, values)]
+            statement = _pointing(everything=True).where(visible(record, scope, self._now()))
+            rows = self._connection.execute(statement, values)
+        return [stored(row) for row in rows]
 
     def compartment(
         self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None
@@ -360,12 +380,11 @@ class SqlRecords:
             return {}
         if self._tx.sqlite:
             # The write transaction holds the whole database from its start.
-            values: dict[str, Any] = {"keys": dumps(list(keys)).decode()}
-            statement = _READ_SQLITE
+            rows: Iterable[Any] = _READ_SQLITE.all(self._connection, {"keys": dumps(list(keys)).decode()})
         else:
-            statement = _LOCK_POSTGRES if lock else _READ_POSTGRES
             values = {"types": [type_ for type_, _ in keys], "ids": [id_ for _, id_ in keys]}
-        return {(row.type, row.id): row for row in self._connection.execute(statement, values)}
+            rows = self._connection.execute(_LOCK_POSTGRES if lock else _READ_POSTGRES, values)
+        return {(row.type, row.id): row for row in rows}
 
     def _put_round(self, versions: Sequence[NewVersion]) -> list[Stored]:
         now = self._now()
@@ -413,11 +432,8 @@ class SqlRecords:
                 rids[key] = row.rid
             indexed.append((key, resource))
             results.append(_of(values))
-        if inserts:
-            for row in self._connection.execute(
-                sa.insert(record).returning(record.c.rid, record.c.type, record.c.id), inserts
-            ):
-                rids[(row.type, row.id)] = row.rid
+        for values in inserts:
+            rids[(values["type"], values["id"])] = _INSERT.first(self._connection, values).rid
         if confirmed:
             self._connection.execute(
                 sa.update(record)
@@ -426,17 +442,8 @@ class SqlRecords:
                 confirmed,
             )
         if past:
-            self._connection.execute(sa.insert(record_history), past)
-            self._connection.execute(
-                sa.update(record).where(record.c.rid == sa.bindparam("b_rid")),
-                [
-                    {
-                        **{name: values[name] for name in _COLUMNS if name not in {"type", "id"}},
-                        "b_rid": values["b_rid"],
-                    }
-                    for values in updates
-                ],
-            )
+            _INSERT_PAST.run_many(self._connection, past)
+            _UPDATE.run_many(self._connection, updates)
         if indexed:
             index.replace(
                 self._connection,
@@ -456,7 +463,7 @@ class SqlRecords:
             )
         _expect(expected_version, row.version, f"{type}/{id}")
         values = {name: getattr(row, name) for name in _COLUMNS}
-        self._connection.execute(sa.insert(record_history), [values])
+        _INSERT_PAST.run(self._connection, values)
         moment = max(self._now(), row.last_updated + 1)
         values |= {"version": row.version + 1, "deleted": True, "method": "DELETE", "last_updated": moment}
         self._connection.execute(

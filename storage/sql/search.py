@@ -31,6 +31,7 @@ from hub.ports import Page, Stored
 from hub.search import ast
 from storage.sql.access import visible, ways
 from storage.sql.filters import HIGH, Seen, holds, kept, listed
+from storage.sql.prepared import Prepared
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
 
 #: Most resources that one page may include besides its matches.
@@ -274,7 +275,7 @@ def _is_exact(shape: _Shape) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> sa.Select[Any]:
+def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> Prepared:
     """Return the statement of all searches of one shape; its values are bind parameters."""
     filters: list[ast.PlainFilter] = []
     for number, (param, kind, first, second, types) in enumerate(shapes):
@@ -294,7 +295,7 @@ def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> sa.
     listing = listed(resource_type, filters[exact])
     assert listing is not None
     # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
-    return (
+    return Prepared(
         sa.select(record, record.c.rid.label("k0"))
         .where(record.c.rid.in_(listing), record.c.deleted == sa.false(), seen(record))
         .where(*(holds(record, resource_type, one, seen) for n, one in enumerate(filters) if n != exact))
@@ -329,7 +330,7 @@ def run(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -> 
     shape = _shape(query, scope)
     if shape is not None:
         prepared = _prepared(query.resource_type, shape, query.count + 1)
-        rows = list(connection.execute(prepared, _binds(query, scope, now_us)))
+        rows = prepared.all(connection, _binds(query, scope, now_us))
         return _page(connection, query, scope, now_us, rows, ["k0"], None)
     search = _plan(connection, query, scope, now_us)
     only_count = query.count == 0 or query.summary == "count"

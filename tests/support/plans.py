@@ -12,18 +12,28 @@ from storage.sql.database import SqlDatabase
 
 def plan(database: SqlDatabase, work: Callable[[Any], Any]) -> list[str]:
     """Return the steps of every SELECT, UPDATE and DELETE of *work*, which runs as a write."""
-    steps: list[str] = []
+    statements: list[str] = []
 
-    def explain(_c: Any, cursor: Any, statement: str, parameters: Any, _x: Any, many: bool) -> None:
-        if statement.lstrip().upper().startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-            values = parameters[0] if many else parameters
-            steps.extend(row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+    def watch(connection: sa.Connection) -> None:
+        # The driver itself tells what it runs, because not every statement goes through the Core.
+        driver: Any = connection.connection.dbapi_connection
+        driver.set_trace_callback(statements.append)
 
-    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    sa.event.listen(database.engine, "begin", watch)
     try:
         database.write(work)
     finally:
-        sa.event.remove(database.engine, "before_cursor_execute", explain)
+        sa.event.remove(database.engine, "begin", watch)
+    steps: list[str] = []
+
+    def explain(tx: Any) -> None:
+        driver: Any = tx.connection.connection.dbapi_connection
+        driver.set_trace_callback(None)
+        for statement in statements:
+            if statement.lstrip().upper().startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+                steps.extend(row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}"))
+
+    database.write(explain)
     assert steps
     return steps
 
