@@ -2,6 +2,9 @@
 
 A folder with a ``feed.toml`` is played as that says; any other folder by what its files are: ``*.dcm`` by C-STORE,
 ``*.hl7`` by MLLP. Playing the same again changes nothing in the hub, because sending twice is harmless.
+
+One file that cannot be read, or that the hub refuses, is a :class:`Failure` of its own and stops nothing. A feed.toml
+that cannot be followed is an error before anything is sent.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from adapters.mllp.client import MllpClient, NoAnswer
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
-from fhir_mappings.hl7v2.tokenizer import parse
+from fhir_mappings.hl7v2.tokenizer import Message, parse
 from hub.actor import Actor
 from hub.errors import Category, HubError
 
@@ -35,17 +38,40 @@ if TYPE_CHECKING:
 
 #: Longest wait for what must have happened before a step, for example a study to be complete.
 AFTER_S = 120.0
+_STEPS = "Give mllp `files`, fhir `file` and `institution`; dimse takes what dicom/make.py makes."
+_MEND = "Mend the file and play the folder again."
+_RUNNING = "Check that `hub serve` runs with these settings, and play the folder again."
 _POLL_S = 0.5
 _TOKEN_TTL_S = 3600
 
 
+class NotTakenError(Exception):
+    """The hub has not taken one item; ``str()`` says why, ``remedy`` what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing to send; ``send`` returns what went wrong, empty when the hub took it."""
+    """One thing to send; ``send`` returns when the hub took it, and raises :class:`NotTakenError` else."""
 
     door: str
     name: str
-    send: Callable[[], str]
+    send: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One item that the hub has not taken: its name in the folder, why, and what to do."""
+
+    name: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message} {self.remedy}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +79,7 @@ class Played:
     """What came of it."""
 
     taken: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +106,15 @@ class Feed:
         self._http = self._stack.enter_context(
             httpx.Client(base_url=f"http://{doors.http}", timeout=60, trust_env=False)
         )
-        self.items: Sequence[Item] = list(self._items())
-        if not self.items:
-            raise _wrong("The folder holds nothing to play.", str(folder), "Give a folder with *.hl7 or *.dcm files.")
+        try:
+            self.items: Sequence[Item] = list(self._items())
+            if not self.items:
+                raise _wrong(
+                    "The folder holds nothing to play.", str(folder), "Give a folder with *.hl7 or *.dcm files."
+                )
+        except BaseException:
+            self._stack.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -100,9 +132,10 @@ class Feed:
             if item.door != "dimse":
                 # The end of the association is what tells the hub that no more images come for now.
                 self._hang_up()
-            trouble = item.send()
-            if trouble:
-                played.failures.append(f"{item.name}: {trouble}")
+            try:
+                item.send()
+            except NotTakenError as error:
+                played.failures.append(Failure(name=item.name, message=str(error), remedy=error.remedy))
             else:
                 played.taken[item.door] += 1
             tick(item)
@@ -117,20 +150,18 @@ class Feed:
             yield from (self._message(path) for path in sorted(self._folder.rglob("*.hl7")))
             yield from self._loose_images()
             return
-        try:
-            steps = tomllib.loads(manifest.read_text("utf-8")).get("step", [])
-        except tomllib.TOMLDecodeError as error:
-            raise _wrong(f"The feed cannot be read: {error}", str(manifest), "Mend it.") from error
-        for step in steps:
-            match step.get("door"):
-                case "mllp":
-                    yield from (self._message(self._folder / "hl7" / name) for name in step["files"])
-                case "dimse":
+        for step in _steps(manifest):
+            match step:
+                case {"door": "mllp", "files": [*names]}:
+                    yield from (self._message(self._folder / "hl7" / name) for name in names)
+                case {"door": "dimse"}:
                     yield from self._made_images()
-                case "fhir":
+                case {"door": "fhir", "file": str(), "institution": str()}:
                     yield self._bundle(step)
-                case other:
-                    raise _wrong(f"{other!r} is no door of a feed.", str(manifest), "Use mllp, dimse or fhir.")
+                case {"door": "mllp" | "fhir" as door}:
+                    raise _wrong(f"A step of door {door} lacks what it sends.", str(manifest), _STEPS)
+                case _:
+                    raise _wrong(f"{step.get('door')!r} is no door of a feed.", str(manifest), _STEPS)
 
     def _message(self, path: Path) -> Item:
         return Item(door="mllp", name=str(path.relative_to(self._folder)), send=lambda: self._send_message(path))
@@ -156,45 +187,73 @@ class Feed:
 
     # --- sending ---------------------------------------------------------------------------------------------
 
-    def _send_message(self, path: Path) -> str:
-        payload = path.read_bytes()
-        message = decode_message(payload).text
+    def _send_message(self, path: Path) -> None:
+        payload = _content(path)
         try:
-            sender = parse(message).get("MSH-4.1")
-            host, _, port = self._doors.mllp.rpartition(":")
-            line = self._lines.setdefault(sender, MllpClient(host.strip("[]"), int(port), timeout_s=60))
+            message = parse(decode_message(payload).text)
+        except MappingError as error:
+            raise NotTakenError(f"It is no HL7 v2 message: {error.message}", error.remedy or _MEND) from error
+        host, _, port = self._doors.mllp.rpartition(":")
+        line = self._lines.setdefault(message.get("MSH-4.1"), MllpClient(host.strip("[]"), int(port), timeout_s=60))
+        try:
             ack = parse_ack(parse(decode_message(line.exchange(payload)).text))
-        except (NoAnswer, MappingError) as error:
-            return str(error)
-        return "" if ack.accepted else f"the hub answered {ack.code}"
+        except NoAnswer as error:
+            raise NotTakenError(str(error), _RUNNING) from error
+        except HubError as error:
+            raise NotTakenError(error.message, error.remedy or _MEND) from error
+        except MappingError as error:
+            raise NotTakenError(f"The hub's answer cannot be read: {error.message}", _RUNNING) from error
+        if not ack.accepted:
+            raise NotTakenError(f"The hub answered {ack.code}: {ack.text}", _MEND)
+        if ack.code == "CA":
+            self._require_applied(message)
 
-    def _send_image(self, path: Path, ae_title: str) -> str:
+    def _require_applied(self, message: Message) -> None:
+        """Raise NotTakenError when the hub kept *message* but could not use it: CA says no more than that it is kept."""
+        criteria = {"sending_facility": message.get("MSH-4.1"), "control_id": message.get("MSH-10")}
+        [*entries] = self._services.database.read(lambda tx: tx.journal.search(criteria, limit=1))
+        if entries and entries[0].state in {"refused", "failed"}:
+            raise NotTakenError(f"The hub kept it and {entries[0].state} it: {entries[0].outcome}", _MEND)
+
+    def _send_image(self, path: Path, ae_title: str) -> None:
         association = self._association(path, ae_title)
-        if association is None:
-            return f"the hub refused the association of {ae_title}"
-        status = association.send_c_store(path).get("Status")
+        try:
+            status = association.send_c_store(path).get("Status")
+        except (OSError, ValueError, RuntimeError, AttributeError) as error:
+            raise NotTakenError(f"It cannot be sent: {type(error).__name__}.", _MEND) from error
         if status is None:
-            return "the association ended"
-        return "" if status == 0 else f"C-STORE status 0x{status:04X}"
+            raise NotTakenError("The association ended before the answer.", _RUNNING)
+        if status:
+            raise NotTakenError(
+                f"The hub answered C-STORE with status 0x{status:04X}.",
+                "Look it up in the DICOM conformance statement.",
+            )
 
     def _association(self, path: Path, ae_title: str) -> Any:
-        from pydicom import dcmread
         from pynetdicom import AE
 
-        meta = dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
-        key = f"{ae_title}|{meta.MediaStorageSOPClassUID}|{meta.TransferSyntaxUID}"
+        sop_class, transfer_syntax = _negotiated(path)
+        key = f"{ae_title}|{sop_class}|{transfer_syntax}"
         known = self._associations.get(key)
         if known is not None and known.is_established:
             return known
         self._hang_up()
-        entity = AE(ae_title=ae_title)
-        entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
         host, _, port = self._doors.dimse.rpartition(":")
-        association = entity.associate(
-            host.strip("[]"), int(port), ae_title=self._services.settings.ae_title, max_pdu=1 << 17
-        )
+        try:
+            entity = AE(ae_title=ae_title)
+            entity.add_requested_context(sop_class, transfer_syntax)
+            association = entity.associate(
+                host.strip("[]"), int(port), ae_title=self._services.settings.ae_title, max_pdu=1 << 17
+            )
+        except (TypeError, ValueError) as error:
+            raise NotTakenError(
+                f"{ae_title!r} cannot be an AE title: {error}.", "Name the folder above the file after the sender."
+            ) from error
         if not association.is_established:
-            return None
+            raise NotTakenError(
+                f"The hub did not accept an association of {ae_title}.",
+                "Check that `hub serve` runs, and that `hub members list` shows this AE title.",
+            )
         self._associations[key] = association
         return association
 
@@ -203,25 +262,32 @@ class Feed:
             association.release()
         self._associations.clear()
 
-    def _send_bundle(self, path: Path, step: Mapping[str, Any]) -> str:
-        headers = {"Authorization": f"Bearer {self._token(step['institution'], step.get('practitioner', ''))}"}
-        after = self._named(step.get("after", ""))
+    def _send_bundle(self, path: Path, step: Mapping[str, Any]) -> None:
         try:
+            content = self._named(_content(path).decode()).encode()
+            headers = {"Authorization": f"Bearer {self._token(step['institution'], step.get('practitioner', ''))}"}
+            after = self._named(step.get("after", ""))
             if after and not self._found(after, headers):
-                return f"{after.partition('?')[0]} did not appear in {AFTER_S:.0f} s"
+                raise NotTakenError(f"{after.partition('?')[0]} did not appear in {AFTER_S:.0f} s.", _RUNNING)
             answer = self._http.post(
-                "/fhir",
-                content=self._named(path.read_text("utf-8")).encode(),
-                headers={**headers, "Content-Type": "application/fhir+json"},
+                "/fhir", content=content, headers={**headers, "Content-Type": "application/fhir+json"}
             )
+        except UnicodeDecodeError as error:
+            raise NotTakenError("It is not UTF-8.", _MEND) from error
+        except HubError as error:
+            raise NotTakenError(error.message, error.remedy or _MEND) from error
         except httpx.HTTPError as error:
-            return f"HTTP failed: {type(error).__name__}"
-        return "" if answer.is_success else f"HTTP {answer.status_code}: {_diagnostics(answer)}"
+            raise NotTakenError(f"HTTP failed: {type(error).__name__}.", _RUNNING) from error
+        if not answer.is_success:
+            raise NotTakenError(f"The hub answered HTTP {answer.status_code}: {_diagnostics(answer)}", _MEND)
 
     def _found(self, search: str, headers: Mapping[str, str]) -> bool:
         deadline = time.monotonic() + AFTER_S
         while time.monotonic() < deadline:
             answer = self._http.get(f"/fhir/{search}", headers=dict(headers))
+            # What the asker may not or cannot ask will not come by waiting; 429 and 503 will.
+            if answer.status_code in {400, 401, 403, 404}:
+                raise NotTakenError(f"The hub answered {search.partition('?')[0]} with {answer.status_code}.", _STEPS)
             if answer.is_success and answer.json().get("entry"):
                 return True
             time.sleep(_POLL_S)
@@ -240,6 +306,40 @@ class Feed:
         return self._tokens[key]
 
 
+def _steps(manifest: Path) -> Sequence[Mapping[str, Any]]:
+    try:
+        steps = tomllib.loads(manifest.read_text("utf-8")).get("step", [])
+    except (OSError, ValueError) as error:
+        raise _wrong(f"The feed cannot be read: {error}", str(manifest), "Mend it.") from error
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise _wrong("The feed has no list of steps.", str(manifest), "Write each as [[step]].")
+    return steps
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of the file at *path*; raises NotTakenError where there are none to be had."""
+    # A pipe or a device would hold the feed up for ever.
+    if not path.is_file():
+        raise NotTakenError("There is no such file.", "Put it there, or take it out of feed.toml.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotTakenError(f"It cannot be read: {error.strerror}.", "Mend its permissions or its disk.") from error
+
+
+def _negotiated(path: Path) -> tuple[str, str]:
+    """Return SOP class and transfer syntax of the file at *path* (PS3.10 section 7.1)."""
+    from pydicom import dcmread
+
+    if not path.is_file():
+        raise NotTakenError("There is no such file.", "Put it there, or take it away.")
+    try:
+        meta = dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
+        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    except Exception as error:  # whatever the toolkit stumbles over in a broken file is the file's trouble
+        raise NotTakenError(f"It is no DICOM file: {type(error).__name__}.", _MEND) from error
+
+
 def _maker(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("sample_images", path)
     if spec is None or spec.loader is None or not path.exists():
@@ -254,8 +354,8 @@ def _maker(path: Path) -> ModuleType:
 def _diagnostics(answer: httpx.Response) -> str:
     try:
         issues = answer.json().get("issue", [])
-    except json.JSONDecodeError:
-        return ""
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        return "no OperationOutcome"
     return "; ".join(str(issue.get("diagnostics", "")) for issue in issues)[:400]
 
 

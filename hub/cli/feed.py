@@ -62,6 +62,9 @@ def play(opened: Services, folder: Path) -> int:
         say(f"{names[door]}: {count} 已接收 / taken")
     for failure in played.failures:
         note(f"失败 / failed: {failure}")
+    if played.failures:
+        total, failed = len(feed.items), len(played.failures)
+        note(f"共 {total} 项，{failed} 项失败，其余已接收 / {failed} of {total} items failed, the rest were taken")
     return len(played.failures)
 
 
