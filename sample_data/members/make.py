@@ -74,8 +74,21 @@ PEOPLE = (
 SERVICES = (
     ("YL", "yl-imaging-read", "远程影像诊断", "imaging-read"),
     ("YL", "yl-cardiology-referral", "心血管内科上转", "referral"),
+    ("KN", "kn-rehabilitation-referral", "康复与慢病下转", "referral"),
+    ("QH", "qh-orthopaedic-referral", "骨科转诊", "referral"),
     ("QM", "qm-lab", "第三方检验", "lab"),
     ("YJ", "yj-imaging-read", "夜间急诊阅片", "imaging-read"),
+)
+# Cooperation agreements: who offers, who joins. A request is sent only between two institutions that have one.
+AGREEMENTS = (
+    ("YL", "KN"),
+    ("YL", "QH"),
+    ("QH", "KN"),
+    ("QM", "KN"),
+    ("QM", "QH"),
+    ("QM", "YL"),
+    ("YJ", "KN"),
+    ("YJ", "YL"),
 )
 
 
@@ -179,6 +192,18 @@ def resources() -> list[Json]:
                     "code": [coding("member-kind", kind)],
                 }
             )
+    made += [
+        {
+            "resourceType": "OrganizationAffiliation",
+            "id": f"agreement-{ids[offers]}-{ids[joins]}",
+            "active": True,
+            "period": {"start": "2025-01-01"},
+            "organization": {"reference": f"Organization/{ids[offers]}"},
+            "participatingOrganization": {"reference": f"Organization/{ids[joins]}"},
+            "code": [coding("affiliation", "cooperation", "协作协议")],
+        }
+        for offers, joins in AGREEMENTS
+    ]
     return made
 
 
