@@ -9,7 +9,7 @@ at all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -22,12 +22,14 @@ from hub.access import UNRESTRICTED, scope_of
 from hub.actor import HUB, Actor
 from hub.clock import Clock
 from hub.config import Settings
-from hub.directory import Directory
+from hub.directory import DIRECTORY_OWNER, Directory
 from hub.effects import Effects
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.search import parse
 from hub.workflows.acting import acting
 from hub.workflows.base import BASE, WORKFLOW_SYSTEM
+from hub.workflows.submission import SERVICE_SYSTEM, consents_named
 from hub.workflows.task import newest, plain, reference_in, referred
 
 log = structlog.get_logger("hub.tasks")
@@ -36,6 +38,10 @@ Json = dict[str, Any]
 
 #: DiagnosticReport.status of a report that others may act on.
 _ISSUED = frozenset({"final", "amended", "corrected", "appended"})
+#: How far back the check for repeated requests looks.
+_EARLIER = timedelta(hours=24)
+#: Most agreements, services or earlier requests that one check reads.
+_FOUND_MAX = 200
 #: Kinds of v2 workflow events that any table acts on; a message may state dozens of others.
 _LISTENED = frozenset(
     kind
@@ -76,8 +82,8 @@ class TaskService:
 
     # --- the ways in -----------------------------------------------------------------------------------------
 
-    def create(self, tx: Tx, task: Json, actor: Actor, *, correlation_id: str) -> Stored:
-        """Judge and store a new Task; it must have its id.
+    def create(self, tx: Tx, task: Json, actor: Actor, *, correlation_id: str, by_message: bool = False) -> Stored:
+        """Judge and store a new Task; it must have its id. *by_message* = an HL7 v2 message asks for the work.
 
         Raises:
             HubError: 422 with what is missing; forbidden in another institution's name.
@@ -100,14 +106,17 @@ class TaskService:
         # The case keeps the id under which it came in, so that its last delivery can be traced to its first byte.
         task = {**task}
         task.setdefault("groupIdentifier", {"system": f"{BASE}/NamingSystem/correlation", "value": correlation_id})
+        request = self._focus(tx, task)
+        sends = task.get("status") == "requested"
         decision = workflows.start(
             workflow,
             task,
-            self._focus(tx, task),
+            request,
             self.party(actor),
             self._clock(),
             parties=parties,
-            resources=self._held(tx, task, None),
+            resources=self._held(tx, task, None, consents=request if sends else None),
+            known=self._known(tx, workflow, task, parties, by_message=by_message) if sends else None,
         )
         return self._keep(
             tx, decision, actor, owner=parties["requester"], expected_version=0, correlation_id=correlation_id
@@ -127,13 +136,14 @@ class TaskService:
         _expect(old, expected_version)
         # A reader gets the Task with the hub's own stamp; sending it back must not count as a change.
         changed_owner = reference_in(new_task.get("owner")) != reference_in(task.get("owner"))
+        owner = self._party(reference_in(new_task.get("owner"))) if changed_owner else None
         decision = workflows.judge_update(
             workflow,
-            self._instance(tx, task, (new_task,)),
+            self._instance(tx, task, (new_task,), sent_to=owner.institution if owner is not None else ""),
             new_task,
             self.party(actor),
             self._clock(),
-            owner=self._party(reference_in(new_task.get("owner"))) if changed_owner else None,
+            owner=owner,
         )
         return self._keep(
             tx, decision, actor, owner=old.owner, expected_version=old.version, correlation_id=correlation_id
@@ -154,8 +164,9 @@ class TaskService:
         expected_at: datetime | None = None,
         expected_version: int | None = None,
         correlation_id: str = "",
+        by_message: bool = False,
     ) -> Stored:
-        """Judge and store one event.
+        """Judge and store one event; *by_message* = an HL7 v2 message states it.
 
         Raises:
             HubError: not-found for a Task out of the actor's reach; 409 or 422 naming the allowed events.
@@ -182,9 +193,8 @@ class TaskService:
             assignee=None if assignee is None else self._party(assignee),
             expected_at=expected_at,
         )
-        decision = workflows.judge(
-            workflow, self._instance(tx, task, (), given), event, self.party(actor), given, self._clock()
-        )
+        instance = self._instance(tx, task, (), given, by_message=by_message)
+        decision = workflows.judge(workflow, instance, event, self.party(actor), given, self._clock())
         return self._keep(
             tx, decision, actor, owner=old.owner, expected_version=old.version, correlation_id=correlation_id
         )
@@ -325,7 +335,7 @@ class TaskService:
         ]
         if inputs:
             task["input"] = inputs
-        self.create(tx, task, actor, correlation_id=correlation_id)
+        self.create(tx, task, actor, correlation_id=correlation_id, by_message=True)
         return f"Task/{task_id}"
 
     def _move_from_message(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
@@ -354,6 +364,7 @@ class TaskService:
                     outputs=outputs,
                     reason={"text": event.reason} if event.reason else _default_reason(event),
                     correlation_id=correlation_id,
+                    by_message=True,
                 )
             except HubError as error:
                 if not event.kind.startswith("report.") or error.transient:
@@ -388,9 +399,15 @@ class TaskService:
         return None if stored is None or stored.deleted else loads(stored.body)
 
     def _held(
-        self, tx: Tx, task: Mapping[str, Any], inputs: workflows.Inputs | None, more: Sequence[Mapping[str, Any]] = ()
+        self,
+        tx: Tx,
+        task: Mapping[str, Any],
+        inputs: workflows.Inputs | None,
+        more: Sequence[Mapping[str, Any]] = (),
+        *,
+        consents: Json | None = None,
     ) -> dict[str, workflows.Held]:
-        wanted = set(workflows.references(task, inputs))
+        wanted = {*workflows.references(task, inputs), *consents_named(consents)}
         for other in more:
             wanted |= workflows.references(other)
         held = _load(tx, wanted)
@@ -409,9 +426,61 @@ class TaskService:
         task: Mapping[str, Any],
         more: Sequence[Mapping[str, Any]],
         inputs: workflows.Inputs | None = None,
+        *,
+        sent_to: str = "",
+        by_message: bool = False,
     ) -> workflows.Instance:
+        request = self._focus(tx, task)
+        workflow = workflows.workflow_for(task)
+        if workflow is None or not workflow.sends_from(workflows.state_of(workflow, task)):
+            return workflows.Instance(task=task, request=request, resources=self._held(tx, task, inputs, more))
+        parties = workflows.parties_of(task)
+        if sent_to:
+            parties["owner"] = sent_to
         return workflows.Instance(
-            task=task, request=self._focus(tx, task), resources=self._held(tx, task, inputs, more)
+            task=task,
+            request=request,
+            resources=self._held(tx, task, inputs, more, consents=request),
+            known=self._known(tx, workflow, task, parties, by_message=by_message),
+        )
+
+    def _known(
+        self,
+        tx: Tx,
+        workflow: workflows.Workflow,
+        task: Mapping[str, Any],
+        parties: Mapping[str, str],
+        *,
+        by_message: bool,
+    ) -> workflows.Known:
+        """Return what the checks before sending ask for; every part is found by index."""
+        asker, asked = (
+            f"Organization/{member.organization_id}"
+            if (member := self._directory.member(parties.get(party, ""))) is not None
+            else ""
+            for party in ("requester", "owner")
+        )
+        agreements: list[Json] = []
+        services: list[Json] = []
+        if asker and asked:
+            for primary, participant in ((asker, asked), (asked, asker)):
+                wanted = {"primary-organization": primary, "participating-organization": participant}
+                agreements += _found(tx, "OrganizationAffiliation", wanted, owner=DIRECTORY_OWNER)
+            wanted = {"organization": asked, "service-category": f"{SERVICE_SYSTEM}|{workflow.service}"}
+            services = _found(tx, "HealthcareService", wanted, owner=DIRECTORY_OWNER)
+        earlier: list[workflows.Earlier] = []
+        patient = plain(reference_in(task.get("for")))
+        if patient is not None and patient.startswith("Patient/"):
+            since = (self._clock() - _EARLIER).strftime("%Y-%m-%dT%H:%M:%SZ")
+            code = f"{WORKFLOW_SYSTEM}|{workflow.code}"
+            wanted = {"patient": patient, "code": code, "authored-on": f"ge{since}"}
+            rows = [one for one in _found(tx, "Task", wanted) if one["id"] != task.get("id")]
+            requests = _load(tx, {request for one in rows if (request := plain(reference_in(one.get("focus"))))})
+            for one in rows:
+                held = requests.get(plain(reference_in(one.get("focus"))) or "")
+                earlier.append(workflows.Earlier(task=one, request=held.resource if held is not None else None))
+        return workflows.Known(
+            agreements=tuple(agreements), services=tuple(services), earlier=tuple(earlier), by_message=by_message
         )
 
     def _keep(
@@ -449,6 +518,13 @@ class TaskService:
             )
         )
         return tx.records.get("Task", stored.id, UNRESTRICTED) or stored
+
+
+def _found(tx: Tx, kind: str, wanted: Mapping[str, str], *, owner: str = "") -> list[Json]:
+    """Return up to :data:`_FOUND_MAX` resources by a search of the hub's own; *owner* = only rows of that institution."""
+    query = parse(kind, [*wanted.items(), ("_count", str(_FOUND_MAX))])
+    page = tx.records.search(query, UNRESTRICTED)
+    return [loads(one.body) for one in page.matches if owner in ("", one.owner)]
 
 
 def _load(tx: Tx, references: set[str]) -> dict[str, workflows.Held]:

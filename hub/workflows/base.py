@@ -69,6 +69,31 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """Another Task about the same patient, with what its focus names."""
+
+    task: Resource
+    request: Resource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the hub knows beside the Task when it may be sent; found by index, and empty in every other state.
+
+    Attributes:
+        agreements: the directory's OrganizationAffiliations between requester and owner, in either direction.
+        services: the directory's HealthcareServices that the owner provides.
+        earlier: Tasks of the same workflow about the same patient.
+        by_message: the request came as an HL7 v2 message, which no person stands ready to complete.
+    """
+
+    agreements: tuple[Resource, ...] = ()
+    services: tuple[Resource, ...] = ()
+    earlier: tuple[Earlier, ...] = ()
+    by_message: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One running piece of work, loaded by the caller in the transaction that will store the decision.
 
@@ -77,12 +102,14 @@ class Instance:
         request: what Task.focus names (ServiceRequest), if it names one.
         parties: ``requester`` and ``owner`` to institution codes; empty means "as recorded in the Task at its start".
         resources: what Task and inputs refer to, by ``Type/id``, and the Observations in ``result`` of such reports.
+        known: what the checks before sending ask for; the caller fills it while ``Workflow.sends_from`` the state.
     """
 
     task: Resource
     request: Resource | None = None
     parties: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Held] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +140,7 @@ class Case:
     Attributes:
         old: name of the state before the move.
         task: the Task with the event's inputs and outputs already added.
+        service: ``Workflow.service`` of the table.
     """
 
     old: str
@@ -123,9 +151,11 @@ class Case:
     inputs: Inputs
     resources: Mapping[str, Held]
     now: datetime
+    service: str = ""
+    known: Known = field(default_factory=Known)
 
 
-#: Returns what is wrong, as a sentence without patient data, or ``None``.
+#: Returns what is wrong, without patient data and Chinese first, or ``None``.
 Guard = Callable[[Case], str | None]
 Condition = Callable[[Case], bool]
 #: Returns when a timer is due, or ``None`` when this case has no such deadline.
@@ -393,6 +423,7 @@ class Workflow:
         steps: name of the CodeSystem of Task.businessStatus.
         initial: state of a Task that is created with status draft.
         submit: the event that a Task created with status requested stands for.
+        service: category of the HealthcareService that an institution needs to be asked for this work.
     """
 
     code: str
@@ -402,6 +433,7 @@ class Workflow:
     steps: str
     initial: str
     submit: str
+    service: str
     roles: Mapping[str, Role]
     states: Mapping[str, State]
     transitions: tuple[Transition, ...]
@@ -418,6 +450,10 @@ class Workflow:
     def steps_system(self) -> str:
         """CodeSystem of Task.businessStatus."""
         return f"{BASE}/CodeSystem/{self.steps}"
+
+    def sends_from(self, state: str) -> bool:
+        """Return whether the work may be sent to its owner from *state*."""
+        return any(t.event == self.submit for t in self.leaving(state))
 
     def leaving(self, state: str) -> tuple[Transition, ...]:
         """Return the transitions that start in *state*, in table order."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hub.actor import ROLES
 from hub.errors import Category, HubError
-from hub.workflows import codes
+from hub.workflows import codes, submission
 from hub.workflows.base import (
     ENDED,
     CreateTask,
@@ -28,7 +28,7 @@ def faults(workflow: Workflow) -> tuple[str, ...]:
     """Return everything that is wrong with a table, one sentence each; an empty tuple if it can be run."""
     return tuple(
         f"{workflow.code}: {fault}"
-        for check in (_codes, _names, _effects, _timers, _moves, _paths)
+        for check in (_codes, _names, _service, _effects, _timers, _moves, _paths)
         for fault in check(workflow)
     )
 
@@ -88,6 +88,11 @@ def _names(workflow: Workflow) -> Iterator[str]:
         if edit.role not in workflow.roles:
             yield f"edits name the undeclared role {edit.role!r}."
         yield from (f"edits name the undeclared state {s!r}." for s in edit.states if s not in workflow.states)
+
+
+def _service(workflow: Workflow) -> Iterator[str]:
+    if not workflow.service and any(submission.service_is_on in t.guards for t in workflow.transitions):
+        yield "a guard asks for the service of the owner, and the table does not name it."
 
 
 def _effects(workflow: Workflow) -> Iterator[str]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hub.workflows import WORKFLOWS, codes
+from hub.workflows import WORKFLOWS, codes, submission
 from hub.workflows.base import (
     STAFF,
     CreateTask,
@@ -67,6 +67,8 @@ def page(workflow: Workflow) -> str:
             ("event", "名称", "from", "to", "by", "must hold", "effects", "v2 in"),
             (_event(t) for t in workflow.transitions),
         ),
+        "## 发出前的核对 What is checked before the request is sent",
+        _sending(workflow),
         "## 时限 Timers",
         _table(
             ("timer", "名称", "runs in", "fires", "due"),
@@ -90,6 +92,30 @@ def page(workflow: Workflow) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+_SENDING = """
+- **协议 Agreement**：目录中须有连接申请方与受邀方（方向不限）、`active` 且 `period` 含当前时间的 OrganizationAffiliation。
+  The directory holds an OrganizationAffiliation of the two institutions, in either direction, `active`, with a `period` that
+  covers now. Both being members of the consortium is not an agreement between them.
+- **服务 Service**：受邀方须有 `active` 的 HealthcareService，`category` 为 `{system}` 的 `{service}`。
+  The owner needs an `active` HealthcareService with that `category`.
+- **开通与停用 Switching on and off**：由运营方维护：`hub members import FILE`（文件可只含这一资源），或以运营方令牌
+  `PUT /fhir/HealthcareService/ID`；停用时设 `"active": false`。The operator does it, by importing the resource or by PUT with
+  a token of its own; `"active": false` switches off. It counts from the next request on; work that was sent goes on.
+- **不符即拒绝 What does not hold refuses**：422，列出缺项与允许的事件；v2 消息应答 AE，原文保留，目录改正后可
+  `hub messages replay`。422 with what is wrong and the allowed events; a v2 message is answered AE, kept, and can be replayed
+  once the directory is mended.
+- **提示 Advice**：不阻止发出，写入 Task 的扩展 `task-advice`，双方可见。Advice does not stop the request; it stands in the
+  extension `task-advice` of the Task, where both parties read it.
+- **v2 来件 Requests by HL7 v2**：身份与知情同意由发送机构负责，缺项只作提示，收到的内容不丢失。The sending institution vouches
+  for identity and consent, so what is missing is advice and nothing received is lost. The same holds for the identity in a
+  Task that is created as `requested`.
+"""
+
+
+def _sending(workflow: Workflow) -> str:
+    return _SENDING.strip().format(system=submission.SERVICE_SYSTEM, service=workflow.service)
 
 
 def pages() -> dict[str, str]:

@@ -25,6 +25,7 @@ from hub.workflows.base import (
     Held,
     Inputs,
     Instance,
+    Known,
     Require,
     Resource,
     Transition,
@@ -41,6 +42,7 @@ from hub.workflows.task import (
     recorded,
     reference_in,
     referred,
+    set_advice,
     set_expected_at,
     set_marks,
 )
@@ -108,6 +110,7 @@ def start(
     *,
     parties: Mapping[str, str],
     resources: Mapping[str, Held],
+    known: Known | None = None,
 ) -> Decision:
     """Judge the creation of a Task; it must have its id already.
 
@@ -119,6 +122,7 @@ def start(
         now: with a time zone.
         parties: the institutions that Task.requester and Task.owner were resolved to.
         resources: see :func:`references`.
+        known: what the checks before sending ask for, when the status is ``requested``.
 
     Raises:
         HubError: INCORRECT (422) for another status or something missing, FORBIDDEN for another institution's name.
@@ -157,15 +161,17 @@ def start(
         )
     made["status"] = initial.task_status
     made["businessStatus"] = {"coding": [codes.concept(workflow.steps, initial.business_status)]}
-    instance = Instance(task=made, request=request, parties=dict(parties), resources=resources)
+    instance = Instance(task=made, request=request, parties=dict(parties), resources=resources, known=known or Known())
     if not actor.hub:
         refuse_foreign(instance, actor, "input", tuple(made.get("input") or ()), ())
         if made.get("output"):
             raise refusal("A new Task has no output yet.", where="Task.output")
         _refuse_foreign_subject(made, instance, parties["requester"])
     if submitting:
-        return _move(workflow, instance, _submit(workflow), actor, Inputs(), now, old="")
-    case = case_of(instance, made, workflow.initial, actor, Inputs(), now)
+        # A reason that comes with the new Task belongs to its being sent, such as why there is no consent yet.
+        given = Inputs(reason=made.get("statusReason"))
+        return _move(workflow, instance, _submit(workflow), actor, given, now, old="")
+    case = case_of(workflow, instance, made, workflow.initial, actor, Inputs(), now)
     made["lastModified"] = instant(now)
     return Decision(
         workflow=workflow.code,
@@ -261,7 +267,7 @@ def _move(
         "input": add_entries(task, "input", inputs.inputs),
         "output": add_entries(task, "output", inputs.outputs),
     }
-    case = case_of(instance, task, old, actor, inputs, now)
+    case = case_of(workflow, instance, task, old, actor, inputs, now)
     problems = _problems(workflow, transition, case, fresh)
     if problems:
         raise refused(
@@ -274,6 +280,8 @@ def _move(
     warnings = tuple(
         Finding(code=check.__name__, message=text) for check in transition.advice if (text := check(case)) is not None
     )
+    if transition.advice:
+        set_advice(task, ((finding.code, finding.message) for finding in warnings))
     _assign(task, transition, case)
     if transition.records:
         record(task, transition.records, actor.institution, actor.practitioner or "")
@@ -419,7 +427,9 @@ def _refuse_foreign_subject(task: Resource, instance: Instance, institution: str
             )
 
 
-def case_of(instance: Instance, task: Resource, old: str, actor: Actor, inputs: Inputs, now: datetime) -> Case:
+def case_of(
+    workflow: Workflow, instance: Instance, task: Resource, old: str, actor: Actor, inputs: Inputs, now: datetime
+) -> Case:
     """Return what named conditions see."""
     return Case(
         old=old,
@@ -430,6 +440,8 @@ def case_of(instance: Instance, task: Resource, old: str, actor: Actor, inputs: 
         inputs=inputs,
         resources=instance.resources,
         now=now,
+        service=workflow.service,
+        known=instance.known,
     )
 
 

@@ -15,8 +15,6 @@ from hub.workflows.task import code_in, expected_at, marks, moment, newest, plai
 #: https://terminology.hl7.org/CodeSystem-v3-ObservationInterpretation.html: critically high, critically low, critical.
 CRITICAL = frozenset({"HH", "LL", "AA"})
 
-_SUMMARY_LENGTH = 20
-
 
 def _report(case: Case) -> Resource:
     held = case.resources.get(newest(case.task, "output", "DiagnosticReport"))
@@ -57,12 +55,12 @@ report_is_amended = _report_status(
 def request_has_patient(case: Case) -> str | None:
     """Task.focus is a ServiceRequest, and both speak of the same patient."""
     if not (plain(reference_in(case.task.get("focus"))) or "").startswith("ServiceRequest/") or case.request is None:
-        return "Task.focus must refer to a ServiceRequest that the hub holds."
+        return "Task.focus 须指向枢纽中已有的申请单。 Task.focus must refer to a ServiceRequest that the hub holds."
     patient = plain(reference_in(case.task.get("for")))
     if not patient:
-        return "Task.for must refer to the Patient."
+        return "Task.for 须指向患者。 Task.for must refer to the Patient."
     if plain(reference_in(case.request.get("subject"))) != patient:
-        return "Task.for and the subject of Task.focus must be the same Patient."
+        return "Task.for 与申请单须为同一患者。 Task.for and the subject of Task.focus must be the same Patient."
     return None
 
 
@@ -71,7 +69,7 @@ def request_is_open(case: Case) -> str | None:
     status = (case.request or {}).get("status")
     if status in ("draft", "active", "on-hold"):
         return None
-    return f"The ServiceRequest must be draft, active or on-hold, not {status!r}."
+    return f"申请单已不再有效。 The ServiceRequest must be draft, active or on-hold, not {status!r}."
 
 
 def images_are_available(case: Case) -> str | None:
@@ -82,45 +80,11 @@ def images_are_available(case: Case) -> str | None:
             held = case.resources.get(reference)
             study = held.resource if held is not None else {}
             if study.get("status") != "available":
-                return f"{reference} in Task.input must have status available, not {study.get('status')!r}."
+                status = study.get("status")
+                return f"影像尚未到齐。 {reference} in Task.input must have status available, not {status!r}."
             if plain(reference_in(study.get("subject"))) != patient:
-                return f"{reference} in Task.input is not of the Patient in Task.for."
+                return f"影像不属于该患者。 {reference} in Task.input is not of the Patient in Task.for."
     return None
-
-
-def diagnosis_or_reason_given(case: Case) -> str | None:
-    """A diagnosis or reason is given, coded or as text."""
-    request = case.request or {}
-    places = (request.get("reasonCode"), request.get("reasonReference"), request.get("supportingInfo"))
-    if any(places) or case.task.get("reasonCode") or case.task.get("reasonReference"):
-        return None
-    return "A diagnosis or reason must be given in ServiceRequest.reasonCode or reasonReference, or Task.reasonCode."
-
-
-def summary_given(case: Case) -> str | None:
-    """A summary of at least 20 characters is given."""
-    request = case.request or {}
-    texts = [str(case.task.get("description") or ""), str(request.get("patientInstruction") or "")]
-    texts += [str(note.get("text") or "") for holder in (case.task, request) for note in holder.get("note") or ()]
-    if max(len(text) for text in texts) >= _SUMMARY_LENGTH:
-        return None
-    return f"No summary of at least {_SUMMARY_LENGTH} characters is in Task.description or a note of the request."
-
-
-def consent_given(case: Case) -> str | None:
-    """An active Consent is among the inputs or the request's supporting information."""
-    named = [*referred(case.task, "input")]
-    named += [plain(reference_in(r)) or "" for r in (case.request or {}).get("supportingInfo") or ()]
-    for reference in named:
-        held = case.resources.get(reference) if reference.startswith("Consent/") else None
-        if held is not None and held.resource.get("status") == "active":
-            return None
-    return "No active Consent of the patient is among the inputs."
-
-
-def consent_given_if_awaited(case: Case) -> str | None:
-    """If the Task waited for consent, an active Consent is among the inputs."""
-    return consent_given(case) if case.old == "consent-pending" else None
 
 
 def acts_as_assignee(case: Case) -> str | None:

@@ -7,6 +7,7 @@ every state before the end. A late partial result never undoes a final one: no e
 from __future__ import annotations
 
 from hub.workflows import guards as g
+from hub.workflows import submission as s
 from hub.workflows.base import (
     CreateTask,
     Edit,
@@ -63,6 +64,7 @@ WORKFLOW = Workflow(
     steps="lab-step",
     initial="draft",
     submit="order",
+    service="lab",
     roles={
         "requester": Role(title_zh="送检方", title_en="Requester", party="requester"),
         "lab": Role(title_zh="检验方", title_en="Laboratory", party="owner"),
@@ -92,8 +94,15 @@ WORKFLOW = Workflow(
             sources=("draft",),
             to="ordered",
             by=("requester",),
-            guards=(g.request_has_patient, g.request_is_open),
-            advice=(g.diagnosis_or_reason_given,),
+            guards=(
+                g.request_has_patient,
+                g.request_is_open,
+                s.agreement_in_force,
+                s.service_is_on,
+                s.patient_of_draft_is_identified,
+            ),
+            # A laboratory needs the diagnosis, not the story of the illness, and consent is given for the treatment.
+            advice=(s.patient_is_identified, s.diagnosis_or_reason_given, s.purpose_given, s.is_not_repeated),
             messages=("order.new",),
             effects=(
                 SetStatus(resource_type="ServiceRequest", status="active"),

@@ -8,6 +8,7 @@ Messages: HL7 v2 chapter 11, REF^I12/I13/I14 and RRI^I12.
 from __future__ import annotations
 
 from hub.workflows import guards as g
+from hub.workflows import submission as s
 from hub.workflows.base import (
     CreateTask,
     Edit,
@@ -47,6 +48,7 @@ WORKFLOW = Workflow(
     steps="referral-step",
     initial="draft",
     submit="submit",
+    service="referral",
     roles={
         "initiator": Role(title_zh="转出方", title_en="Initiator", party="requester"),
         "recipient": Role(title_zh="接收方", title_en="Recipient", party="owner"),
@@ -90,8 +92,22 @@ WORKFLOW = Workflow(
             sources=("draft", "consent-pending"),
             to="submitted",
             by=("initiator",),
-            guards=(g.request_has_patient, g.request_is_open, g.diagnosis_or_reason_given, g.consent_given_if_awaited),
-            advice=(g.summary_given, g.consent_given),
+            guards=(
+                g.request_has_patient,
+                g.request_is_open,
+                s.agreement_in_force,
+                s.service_is_on,
+                s.patient_of_draft_is_identified,
+                s.diagnosis_or_reason_given,
+                s.consent_given_if_awaited,
+            ),
+            advice=(
+                s.patient_is_identified,
+                s.purpose_given,
+                s.summary_given,
+                s.consent_given,
+                s.is_not_repeated,
+            ),
             messages=("referral.requested",),
             effects=(
                 SetStatus(resource_type="ServiceRequest", status="active"),

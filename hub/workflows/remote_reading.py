@@ -7,6 +7,7 @@ pool; overdue work is escalated and never expires by itself. IHE XRR-WD has the 
 from __future__ import annotations
 
 from hub.workflows import guards as g
+from hub.workflows import submission as s
 from hub.workflows.base import (
     CreateTask,
     Edit,
@@ -68,6 +69,7 @@ WORKFLOW = Workflow(
     steps="imaging-step",
     initial="draft",
     submit="submit",
+    service="imaging-read",
     roles={
         "requester": Role(title_zh="申请方", title_en="Requester", party="requester"),
         "desk": Role(
@@ -115,8 +117,22 @@ WORKFLOW = Workflow(
             to="submitted",
             by=("requester",),
             require=(Require(element="input", types=("ImagingStudy",)),),
-            guards=(g.request_has_patient, g.request_is_open, g.images_are_available),
-            advice=(g.diagnosis_or_reason_given, g.consent_given),
+            guards=(
+                g.request_has_patient,
+                g.request_is_open,
+                g.images_are_available,
+                s.agreement_in_force,
+                s.service_is_on,
+                s.patient_of_draft_is_identified,
+            ),
+            advice=(
+                s.patient_is_identified,
+                s.diagnosis_or_reason_given,
+                s.purpose_given,
+                s.summary_given,
+                s.consent_given,
+                s.is_not_repeated,
+            ),
             effects=(
                 SetStatus(resource_type="ServiceRequest", status="active"),
                 Send(message="orm_o01", to_role="desk", control="NW"),

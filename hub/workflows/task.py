@@ -7,7 +7,7 @@ needs. Those extensions are the hub's; an update that changes them is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,8 @@ from hub.workflows.base import BASE, WORKFLOW_SYSTEM, Resource
 PARTY = f"{BASE}/StructureDefinition/task-party"
 MARK = f"{BASE}/StructureDefinition/task-mark"
 EXPECTED_AT = f"{BASE}/StructureDefinition/task-expected-at"
-OWN_EXTENSIONS = frozenset({PARTY, MARK, EXPECTED_AT})
+ADVICE = f"{BASE}/StructureDefinition/task-advice"
+OWN_EXTENSIONS = frozenset({PARTY, MARK, EXPECTED_AT, ADVICE})
 
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
@@ -123,6 +124,26 @@ def set_expected_at(task: dict[str, Any], at: datetime) -> None:
     """Record when patient or specimen is expected."""
     kept = [e for e in task.get("extension") or () if e.get("url") != EXPECTED_AT]
     _put(task, "extension", [*kept, {"url": EXPECTED_AT, "valueDateTime": instant(at)}])
+
+
+def advice(task: Resource) -> tuple[tuple[str, str], ...]:
+    """Return code and text of what the checks before sending found wanting without stopping the request."""
+    found = []
+    for extension in task.get("extension") or ():
+        if extension.get("url") == ADVICE:
+            parts = {part.get("url"): part for part in extension.get("extension") or ()}
+            found.append((str(parts.get("code", {}).get("valueCode")), str(parts.get("text", {}).get("valueString"))))
+    return tuple(found)
+
+
+def set_advice(task: dict[str, Any], found: Iterable[tuple[str, str]]) -> None:
+    """Write the advice into the Task, in place of what stood there: so both parties read it, by whatever door."""
+    kept = [e for e in task.get("extension") or () if e.get("url") != ADVICE]
+    kept += [
+        {"url": ADVICE, "extension": [{"url": "code", "valueCode": code}, {"url": "text", "valueString": text}]}
+        for code, text in found
+    ]
+    _put(task, "extension", kept)
 
 
 def moment(value: Any) -> datetime | None:

@@ -259,7 +259,7 @@ def _edit(
     if notes:
         task["note"] = [*(task.get("note") or ()), *notes]
     task["lastModified"] = instant(now)
-    case = case_of(instance, task, state, actor, Inputs(), now)
+    case = case_of(workflow, instance, task, state, actor, Inputs(), now)
     return Decision(
         workflow=workflow.code,
         event="",

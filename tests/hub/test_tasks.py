@@ -15,8 +15,9 @@ from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import NewVersion
 from hub.search import parse
+from hub.workflows.task import advice
 from tests.flows.test_referral_and_lab import LAB_ORDER, REFERRAL, result
-from tests.support.services import running
+from tests.support.services import consortium, running
 
 KN, YL, QM = (
     Actor(institution="KN"),
@@ -178,3 +179,154 @@ def test_an_open_timer_fires_the_table_s_event_once(hub: Services) -> None:
     first, second = hub.database.write(fire), hub.database.write(fire)
 
     assert (timer.kind, first, second) == ("workflow", True, False)
+
+
+# --- what is checked before a request is sent ----------------------------------------------------------------------
+
+
+def directory(hub: Services, id: str, **change: Any) -> None:
+    """Import the sample consortium's resource *id* again, changed."""
+    [one] = [one for one in consortium() if one["id"] == id]
+    hub.directory.load([{**one, **change}])
+
+
+def refused(hub: Services, message: bytes) -> bytes:
+    answer = hub.messages.receive(message, "127.0.0.1:5000")
+    assert answer is not None
+    [delivery] = hub.database.read(lambda tx: tx.outbox.deliveries({}, limit=50))
+    return delivery.payload
+
+
+@pytest.mark.parametrize(
+    ("id", "change", "says"),
+    [
+        ("agreement-yl-kn", {"active": False}, "协作协议"),
+        ("agreement-yl-kn", {"period": {"end": "2025-05-31"}}, "协作协议"),
+        ("yl-cardiology-referral", {"active": False}, "未开通此项服务（referral）"),
+    ],
+)
+def test_a_message_that_may_not_be_sent_is_kept_and_goes_when_the_directory_is_mended(
+    hub: Services, id: str, change: dict[str, Any], says: str
+) -> None:
+    directory(hub, id, **change)
+
+    answer = refused(hub, REFERRAL).decode("gb18030")
+
+    assert "MSA|AE|KN20250612REF01" in answer
+    assert says in answer
+    assert search(hub, "Task") == []
+    [entry] = hub.database.read(lambda tx: tx.journal.search({"state": "refused"}, limit=5))
+    directory(hub, id)
+    hub.messages.replay(entry.seq, Actor(institution="YY", roles=frozenset({"operator"})))
+    assert [one["status"] for one in search(hub, "Task", "YL", code="referral")] == ["requested"]
+
+
+def test_an_agreement_that_the_operator_did_not_enter_counts_for_nothing(hub: Services) -> None:
+    directory(hub, "agreement-yl-kn", active=False)
+    [own] = [{**one, "id": "own"} for one in consortium() if one["id"] == "agreement-yl-kn"]
+    hub.database.write(lambda tx: tx.records.put_many([NewVersion(resource=own, owner="KN", visibility="consortium")]))
+
+    assert b"MSA|AE" in refused(hub, REFERRAL)
+
+
+def test_a_message_about_a_patient_of_whom_little_is_known_is_kept_and_says_so(hub: Services) -> None:
+    receive(hub, REFERRAL.replace(b"||19591001|M", b"|||"))
+
+    [task] = search(hub, "Task", "YL", code="referral")
+
+    assert task["status"] == "requested"
+    assert {"patient_is_identified", "consent_given"} <= {code for code, _ in advice(task)}
+
+
+def drafted(hub: Services, **change: Any) -> str:
+    """Store a draft referral of KN's to YL for the patient of REFERRAL and return its id."""
+    [task] = search(hub, "Task", "YL", code="referral")
+    [stored] = search(hub, "ServiceRequest", "KN")
+    request = {**stored, "id": "again", "identifier": [], **change}
+    kept = ("resourceType", "intent", "code", "for", "requester", "owner", "priority")
+    draft = {
+        **{name: task[name] for name in kept},
+        "id": "draft",
+        "status": "draft",
+        "focus": {"reference": "ServiceRequest/again"},
+    }
+
+    def work(tx: Any) -> None:
+        tx.records.put_many([NewVersion(resource=request, owner="KN")])
+        hub.tasks.create(tx, draft, KN, correlation_id="c")
+
+    hub.database.write(work)
+    return "draft"
+
+
+def stored_task(hub: Services, task_id: str) -> dict[str, Any]:
+    stored = hub.database.read(lambda tx: tx.records.get("Task", task_id, UNRESTRICTED))
+    assert stored is not None
+    return loads(stored.body)
+
+
+def submit(hub: Services, task_id: str) -> dict[str, Any]:
+    return loads(hub.database.write(lambda tx: hub.tasks.transition(tx, task_id, "submit", KN)).body)
+
+
+def test_the_second_request_for_the_same_is_sent_and_told(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [first] = search(hub, "Task", "YL", code="referral")
+
+    second = submit(hub, drafted(hub))
+
+    assert "is_not_repeated" not in dict(advice(first))
+    assert f"Task/{first['id']}" in dict(advice(second))["is_not_repeated"]
+
+
+def test_a_request_for_something_else_is_no_repetition(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [first] = search(hub, "ServiceRequest", "KN")
+    other = {"coding": [{"system": "urn:x", "code": "other"}]}
+    hub.database.write(
+        lambda tx: tx.records.put_many(
+            [NewVersion(resource={**first, "code": {"coding": [{"system": "urn:x", "code": "one"}]}}, owner="KN")]
+        )
+    )
+
+    assert "is_not_repeated" not in dict(advice(submit(hub, drafted(hub, code=other))))
+
+
+def test_a_draft_is_not_sent_to_a_partner_whose_agreement_has_ended(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    task_id = drafted(hub)
+    directory(hub, "agreement-yl-kn", period={"end": "2025-05-31"})
+
+    with pytest.raises(HubError) as caught:
+        submit(hub, task_id)
+
+    assert (caught.value.status, caught.value.remedy) == (422, "Allowed events: ask-consent, submit, cancel.")
+    assert stored_task(hub, task_id)["status"] == "draft"
+
+
+def test_a_consent_in_the_supporting_information_of_the_request_counts(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [task] = search(hub, "Task", "YL", code="referral")
+    consent = {"resourceType": "Consent", "id": "signed", "status": "active", "patient": task["for"]}
+    hub.database.write(lambda tx: tx.records.put_many([NewVersion(resource=consent, owner="KN")]))
+
+    moved = submit(hub, drafted(hub, supportingInfo=[{"reference": "Consent/signed"}]))
+
+    assert "consent_given" not in dict(advice(moved))
+
+
+def test_an_update_that_sends_a_draft_elsewhere_is_judged_by_the_agreement_there(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    task_id = drafted(hub)
+    read = stored_task(hub, task_id)
+    sent = {**read, "status": "requested", "owner": {"reference": "Organization/qm"}}
+    sent["businessStatus"] = {"coding": [{**read["businessStatus"]["coding"][0], "code": "submitted"}]}
+
+    def work(tx: Any) -> None:
+        old = tx.records.get("Task", task_id, UNRESTRICTED)
+        hub.tasks.update(tx, old, sent, KN, expected_version=None, correlation_id="c")
+
+    with pytest.raises(HubError, match="of category referral") as caught:
+        hub.database.write(work)
+
+    assert "OrganizationAffiliation" not in caught.value.message

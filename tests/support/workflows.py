@@ -13,6 +13,7 @@ from hub.workflows import (
     Held,
     Inputs,
     Instance,
+    Known,
     Party,
     Workflow,
     judge,
@@ -50,12 +51,13 @@ class Play:
     resources: dict[str, Held]
     task: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
     now: datetime = NOW
     last: Decision | None = None
 
     @property
     def instance(self) -> Instance:
-        return Instance(task=self.task, request=self.request, resources=self.resources)
+        return Instance(task=self.task, request=self.request, resources=self.resources, known=self.known)
 
     @property
     def state(self) -> str:
@@ -90,6 +92,7 @@ class Play:
             self.now,
             parties={"requester": "KN", "owner": owner} if owner else {"requester": "KN"},
             resources=self.resources,
+            known=self.known,
         )
         return self.keep(decision)
 
@@ -116,9 +119,27 @@ class Play:
         return self.hold("DiagnosticReport/dr1", institution, status=status, **body)
 
 
+#: What a patient must have to be asked about.
+PATIENT: dict[str, Any] = {
+    "identifier": [{"system": "urn:oid:2.16.156.10011.1.3", "value": "990001197602290170"}],
+    "name": [{"text": "郑伟"}],
+    "gender": "male",
+    "birthDate": "1976-02-29",
+}
+
+
+def known(service: str) -> Known:
+    """Return a directory in which the institutions have an agreement and the owner offers *service*."""
+    category = {"coding": [{"system": "https://yixiehub.example/fhir/CodeSystem/service", "code": service}]}
+    return Known(
+        agreements=({"resourceType": "OrganizationAffiliation", "active": True, "period": {"start": "2025-01-01"}},),
+        services=({"resourceType": "HealthcareService", "active": True, "category": [category]},),
+    )
+
+
 def make(code: str) -> Play:
-    play = Play(workflow=WORKFLOWS[code], resources={})
-    play.hold("Patient/p1", "KN")
+    play = Play(workflow=WORKFLOWS[code], resources={}, known=known(WORKFLOWS[code].service))
+    play.hold("Patient/p1", "KN", **PATIENT)
     play.request = {
         "resourceType": "ServiceRequest",
         "id": "sr1",

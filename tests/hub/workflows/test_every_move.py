@@ -15,7 +15,7 @@ from tests.support.workflows import LIU, Play, entry
 
 def drafted(code: str) -> Play:
     play, performer = prepared(code)
-    play.hold("Consent/c1", "KN", status="active")
+    play.hold("Consent/c1", "KN", status="active", patient={"reference": "Patient/p1"})
     play.create(LIU, owner=performer, status="draft", input=[entry("ImagingStudy/is1"), entry("Consent/c1")])
     return play
 

@@ -156,6 +156,6 @@ def test_a_referral_that_awaits_consent_is_not_sent_without_it() -> None:
     play.do("ask-consent", LIU)
     with pytest.raises(HubError, match="No active Consent"):
         play.do("submit", LIU)
-    play.hold("Consent/c1", "KN", status="active")
+    play.hold("Consent/c1", "KN", status="active", patient={"reference": "Patient/p1"})
     play.do("submit", LIU, inputs=(entry("Consent/c1"),))
     assert play.state == "submitted"

@@ -75,7 +75,7 @@ def test_a_revoked_request_is_not_sent() -> None:
 
 def test_what_is_missing_but_not_required_is_told() -> None:
     decision = make("remote-reading").create(LIU, input=IMAGES)
-    assert [w.code for w in decision.warnings] == ["consent_given"]
+    assert [w.code for w in decision.warnings] == ["summary_given", "consent_given"]
 
 
 def test_the_task_remembers_parties_and_table() -> None:

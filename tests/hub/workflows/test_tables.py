@@ -68,6 +68,7 @@ def test_the_shipped_tables_can_be_run(workflow: Workflow) -> None:
         (replace(READING, visibility=(replace(READING.visibility[0], role="nobody"),)), "undeclared role 'nobody'"),
         (replace(READING, edits=(replace(READING.edits[0], states=("whim",)),)), "undeclared state 'whim'"),
         (replace(READING, code="whim"), "not in the CodeSystem"),
+        (replace(READING, service=""), "the service of the owner"),
     ],
 )
 def test_a_broken_table_is_refused_with_what_is_wrong(workflow: Workflow, says: str) -> None:
