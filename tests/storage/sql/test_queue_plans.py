@@ -1,0 +1,183 @@
+"""The way SQLite goes to the queues and to the journal, which must not grow with what was delivered or received."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hub.ports import NewDelivery, NewEntry, Timer
+from storage.sql.database import SqlDatabase
+from tests.support.hub import NOW
+from tests.support.plans import full_scans, plan
+
+
+@pytest.fixture
+def filled(sqlite_database: SqlDatabase) -> SqlDatabase:
+    """A database in which most is done: delivered, received and answered."""
+
+    def fill(tx: Any) -> None:
+        for number in range(60):
+            tx.journal.append(
+                NewEntry(
+                    door="mllp",
+                    institution="KN",
+                    peer="",
+                    correlation_id=f"c{number}",
+                    sending_application="HIS",
+                    sending_facility="KNYY",
+                    control_id=str(number),
+                    message_type="ADT^A01",
+                    digest=str(number),
+                    size=1,
+                    state="done" if number else "received",
+                    received_at=NOW,
+                )
+            )
+            lane = f"YL/mllp|p{number % 20}"
+            tx.outbox.enqueue(
+                NewDelivery(destination="YL/mllp", lane=lane, kind="mllp", payload=b"x", owner="KN", control_id="")
+            )
+            tx.timers.set(Timer(kind="study", key=str(number), due_at=NOW + timedelta(hours=number), payload={}))
+
+    sqlite_database.write(fill)
+    later = NOW + timedelta(days=3650)
+
+    def deliver(tx: Any) -> int:
+        leased = tx.outbox.lease("w", now=later, lease_s=60, limit=8)
+        return sum(tx.outbox.succeeded(lane, epoch, one.id, ack=b"AA", now=later) for lane, epoch, one in leased)
+
+    while sqlite_database.write(deliver):
+        pass
+    sqlite_database.write(
+        lambda tx: tx.outbox.enqueue(
+            NewDelivery(destination="YL/mllp", lane="YL/mllp|p1", kind="mllp", payload=b"x", owner="KN", control_id="")
+        )
+    )
+    return sqlite_database
+
+
+def test_a_worker_finds_its_lanes_and_their_heads_by_index(filled: SqlDatabase) -> None:
+    picked: list[Any] = []
+    steps = plan(
+        filled,
+        lambda tx: picked.extend(tx.outbox.lease("w", now=NOW + timedelta(days=3650), lease_s=60, limit=4)),
+    )
+
+    assert len(picked) == 1
+    # That table has one row for each partner.
+    assert full_scans(steps, "outbox", "outbox_lane", "outbox_destination") == ["SCAN outbox_destination"]
+    assert any("ix_outbox_lane_due (destination=? AND state=? AND next_at<?)" in step for step in steps)
+    assert any("ix_outbox_lane_leased (destination=? AND lease_until>?)" in step for step in steps)
+    assert any("outbox USING INDEX ix_outbox_open (lane=?)" in step for step in steps), "the head of a lane"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        lambda tx, lane, epoch, id_: tx.outbox.succeeded(lane, epoch, id_, ack=b"AA", now=NOW),
+        lambda tx, lane, epoch, id_: tx.outbox.failed(lane, epoch, id_, error="x", next_at=NOW, now=NOW),
+        lambda tx, lane, epoch, id_: tx.outbox.failed(lane, epoch, id_, error="x", next_at=None, now=NOW),
+    ],
+    ids=["delivered", "to be tried again", "dead"],
+)
+def test_a_worker_gives_a_lane_back_without_a_look_at_other_lanes(
+    filled: SqlDatabase, report: Callable[[Any, str, int, int], bool]
+) -> None:
+    [(lane, epoch, head)] = filled.write(
+        lambda tx: tx.outbox.lease("w", now=NOW + timedelta(days=3650), lease_s=60, limit=4)
+    )
+    steps = plan(filled, lambda tx: report(tx, lane, epoch, head.id))
+
+    assert full_scans(steps, "outbox", "outbox_lane", "outbox_destination") == []
+
+
+def test_the_list_of_lanes_reads_what_is_open_and_nothing_that_was_delivered(filled: SqlDatabase) -> None:
+    steps = plan(filled, lambda tx: tx.outbox.lanes())
+
+    # That index holds the open deliveries alone, and all of them are what is asked for.
+    assert full_scans(steps, "outbox", "outbox_lane", "outbox_destination") == [
+        "SCAN outbox USING INDEX ix_outbox_open"
+    ]
+
+
+def test_timers_that_are_due_are_found_by_the_moment(filled: SqlDatabase) -> None:
+    steps = plan(filled, lambda tx: tx.timers.due(NOW, limit=10))
+
+    assert full_scans(steps, "timer") == []
+    assert "SEARCH timer USING INDEX ix_timer_due_at (due_at<?)" in steps
+
+
+def test_a_message_that_came_before_is_found_by_its_sender_and_control_id(filled: SqlDatabase) -> None:
+    steps = plan(
+        filled,
+        lambda tx: tx.journal.find_message(
+            institution="KN", sending_application="HIS", sending_facility="KNYY", control_id="7"
+        ),
+    )
+
+    [step] = steps
+    assert "ix_journal_control (sending_facility=? AND control_id=? AND sending_application=?)" in step
+
+
+def test_messages_that_wait_are_found_without_those_that_are_done(filled: SqlDatabase) -> None:
+    steps = plan(filled, lambda tx: tx.journal.pending(door="mllp", limit=10))
+
+    # In the order of the index, so that the first ones are read and no more.
+    assert steps == ["SEARCH journal USING INDEX ix_journal_pending (door=?)"]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "index"),
+    [
+        ({"state": "failed"}, "ix_journal_open (state=?)"),
+        ({"state": "received", "institution": "KN"}, "ix_journal_open (state=?)"),
+        ({"institution": "KN"}, "ix_journal_received (institution=?)"),
+        (
+            {"institution": "KN", "since": "2025-06-11T00:00:00+00:00", "until": "2025-06-12T00:00:00+00:00"},
+            "ix_journal_received (institution=? AND received_at>? AND received_at<?)",
+        ),
+        ({"message_type": "ADT^A01"}, "ix_journal_type (message_type=?)"),
+        ({"patient_id": "p"}, "ix_journal_patient_id (patient_id=?)"),
+        ({"placer": "p"}, "ix_journal_placer (placer=?)"),
+        ({"filler": "f"}, "ix_journal_filler (filler=?)"),
+        ({"accession": "a"}, "ix_journal_accession (accession=?)"),
+        ({"visit": "v"}, "ix_journal_visit (visit=?)"),
+        ({"correlation_id": "c"}, "ix_journal_correlation_id (correlation_id=?)"),
+        ({"sending_facility": "KNYY"}, "ix_journal_control (sending_facility=?)"),
+        ({"sending_facility": "KNYY", "control_id": "7"}, "ix_journal_control (sending_facility=? AND control_id=?)"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_a_search_of_the_journal_goes_by_the_index_of_what_is_asked_for(
+    filled: SqlDatabase, criteria: dict[str, str], index: str
+) -> None:
+    steps = plan(filled, lambda tx: tx.journal.search(criteria, limit=50))
+
+    assert full_scans(steps, "journal") == []
+    assert steps[0] == f"SEARCH journal USING INDEX {index}"
+
+
+@pytest.mark.parametrize("name", ["door", "sending_application", "control_id", "digest", "since", "until", None])
+def test_a_search_by_what_has_no_index_walks_from_the_newest_and_sorts_nothing(
+    filled: SqlDatabase, name: str | None
+) -> None:
+    """Such a search ends at its limit; one that finds less reads the whole journal, a page after ``before_seq``."""
+    criteria = {} if name is None else {name: "2025-06-11T00:00:00+00:00"}
+
+    newest = plan(filled, lambda tx: tx.journal.search(criteria, limit=50))
+    older = plan(filled, lambda tx: tx.journal.search(criteria, limit=50, before_seq=1000))
+
+    assert newest == ["SCAN journal"]
+    assert older == ["SEARCH journal USING INTEGER PRIMARY KEY (rowid<?)"]
+
+
+def test_the_messages_and_deliveries_of_one_correlation_are_found_by_it(filled: SqlDatabase) -> None:
+    steps = plan(filled, lambda tx: (tx.journal.by_correlation("c"), tx.outbox.by_correlation("c")))
+
+    assert [step.split(" (")[0] for step in steps] == [
+        "SEARCH journal USING INDEX ix_journal_correlation_id",
+        "SEARCH outbox USING INDEX ix_outbox_correlation_id",
+    ]
