@@ -330,3 +330,52 @@ def test_an_update_that_sends_a_draft_elsewhere_is_judged_by_the_agreement_there
         hub.database.write(work)
 
     assert "OrganizationAffiliation" not in caught.value.message
+
+
+def propose_down(hub: Services) -> None:
+    """Let YL take the patient of REFERRAL in and propose to send them back to KN."""
+    [task] = search(hub, "Task", "YL", code="referral")
+    patient = {
+        "resourceType": "Patient",
+        "id": "yl-patient",
+        "identifier": [{"system": "urn:oid:2.16.156.10011.1.3", "value": "990001195910015710"}],
+        "gender": "male",
+        "birthDate": "1959-10-01",
+    }
+    down = {
+        "resourceType": "ServiceRequest",
+        "id": "down",
+        "status": "active",
+        "intent": "order",
+        "subject": {"reference": "Patient/yl-patient"},
+        "basedOn": [task["focus"]],
+        "reasonCode": [{"text": "康复治疗"}],
+    }
+    output = {"type": {"text": "下转申请"}, "valueReference": {"reference": "ServiceRequest/down"}}
+
+    def work(tx: Any) -> None:
+        tx.records.put_many([NewVersion(resource=patient, owner="YL"), NewVersion(resource=down, owner="YL")])
+        for event in ("review", "accept", "arrive", "admit"):
+            hub.tasks.transition(tx, task["id"], event, YL)
+        hub.tasks.transition(tx, task["id"], "propose-down", YL, outputs=[output])
+
+    hub.database.write(work)
+
+
+def test_a_down_referral_goes_back_to_the_hospital_that_takes_them(hub: Services) -> None:
+    receive(hub, REFERRAL)
+
+    propose_down(hub)
+
+    [back] = search(hub, "Task", "KN", code="referral", owner="Organization/kn")
+    assert (back["status"], back["focus"]["reference"]) == ("requested", "ServiceRequest/down")
+
+
+def test_a_down_referral_is_not_proposed_to_a_hospital_whose_service_is_off(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    directory(hub, "kn-rehabilitation-referral", active=False)
+
+    with pytest.raises(HubError, match="of category referral"):
+        propose_down(hub)
+
+    assert search(hub, "Task", owner="Organization/kn") == []

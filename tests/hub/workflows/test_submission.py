@@ -264,6 +264,13 @@ def test_a_purpose_and_a_summary_are_advised() -> None:
     assert {"purpose_given", "summary_given"}.isdisjoint(finding.code for finding in told.warnings)
 
 
+@pytest.mark.parametrize("code", ["remote-reading", "lab-outsourcing"])
+def test_a_missing_reason_is_advised_where_it_does_not_refuse(code: str) -> None:
+    play = drafted(code)
+    del play.request["reasonCode"]
+    assert {"diagnosis_or_reason_given", "purpose_given"} <= set(sent(play))
+
+
 def test_blanks_are_no_summary() -> None:
     decision = make("referral").create(LIU, description=" " * 30)
     assert "summary_given" in [finding.code for finding in decision.warnings]
