@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from adapters.ops.routes import routes
+from adapters.ops.routes import application, routes
 
-__all__ = ["routes"]
+__all__ = ["application", "routes"]

@@ -1,6 +1,6 @@
-"""Write the tables of docs/operations.md that the code knows: commands and settings.
+"""Write the tables of docs/operations.md that the code knows: commands, settings and the routes of ``/ops``.
 
-Run ``python docs/scripts/operations.py`` (``make docs``) after a command or a setting changes; a test compares.
+Run ``python docs/scripts/operations.py`` (``make docs``) after one of them changes; a test compares.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from adapters.ops.api import build
 from hub import config
 from hub.__main__ import app
 
@@ -68,6 +69,27 @@ def shown(default: Any) -> str:
     return f"`{text}`"
 
 
+def route_rows() -> Iterator[str]:
+    """Yield a row for every operation under ``/ops``, from its OpenAPI description."""
+    described = build().openapi()
+    for path, operations in described["paths"].items():
+        for method, one in operations.items():
+            what = [one["summary"]]
+            query = [parameter["name"] for parameter in one.get("parameters", ()) if parameter["in"] == "query"]
+            if query:
+                what.append(f"参数 / parameters: {_names(query)}")
+            if "requestBody" in one:
+                schema = one["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                what.append(
+                    f"JSON 内容 / JSON body: {_names(described['components']['schemas'][schema]['properties'])}"
+                )
+            yield f"| {method.upper()} | `{path}` | {'<br>'.join(what)} | {one['x-who']} |"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def tables() -> dict[str, str]:
     """Return the generated text of each marked section."""
     commands = ["| command | what it does |", "|---|---|"]
@@ -78,7 +100,8 @@ def tables() -> dict[str, str]:
         f"| `{name}` | `HUB_{name.upper()}` | {shown(field.default)} | {meaning[name]} |"
         for name, field in config.Settings.model_fields.items()
     ]
-    return {"commands": "\n".join(commands), "settings": "\n".join(settings)}
+    routes = ["| method | path | what | who may |", "|---|---|---|---|", *route_rows()]
+    return {"commands": "\n".join(commands), "settings": "\n".join(settings), "routes": "\n".join(routes)}
 
 
 def fill(page: str) -> str:

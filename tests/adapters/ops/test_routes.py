@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from adapters.ops import routes
+from adapters.ops import application, routes
 from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.boot import Services
@@ -34,12 +34,12 @@ def hub(tmp_path: Path, clock: FakeClock) -> Iterator[Services]:
 
 
 class Asker:
-    """Asks the routes in somebody's name."""
+    """Asks the application in somebody's name."""
 
     def __init__(self, hub: Services, institution: str, *roles: str) -> None:
         actor = Actor(institution=institution, roles=frozenset(roles))
         token = hub.directory.issue_token(actor, ttl_s=3600)
-        self._client = TestClient(Starlette(routes=routes(hub)), headers={"Authorization": f"Bearer {token}"})
+        self._client = TestClient(application(hub), headers={"Authorization": f"Bearer {token}"})
 
     def get(self, path: str, status: int = 200) -> Any:
         answer = self._client.get(path)
@@ -138,7 +138,7 @@ def test_a_store_that_cannot_take_data_makes_the_hub_unready_but_alive(
 
 @pytest.mark.parametrize("path", ["/ops/queue", "/ops/messages", "/ops/trace/x", "/ops/work-items"])
 def test_operation_takes_a_token_with_its_role(hub: Services, path: str) -> None:
-    stranger = TestClient(Starlette(routes=routes(hub)))
+    stranger = TestClient(application(hub))
     assert stranger.get(path).status_code == 401
     outcome = Asker(hub, "KN", "doctor").get(path, status=403)
     assert outcome["resourceType"] == "OperationOutcome"

@@ -1,0 +1,272 @@
+"""What ``/ops`` takes and answers, as models: they check each answer and make the schemas of ``/ops/openapi.json``.
+
+OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0); errors are https://hl7.org/fhir/R4/operationoutcome.html. The order
+of the fields is the order in the answer. Nothing may stand in an answer that is not described here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+#: A field that is left out, not null, where it does not apply.
+MayBeAbsent = Field(json_schema_extra=_without_default)
+Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class Answer(BaseModel):
+    """What every answer has in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Destination(Answer):
+    """目的地 / One destination that ever had a delivery."""
+
+    destination: Annotated[str, Field(description="端点 / Endpoint, for example KN/mllp", examples=["KN/mllp"])]
+    depth: Annotated[int, Field(description="未完成的投递 / Deliveries that wait or are dead")]
+    dead: Annotated[int, Field(description="其中死信 / Dead letters among them")]
+    oldest_at: Instant | None
+    paused: bool
+    failures: Annotated[int, Field(description="连续连接失败次数 / Failures in a row to reach it")]
+    open_until: Annotated[Instant | None, Field(description="在此之前不再尝试 / It rests until then")]
+    last_error: str
+    last_ok_at: Instant | None
+    oldest_s: Annotated[float | None, Field(description="最早一条已等待的秒数 / Seconds that the oldest waits")]
+
+
+class Lane(Answer):
+    """通道 / One lane: a destination and a patient, delivered in order."""
+
+    lane: str
+    destination: str
+    state: Annotated[str, Field(description="ready, parked, paused")]
+    depth: int
+    oldest_at: Instant
+    attempts: Annotated[int, Field(description="队首已尝试次数 / Attempts of the head")]
+    next_at: Instant
+    last_error: str
+    paused: bool
+    head: Annotated[int, Field(description="队首投递编号 / Number of the delivery at the head")]
+    oldest_s: float | None
+
+
+class Alert(Answer):
+    """告警 / One open alert."""
+
+    key: str
+    opened_at: Instant
+    detail: str
+
+
+class Queues(Answer):
+    """队列状态 / State of the queues."""
+
+    destinations: list[Destination]
+    lanes: list[Lane]
+    alerts: list[Alert]
+
+
+class Delivery(Answer):
+    """投递，不含内容 / One delivery, without its payload."""
+
+    id: int
+    destination: str
+    lane: str
+    kind: Annotated[str, Field(description="mllp, dimse, fhir")]
+    owner: Annotated[str, Field(description="数据所属机构 / Institution that the data belong to")]
+    control_id: str
+    state: Annotated[str, Field(description="pending, dead, sent, skipped")]
+    attempts: int
+    created: Instant
+    next: Instant | None
+    acknowledged: Instant | None
+    last_error: str
+    size: Annotated[int, Field(description="字节 / bytes")]
+    task: Annotated[str, Field(description="所属任务或空 / Task/id, or empty")]
+    correlation_id: str
+
+
+class Deliveries(Answer):
+    """投递列表，新的在前 / Deliveries, newest first."""
+
+    deliveries: list[Delivery]
+
+
+class Paused(Answer):
+    """目的地的新状态 / The new state of a destination."""
+
+    destination: str
+    paused: bool
+
+
+class DeliveryDone(Answer):
+    """对投递所做的操作 / What was done with a delivery."""
+
+    id: int
+    done: Literal["replay", "skip"]
+
+
+class Entry(Answer):
+    """收到的消息，不含内容 / One message received, without its content."""
+
+    seq: int
+    received: Instant
+    door: Annotated[str, Field(description="mllp, hl7-http, fhir, dimse, stow")]
+    institution: str
+    peer: str
+    type: str
+    sender: str
+    control_id: str
+    charset: str
+    size: Annotated[int, Field(description="字节 / bytes")]
+    digest: str
+    state: Annotated[str, Field(description="received, done, refused, failed")]
+    outcome: str
+    flags: list[str]
+    correlation_id: str
+
+
+class Messages(Answer):
+    """消息列表，新的在前 / Messages, newest first."""
+
+    messages: list[Entry]
+
+
+class AnsweredEntry(Entry):
+    """消息及其应答 / One message with the acknowledgement it got."""
+
+    acknowledgement: str
+
+
+class Message(AnsweredEntry):
+    """消息；内容只给所属机构 / One message; its content is for its own institution only."""
+
+    content: Annotated[str, MayBeAbsent, Field(description="运营方看不到 / absent for the operator")] = ""
+
+
+class MessageReplayed(Answer):
+    """重新处理的结果 / What processing again came to."""
+
+    seq: int
+    outcome: str
+
+
+class Act(Answer):
+    """审计记录 / One audited act."""
+
+    recorded: str
+    what: str
+    action: str
+    outcome: str
+    who: str
+    entities: list[str]
+
+
+class TaskState(Answer):
+    """任务状态 / State of one Task of the group."""
+
+    task: str
+    code: str
+    status: str
+    business_status: str
+    requester: str
+    owner: str
+    last_updated: Instant
+
+
+class AnsweredDelivery(Delivery):
+    """投递及对方应答 / One delivery with the partner's acknowledgement."""
+
+    acknowledgement: str
+
+
+class Trace(Answer):
+    """一次到达的全过程 / The whole way of one arrival."""
+
+    correlation_id: str
+    arrivals: list[AnsweredEntry]
+    acts: list[Act]
+    records: Annotated[list[str], Field(description="涉及的记录 / References of the records touched")]
+    tasks: list[TaskState]
+    deliveries: list[AnsweredDelivery]
+
+
+class WorkItem(Answer):
+    """待人工处理的事项 / One thing that waits for a decision by hand."""
+
+    task: str
+    code: str
+    institution: str
+    since: str
+    focus: str
+
+
+class WorkItems(Answer):
+    """待人工处理的事项，早的在前 / What waits for a decision by hand, oldest first."""
+
+    work_items: list[WorkItem]
+
+
+class Settled(Answer):
+    """检查与申请的对应 / Which order a study belongs to."""
+
+    study: str
+    service_request: str | None
+
+
+class Body(BaseModel):
+    """What a request may bring; what is not known is ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    #: Said when the body does not fit.
+    complaint: ClassVar[str]
+    remedy: ClassVar[str]
+
+
+class Skip(Body):
+    """为什么放弃 / Why a delivery is given up."""
+
+    complaint: ClassVar[str] = "A skip needs a reason."
+    remedy: ClassVar[str] = "Say why."
+    reason: Annotated[str, Field(description="原因，写入审计 / Reason, kept in the audit trail", examples=["改用纸质"])]
+
+
+class Settle(Body):
+    """检查属于哪份申请 / Which order a study belongs to."""
+
+    complaint: ClassVar[str] = "The body does not say which order the study belongs to."
+    remedy: ClassVar[str] = 'Send {"service_request": "ServiceRequest/<id>"}, or null when it has none.'
+    service_request: Annotated[
+        str | None, Field(description="申请；null 表示没有 / The order, or null", examples=["ServiceRequest/1"])
+    ]
+
+
+class OutcomeText(Answer):
+    """给人看的文字 / Text for people."""
+
+    text: str
+
+
+class OutcomeIssue(Answer):
+    """一个问题 / One issue."""
+
+    severity: Literal["fatal", "error", "warning", "information"]
+    code: str
+    details: OutcomeText
+    diagnostics: str
+    expression: Annotated[list[str], MayBeAbsent, Field(description="参数或位置 / Parameter or place")] = []
+
+
+class OperationOutcome(Answer):
+    """错误 / An error (FHIR R4 OperationOutcome); ``id`` is the correlation id to quote."""
+
+    resourceType: Literal["OperationOutcome"]
+    id: str
+    issue: list[OutcomeIssue]
