@@ -148,7 +148,8 @@ def _reference(target_types: Sequence[str], value: ast.ReferenceValue) -> sa.Col
         return sa.and_(column.url != _EMPTY, column.url == kept(value.url))
     types = [value.target_type] if value.target_type is not None else list(target_types)
     condition = column.target_id == value.target_id
-    return sa.and_(condition, column.target_type.in_(types)) if types else condition
+    # Written out, and no list, so that the text of a prepared statement does not hang on its values.
+    return sa.and_(condition, sa.or_(*(column.target_type == one for one in types))) if types else condition
 
 
 def _date(value: ast.DateValue) -> sa.ColumnElement[bool]:

@@ -39,6 +39,7 @@ def filled(sqlite_database: SqlDatabase) -> SqlDatabase:
     [
         "Patient?identifier=a|b",
         "Observation?subject=Patient/p1",
+        "Observation?subject=p1",
         "Observation?subject=Patient/p1&code=2823-3",
         "Observation?subject=Patient/p1&date=ge2025",
         "Observation?subject=Patient/p1&_sort=-date&_total=accurate",
