@@ -40,7 +40,7 @@ def _options(
 
 
 app.command("serve")(serve.serve)
-app.command("_serve", hidden=True)(serve.serve_child)
+app.command("_template", hidden=True)(serve.template)
 app.command("demo")(demo.demo)
 app.command("feed")(feed.feed)
 app.command("migrate")(migrate.migrate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +38,16 @@ SENDERS: Mapping[str, str] = {
     "dimse": "adapters.dimse.sender",
     "fhir": "adapters.fhir.sender",
 }
+#: What every process loads when it first works.
+_SHARED = (
+    "storage.objects",
+    "storage.sql",
+    "hub.directory",
+    "hub.imaging",
+    "hub.messages",
+    "hub.resources",
+    "hub.tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,18 @@ def assemble(settings: Settings, *, node: str) -> Services:
     objects: ObjectStore = importlib.import_module("storage.objects").open_from(settings)
     database: Database = importlib.import_module("storage.sql").open_database(settings, node=node)
     return Services(settings=settings, database=database, objects=objects, node=node)
+
+
+def preload(doors: Sequence[str]) -> None:
+    """Load the code that processes of *doors* will need, so that those forked from this one share it.
+
+    Opens nothing and starts no thread.
+    """
+    for name in doors:
+        importlib.import_module(DOORS[name])
+    modules = [*_SHARED, *(SENDERS.values() if "worker" in doors else ())]
+    for module in modules:
+        importlib.import_module(module)
 
 
 def door(name: str) -> Door:

@@ -1,8 +1,8 @@
 """``hub serve``: one parent that binds the sockets and keeps the processes of the doors alive.
 
 Theory of operation. The parent binds and listens, so that a port is never lost while a child restarts, and hands the
-descriptors down; the kernel spreads connections over the processes of a door. Children are fresh interpreters: nothing
-is forked that holds a thread or a connection. Each door has a lock file that its children inherit, so that two hubs can
+descriptors down; the kernel spreads connections over the processes of a door. Children are forked from a template
+(:mod:`adapters.ops.template`), never from the parent. Each door has a lock file that its children inherit, so that two hubs can
 never serve the same door of one data directory, not even while the children of a killed parent are still finishing.
 A pipe that only the parent writes to tells children that it is gone. A child that ends because the disk failed takes
 the node down: what was acknowledged is safe, and nothing more is taken until somebody has looked (DESIGN rule 1).
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import structlog
 
+from adapters.ops.template import Forked, Template
 from hub.config import Settings
 from hub.errors import Category, HubError
 
@@ -114,7 +115,7 @@ class Child:
 
     door: str
     index: int
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
     started_at: float = 0.0
     restarts: int = 0
     not_before: float = 0.0
@@ -135,6 +136,7 @@ class Supervisor:
     announce: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda _: None
     _stop: threading.Event = field(default_factory=threading.Event)
     _children: list[Child] = field(default_factory=list)
+    _template: Template | None = None
 
     def stop(self) -> None:
         """Let :meth:`run` stop the children and return."""
@@ -161,7 +163,8 @@ class Supervisor:
             lifeline, keep = os.pipe()
             stack.callback(os.close, lifeline)
             keep_open = stack.enter_context(os.fdopen(keep, "wb"))
-            environment = self._environment(addresses, run_dir)
+            self._template = Template(template_command(self.only), self._environment(addresses, run_dir))
+            stack.callback(self._template.close)
             self._children = [
                 Child(door=door, index=index)
                 for door in DOORS
@@ -172,10 +175,10 @@ class Supervisor:
             stack.callback(_write_ports, run_dir, addresses, add=False)
             try:
                 for child in self._children:
-                    self._start(child, sockets.get(child.door, {}), locks[child.door], lifeline, environment)
+                    self._start(child, sockets.get(child.door, {}), locks[child.door], lifeline)
                 self._write_processes(run_dir)
                 self.announce(addresses)
-                return self._watch(run_dir, sockets, locks, lifeline, environment)
+                return self._watch(run_dir, sockets, locks, lifeline)
             finally:
                 self._end()
                 keep_open.close()
@@ -194,34 +197,14 @@ class Supervisor:
         environment["PYTHONUNBUFFERED"] = "1"
         return environment
 
-    def _start(
-        self,
-        child: Child,
-        sockets: Mapping[str, socket.socket],
-        lock: int,
-        lifeline: int,
-        environment: Mapping[str, str],
-    ) -> None:
-        # -P keeps the working directory out of the import path: a child runs the code that its parent runs.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "hub",
-            "_serve",
+    def _start(self, child: Child, sockets: Mapping[str, socket.socket], lock: int, lifeline: int) -> None:
+        assert self._template is not None
+        child.process = self._template.start(
             child.door,
-            str(child.index),
-            "--lifeline",
-            str(lifeline),
-        ]
-        for purpose, listener in sockets.items():
-            command += ["--socket", f"{purpose}={listener.fileno()}"]
-        child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),
-            pass_fds=[lifeline, lock, *(listener.fileno() for listener in sockets.values())],
+            child.index,
+            lifeline=lifeline,
+            lock=lock,
+            sockets={purpose: listener.fileno() for purpose, listener in sockets.items()},
         )
         child.started_at = time.monotonic()
         log.info("child_started", child=child.name, pid=child.process.pid)
@@ -232,7 +215,6 @@ class Supervisor:
         sockets: Mapping[str, Mapping[str, socket.socket]],
         locks: Mapping[str, int],
         lifeline: int,
-        environment: Mapping[str, str],
     ) -> int:
         while not self._stop.wait(_POLL_S):
             now = time.monotonic()
@@ -247,7 +229,11 @@ class Supervisor:
                         return EXIT_FATAL
                     self._plan_restart(child, status, now)
                 if now >= child.not_before:
-                    self._start(child, sockets.get(child.door, {}), locks[child.door], lifeline, environment)
+                    try:
+                        self._start(child, sockets.get(child.door, {}), locks[child.door], lifeline)
+                    except HubError as error:
+                        log.error("child_not_started", child=child.name, error=error.message)  # noqa: TRY400 - no news
+                        self._plan_restart(child, None, now)
                     self._write_processes(run_dir)
         return 0
 
@@ -276,7 +262,15 @@ class Supervisor:
 
     def _write_processes(self, run_dir: Path) -> None:
         running = {child.name: child.process.pid for child in self._children if child.process is not None}
+        if self._template is not None and self._template.pid is not None:
+            running["template"] = self._template.pid
         _replace(run_dir / f"processes-{os.getpid()}.json", {"supervisor": os.getpid(), "children": running})
+
+
+def template_command(only: Sequence[str]) -> list[str]:
+    """Return what starts a template for the doors *only*."""
+    # -P keeps the working directory out of the import path: a child runs the code that its parent runs.
+    return [sys.executable, "-P", "-m", "hub", "_template", "--only", ",".join(only)]
 
 
 def _processes(settings: Settings, door: str) -> int:

@@ -9,13 +9,13 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 
 from hub import config
-from hub.boot import DOORS, Services, assemble, door
+from hub.boot import DOORS, Services, assemble, door, preload
 from hub.cli.common import node, note, prepare, say, settings, state, tool
 from hub.config import Settings
 from hub.errors import Category, HubError
@@ -117,25 +117,25 @@ def supervise(found: Settings, doors: Sequence[str], *, announced: threading.Eve
     return status
 
 
-def serve_child(
-    name: str,
-    index: int,
-    socket: Annotated[list[str] | None, typer.Option()] = None,
-    lifeline: Annotated[int, typer.Option()] = -1,
-) -> None:
-    """Serve one process of a door; started by ``hub serve`` only."""
+def template(control: Annotated[int, typer.Option()], only: Annotated[str, typer.Option()] = "") -> None:
+    """Load the code of the doors and fork their processes; started by ``hub serve`` only."""
+    # A numeric library that some codec loads would start threads, and what has threads must not be forked.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     found = config.load(Path(os.environ["HUB_CONFIG"]) if os.environ.get("HUB_CONFIG") else None)
-    node = found.node(f"{name}-{index}")
+    preload(chosen_doors(only))
+    tool("adapters.ops.template").serve(control, lambda order: _child(found, order))
+
+
+def _child(found: Settings, order: Any) -> int:
+    node = found.node(f"{order.door}-{order.index}")
     tool("adapters.ops.logs").configure(found.log_level, process=node)
     tool("adapters.ops.metrics").install()
-    sockets = {purpose: int(fd) for purpose, _, fd in (one.partition("=") for one in socket or [])}
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # Ctrl-C reaches the whole group; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if lifeline >= 0:
-        threading.Thread(target=_stop_with_parent, args=(lifeline, stop), name="lifeline", daemon=True).start()
-    sys.exit(_run(found, node, name, index, sockets, stop))
+    threading.Thread(target=_stop_with_parent, args=(order.lifeline, stop), name="lifeline", daemon=True).start()
+    return _run(found, node, order.door, order.index, order.sockets, stop)
 
 
 def _run(found: Settings, node: str, name: str, index: int, sockets: Mapping[str, int], stop: threading.Event) -> int:

@@ -16,26 +16,30 @@ import pytest
 
 from adapters.ops import supervisor as module
 from adapters.ops.supervisor import EXIT_FATAL, Supervisor, binds, listen, parse_bind
+from adapters.ops.template import Template
 from hub.config import Settings
 from hub.errors import Category, HubError
 from tests.flows.hub_process import eventually
 
-#: A child of the test instead of ``python -m hub _serve``: does what the file ``orders`` of its folder says.
-CHILD = """
-import os, signal, sys, time
-here, door, index = sys.argv[1], sys.argv[2], sys.argv[3]
-life = int(sys.argv[sys.argv.index('--lifeline') + 1])
-with open(os.path.join(here, f'{door}-{index}.starts'), 'a') as log:
-    log.write(f'{os.getpid()}\\n')
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-if os.path.exists(os.path.join(here, 'fatal')):
-    sys.exit(70)
-def stop(*_):
-    open(os.path.join(here, f'{door}-{index}.stopped'), 'w').close()
-    sys.exit(0)
-signal.signal(signal.SIGTERM, stop)
-os.read(life, 1)
-stop()
+#: A template of the test instead of ``python -m hub _template``: its children do what the files of its folder say.
+TEMPLATE = """
+import os, signal, sys
+from adapters.ops.template import serve
+here, control = sys.argv[1], int(sys.argv[sys.argv.index('--control') + 1])
+
+def run(order):
+    def stop(*_):
+        open(os.path.join(here, f'{order.door}-{order.index}.stopped'), 'w').close()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, stop)
+    with open(os.path.join(here, f'{order.door}-{order.index}.starts'), 'a') as log:
+        log.write(f'{os.getpid()}\\n')
+    if os.path.exists(os.path.join(here, 'fatal')):
+        return 70
+    os.read(order.lifeline, 1)
+    stop()
+
+serve(control, run)
 """
 
 
@@ -56,15 +60,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Children are the test's own; returns the folder in which they write what they do."""
     here = tmp_path / "children"
     here.mkdir()
-    script = here / "child.py"
-    script.write_text(CHILD)
-    real = module.subprocess.Popen
-
-    def start(command: list[str], **more: object) -> object:
-        assert command[1:5] == ["-P", "-m", "hub", "_serve"]
-        return real([sys.executable, str(script), str(here), *command[5:]], **more)
-
-    monkeypatch.setattr(module.subprocess, "Popen", start)
+    script = here / "template.py"
+    script.write_text(TEMPLATE)
+    # The script finds the code where this process found it.
+    root = str(Path(module.__file__).parent.parent.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", "")))))
+    monkeypatch.setattr(module, "template_command", lambda _: [sys.executable, str(script), str(here)])
     return here
 
 
@@ -140,17 +141,34 @@ def test_two_doors_may_be_served_by_two_parents(tmp_path: Path, stand_in: Path) 
 def test_children_end_when_their_parent_is_gone(tmp_path: Path, stand_in: Path) -> None:
     # What a killed parent leaves: a pipe whose other end is closed.
     read, write = os.pipe()
-    child = module.Child(door="worker", index=0)
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    template = Template(module.template_command(["worker"]), dict(os.environ))
     try:
-        Supervisor(settings(tmp_path))._start(child, {}, lock, read, dict(os.environ))
-        assert child.process is not None
+        child = template.start("worker", 0, lifeline=read, lock=lock, sockets={})
         eventually(lambda: starts(stand_in, "worker-0"), what="the child starts")
         os.close(write)
-        assert child.process.wait(20) == 0
+        assert child.wait(20) == 0
     finally:
+        template.close()
         os.close(read)
         os.close(lock)
+
+
+def test_the_hub_goes_on_when_the_template_is_killed(tmp_path: Path, stand_in: Path) -> None:
+    with running(settings(tmp_path), "mllp") as (one, _, statuses):
+        [first] = eventually(lambda: starts(stand_in, "mllp-0"), what="the first start")
+        template = processes(tmp_path)["template"]
+        os.kill(template, signal.SIGKILL)
+        eventually(lambda: not one._template.alive, what="the supervisor notices")  # type: ignore[union-attr]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: len(starts(stand_in, "mllp-0")) == 2, what="a new template makes a new child")
+        assert eventually(lambda: processes(tmp_path)["template"] != template, what="it is written down")
+    assert statuses == [0]
+
+
+def processes(folder: Path) -> dict[str, int]:
+    [path] = (folder / "run").glob("processes-*.json")
+    return dict(json.loads(path.read_text())["children"])
 
 
 def test_a_taken_port_is_told_with_its_address() -> None:
