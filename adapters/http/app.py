@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -50,9 +49,6 @@ The hub is running. The interfaces need a token: <code>hub token --institution K
 
 def build(services: Services) -> ASGIApp:
     """Return the application of one process."""
-    app = FastAPI(
-        title="Yixie Hub 医协枢纽", version=__version__, docs_url=None, redoc_url=None, openapi_url="/ops/openapi.json"
-    )
     page = _PAGE.format(version=__version__)
 
     async def front(_: Request) -> Response:
@@ -67,16 +63,12 @@ def build(services: Services) -> ASGIApp:
             request,
         )
 
-    async def not_in_ops(request: Request, error: Exception) -> Response:
-        return await (no_method if getattr(error, "status_code", 404) == 405 else nothing)(request)
-
-    of_ops = ops.routes(services)
-    app.router.routes.extend(of_ops)
-    app.add_exception_handler(404, not_in_ops)
-    app.add_exception_handler(405, not_in_ops)
-    routes = [*of_ops, *fhir.routes(services), *dicomweb.routes(services), Route("/", front, methods=["GET"])]
+    routes = [*ops.routes(services), *fhir.routes(services), *dicomweb.routes(services), Route("/", front)]
     dispatch = Dispatch(
-        [one for one in routes if isinstance(one, Route)], nothing=nothing, no_method=no_method, mounted={"ops": app}
+        [one for one in routes if isinstance(one, Route)],
+        nothing=nothing,
+        no_method=no_method,
+        mounted={"ops": ops.application(services)},
     )
     return _Shared(dispatch)
 

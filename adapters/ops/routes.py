@@ -26,17 +26,14 @@ _HEALTH_THREADS = 2
 
 
 def routes(services: Services) -> list[BaseRoute]:
-    """Return ``/healthz``, ``/readyz`` and ``/metrics``, and until the door mounts it, ``/ops``."""
+    """Return ``/healthz``, ``/readyz`` and ``/metrics``."""
     health = HealthHandlers(services, Workers(threads=_HEALTH_THREADS))
     found: list[tuple[str, Handler]] = [
         ("/healthz", health.alive),
         ("/readyz", health.ready),
         ("/metrics", health.metrics),
     ]
-    return [
-        *(Route(path, guarded(handler), methods=["GET"]) for path, handler in found),
-        Route("/ops/{rest:path}", application(services)),
-    ]
+    return [Route(path, guarded(handler), methods=["GET"]) for path, handler in found]
 
 
 def application(services: Services) -> ASGIApp:
