@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydicom import config as pydicom_config
@@ -49,7 +50,14 @@ _ESCAPES: dict[bytes, tuple[str, bool]] = {
     b"-T": ("iso8859-11", False),
     b"-b": ("iso8859-15", False),
 }
+#: Texts up to this length, the text of all but the wordiest headers, have their decoder remembered.
+_REMEMBERED_BYTES = 4096
 _ESCAPE = re.compile(rb"\x1b([()\-][A-Za-z]|\$\([A-Z]|\$\)[A-Z]|\$[A-Z])")
+
+
+def plain_ascii(raw: bytes) -> bool:
+    """Return whether *raw* reads the same in every character set: ASCII without escapes."""
+    return raw.isascii() and b"\x1b" not in raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +82,21 @@ class TextDecoder:
 
     def decode(self, raw: bytes) -> str:
         """Return the text of one value, all of its values and components together; lost characters become U+FFFD."""
-        if raw.isascii() and b"\x1b" not in raw:
-            return raw.decode("ascii")
-        if self.codec == "iso2022":
-            return _decode_iso2022(raw, self.initial)
-        if self.codec == "ascii":
-            # The evidence was ASCII throughout, so this value, a private one, has only its own.
-            return text_rule.decode(raw).text
-        if self.codec == "gb18030":
-            raw = text_rule.strip_gb2312_escapes(raw)
-        return text_rule.decode_lossy(raw, self.codec)
+        return read_text(raw, self.codec, self.initial)
+
+
+def read_text(raw: bytes, codec: str, initial: str) -> str:
+    """Return *raw* as :meth:`TextDecoder.decode` does."""
+    if plain_ascii(raw):
+        return raw.decode("ascii")
+    if codec == "iso2022":
+        return _decode_iso2022(raw, initial)
+    if codec == "ascii":
+        # The evidence was ASCII throughout, so this value, a private one, has only its own.
+        return text_rule.decode(raw).text
+    if codec == "gb18030":
+        raw = text_rule.strip_gb2312_escapes(raw)
+    return text_rule.decode_lossy(raw, codec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +139,13 @@ def choose_decoder(values: Iterable[bytes], labels: Sequence[str], *, override: 
     Never fails: what cannot be read for certain is flagged.
     """
     raw = b"\n".join(values)
+    small = len(raw) + sum(map(len, labels)) <= _REMEMBERED_BYTES
+    return (_chosen if small else _chosen.__wrapped__)(raw, tuple(labels), override)
+
+
+# The objects of a series have the same text, and a decoder never changes.
+@lru_cache(maxsize=64)
+def _chosen(raw: bytes, labels: tuple[str, ...], override: str | None) -> TextDecoder:
     declared = "\\".join(labels)
     label = _effective_label(labels)
     initial = _initial_codec(labels)

@@ -40,12 +40,14 @@ class Scan:
 
     Attributes:
         meta: the File Meta Information; empty when a bare data set was scanned.
+        top: the elements of the outermost level by their tag.
         deflated: offsets then count inflated bytes and mean nothing in the object itself.
     """
 
     TransferSyntaxUID: str
     meta: Elements
     dataset: Elements
+    top: dict[int, Element]
     little_endian: bool
     implicit: bool
     deflated: bool

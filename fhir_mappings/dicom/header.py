@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, BinaryIO
 
-from fhir_mappings.dicom.charset import choose_decoder, person_name
+from fhir_mappings.dicom.charset import PersonNameText, TextDecoder, choose_decoder, person_name, read_text
 from fhir_mappings.dicom.elements import PIXEL_DATA, Element, Scan
 from fhir_mappings.dicom.instance import InstanceHeader
-from fhir_mappings.dicom.json_model import JsonModel, text_values
+from fhir_mappings.dicom.json_model import UTF8_LABEL, JsonModel, text_values
 from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, integer_string, scan, uid_text
-from fhir_mappings.json import dumps
 
 _TEXT = {
     "PatientID": 0x00100020,
@@ -38,6 +38,8 @@ _UIDS = {
     "SOPClassUID": 0x00080016,
 }
 _US = {"Rows": 0x00280010, "Columns": 0x00280011, "BitsAllocated": 0x00280100}
+#: Longer text is not worth remembering; an LO has 64 characters at most.
+_REMEMBERED_BYTES = 128
 
 
 def read_header(
@@ -61,27 +63,29 @@ def read_header(
 
 def header_of(scanned: Scan, *, charset_override: str | None = None) -> InstanceHeader:
     """Return the header of a scanned object; never fails on text."""
-    top = {element.tag: element for element in scanned.dataset}
+    top = scanned.top
     labels = _raw(top, 0x00080005).decode("ascii", "replace").strip(" \0")
     decoder = choose_decoder(
         text_values(scanned.dataset),
         [label.strip(" \0") for label in labels.split("\\")] if labels else [],
         override=charset_override,
     )
-    columns: dict[str, Any] = {
-        name: int.from_bytes(raw, "little" if scanned.little_endian else "big")
-        if len(raw := _raw(top, tag)) == 2
-        else None
-        for name, tag in _US.items()
-    }
-    columns |= {name: uid_text(_raw(top, tag)) for name, tag in _UIDS.items()}
-    columns |= {name: _first(decoder.decode(_raw(top, tag))) for name, tag in _TEXT.items()}
+    columns: dict[str, Any] = {}
+    for name, tag in _US.items():
+        raw = _raw(top, tag)
+        columns[name] = int.from_bytes(raw, "little" if scanned.little_endian else "big") if len(raw) == 2 else None
+    for name, tag in _UIDS.items():
+        columns[name] = uid_text(_raw(top, tag))
+    for name, tag in _TEXT.items():
+        columns[name] = _first(decoder, _raw(top, tag))
     signed = _raw(top, 0x00280103).strip(b"\0") == b"\x01"
-    model = JsonModel(decoder, little_endian=scanned.little_endian, signed=signed).dataset(scanned.dataset)
-    if decoder.codec != "ascii" and "00080005" not in model and not decoder.declared:
-        model = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}, **model}
-    patient = person_name(_first(decoder.decode(_raw(top, 0x00100010))))
-    referring = person_name(_first(decoder.decode(_raw(top, 0x00080090))))
+    members = JsonModel(decoder.codec, decoder.initial, little_endian=scanned.little_endian, signed=signed).members(
+        scanned.dataset
+    )
+    if decoder.codec != "ascii" and 0x00080005 not in top and not decoder.declared:
+        members.insert(0, UTF8_LABEL)
+    patient = _name(decoder, _raw(top, 0x00100010))
+    referring = _name(decoder, _raw(top, 0x00080090))
     pixels = top.get(PIXEL_DATA)
     evidence = f"{decoder.evidence}, against the label" if decoder.disagrees else str(decoder.evidence)
     return InstanceHeader(
@@ -91,7 +95,7 @@ def header_of(scanned: Scan, *, charset_override: str | None = None) -> Instance
         PatientNamePinyin=patient.alphabetic,
         ReferringPhysicianName=referring.ideographic or referring.alphabetic,
         NumberOfFrames=integer_string(_raw(top, 0x00280008)),
-        attributes=dumps(model),
+        attributes=b"{" + b",".join(members) + b"}",
         charset_declared=decoder.declared,
         charset_used=decoder.codec,
         charset_evidence=evidence,
@@ -105,6 +109,23 @@ def _raw(top: dict[int, Element], tag: int) -> bytes:
     return element.value if element is not None and isinstance(element.value, bytes) else b""
 
 
-def _first(text: str) -> str:
+def _first(decoder: TextDecoder, raw: bytes) -> str:
     """Return the first of the values, without padding."""
-    return text.split("\\", 1)[0].strip(" \0")
+    if not raw:
+        return ""
+    read = _read_first if len(raw) <= _REMEMBERED_BYTES else _read_first.__wrapped__
+    return read(raw, decoder.codec, decoder.initial)
+
+
+# The objects of a series share nearly all of their text.
+@lru_cache(maxsize=1024)
+def _read_first(raw: bytes, codec: str, initial: str) -> str:
+    return read_text(raw, codec, initial).split("\\", 1)[0].strip(" \0")
+
+
+def _name(decoder: TextDecoder, raw: bytes) -> PersonNameText:
+    text = _first(decoder, raw)
+    return _short_name(text) if len(text) <= _REMEMBERED_BYTES else person_name(text)
+
+
+_short_name = lru_cache(maxsize=256)(person_name)

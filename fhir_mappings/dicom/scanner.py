@@ -8,6 +8,7 @@ their length, and the last element must end where the stream ends.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -19,7 +20,6 @@ from fhir_mappings.dicom.elements import (
     BINARY_VRS,
     ITEM,
     ITEM_END,
-    LONG_VRS,
     PIXEL_DATA,
     SEQUENCE_END,
     SHORT_VRS,
@@ -30,6 +30,15 @@ from fhir_mappings.dicom.elements import (
     implicit_vr,
     name_of,
 )
+from fhir_mappings.dicom.starts import (
+    BULK,
+    FORBIDDEN_GROUPS,
+    VR_NAMES,
+    Start,
+    explicit_start,
+    implicit_start,
+    meta_start,
+)
 from fhir_mappings.dicom.window import FileSource, InflatingSource, Window
 from fhir_mappings.errors import MalformedError
 
@@ -37,11 +46,7 @@ _IMPLICIT = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 #: Deflated Explicit VR, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate (PS3.5 annex A.5, A.7, A.9).
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-#: Values that may be as long as the object: pixels, encapsulated documents, waveforms, spectra.
-_BULK = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009, 0x7FE00001, 0x7FE00002, 0x00420011, 0x54001010, 0x56000020})
-#: Groups that no data set may hold (PS3.5 section 7.1, PS3.10 section 7.1).
-_FORBIDDEN_GROUPS = frozenset({0x0000, 0x0001, 0x0002, 0x0003, 0x0005, 0x0007, 0xFFFF})
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_UID = re.compile(r"(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))*+")
 #: A dual-personality file may begin as TIFF or BigTIFF (PS3.10 section 7.1); every other preamble hides another file type.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REQUIRED_UIDS = (
@@ -50,8 +55,12 @@ _REQUIRED_UIDS = (
     (0x0020000D, "StudyInstanceUID"),
     (0x0020000E, "SeriesInstanceUID"),
 )
+#: Elements of the File Meta Information and those of the data set that they repeat (PS3.10 table 7.1-1).
+_SAME_UIDS = {0x00020002: 0x00080016, 0x00020003: 0x00080018}
 _WHOLE = "Send the object again, whole."
-_VR_NAMES = {vr.encode(): vr for vr in SHORT_VRS | LONG_VRS}
+_LITTLE, _BIG = (
+    tuple(Struct(mark + form).unpack_from for form in ("HHI", "HH", "H", "I")) for mark in ("<", ">")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +90,13 @@ LIMITS = ScanLimits()
 
 def valid_uid(value: str) -> bool:
     """Return whether *value* is a UID (PS3.5 section 9.1)."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
+    return len(value) <= 64 and _is_uid(value)
+
+
+# The objects of a series share three of their four UIDs.
+@lru_cache(maxsize=512)
+def _is_uid(value: str) -> bool:
+    return _UID.fullmatch(value) is not None
 
 
 def uid_text(value: object) -> str:
@@ -133,6 +148,7 @@ def scan(stream: BinaryIO, transfer_syntax: str | None = None, *, limits: ScanLi
         TransferSyntaxUID=transfer_syntax,
         meta=meta,
         dataset=dataset,
+        top=top,
         little_endian=walker.little_endian,
         implicit=implicit,
         deflated=deflated,
@@ -155,7 +171,7 @@ def _file_meta(window: Window, size: int, limits: ScanLimits) -> tuple[int, Elem
             remedy="Clear the 128 bytes of the preamble.",
         )
     walker = _Walker(window, limits, little_endian=True)
-    meta = walker.walk(132, size, implicit=False, only_group=2)
+    meta = walker.walk(132, size, implicit=False, meta=True)
     end = meta[-1].offset + meta[-1].length if meta else 132
     if meta and meta[0].tag == 0x00020000 and isinstance(meta[0].value, bytes):
         stated = int.from_bytes(meta[0].value, "little")
@@ -198,18 +214,21 @@ class _Walker:
         self.little_endian = little_endian
         self.count = 0
         self._held = 0
-        mark = "<" if little_endian else ">"
-        self._tag_length = Struct(mark + "HHI").unpack_from
-        self._tag = Struct(mark + "HH").unpack_from
-        self._u16 = Struct(mark + "H").unpack_from
-        self._u32 = Struct(mark + "I").unpack_from
+        self._text_bytes = min(limits.held_bytes, limits.element_bytes)
+        self._tag_length, self._tag, self._u16, self._u32 = _LITTLE if little_endian else _BIG
 
-    def walk(self, pos: int, size: int | None, *, implicit: bool, only_group: int | None = None) -> Elements:  # noqa: C901 - one loop, so that hostile nesting costs no stack
-        """Return the elements from *pos* to *size* (``None``: to where the stream turns out to end)."""
+    def walk(self, pos: int, size: int | None, *, implicit: bool, meta: bool = False) -> Elements:  # noqa: C901 - one loop, so that hostile nesting costs no stack
+        """Return the elements from *pos* to *size* (``None``: to where the stream turns out to end).
+
+        Args:
+            meta: only the File Meta Information, which ends at the first element of another group.
+        """
         root = _Frame(0, _UNKNOWN_END if size is None else size, undefined=False, implicit=implicit, items=None)
         frame, stack, depth = root, list[_Frame](), 0
         window = self.window
         while True:
+            if frame.items is None and self.little_endian and pos < frame.end:
+                pos = self._plain_elements(frame, pos, meta)
             if pos >= frame.end:
                 if frame.undefined:
                     raise self._broken("The delimiter is missing", frame.tag, pos)
@@ -257,10 +276,10 @@ class _Walker:
                     pos += 8
                     continue
                 raise self._broken("A delimiter stands where an element should", tag, pos)
-            if only_group is not None:
-                if group != only_group:
+            if meta:
+                if group != 2:
                     return root.elements
-            elif group in _FORBIDDEN_GROUPS:
+            elif group in FORBIDDEN_GROUPS:
                 raise self._broken("A data set cannot hold this group", tag, pos)
             self._counted(tag, pos)
             self._once(frame, tag, pos)
@@ -270,7 +289,7 @@ class _Walker:
                 length = self._u32(window.data, index + 4)[0]
                 pos += 8
             else:
-                found = _VR_NAMES.get(window.data[index + 4 : index + 6])
+                found = VR_NAMES.get(window.data[index + 4 : index + 6])
                 if found is None:
                     raise self._broken("The value representation is unknown", tag, pos)
                 vr = found
@@ -306,8 +325,54 @@ class _Walker:
                 frame.elements.append(Element(tag, vr, self._value(tag, vr, pos, length), pos, length))
                 pos = end
 
+    def _plain_elements(self, frame: _Frame, pos: int, meta: bool) -> int:
+        """Take the plain elements that stand one after the other from *pos*; return where the first other one begins.
+
+        Nearly all elements are plain: known, ascending, and whole inside the window, what encloses them and every limit.
+        Nothing is refused here: whatever is not plain is left where it is for :meth:`walk` to judge.
+        """
+        window, limits = self.window, self.limits
+        data, base = window.data, window.base
+        index = first = pos - base
+        # An element takes eight bytes at least and holds fewer than it takes, so within this stretch no limit is reached.
+        most = min(self._text_bytes, limits.held_total_bytes - self._held, (limits.elements - self.count) * 8)
+        stop = min(len(data), frame.end - base, index + most)
+        if index + 8 > stop or frame.seen is not None:
+            return pos
+        read_start: Callable[[bytes], Start | None] = (
+            implicit_start if frame.implicit else meta_start if meta else explicit_start
+        )
+        elements, last = frame.elements, frame.last
+        append, new, before, wider = elements.append, tuple.__new__, len(elements), 0
+        while index + 8 <= stop:
+            begin = index + 8
+            found = read_start(data[index:begin])
+            if found is None:
+                break
+            tag, vr, length = found
+            if length < 0:
+                begin, length = (begin, ~length) if frame.implicit else self._later(data, begin, stop)
+                if begin + length > stop or tag <= last or (vr in BINARY_VRS and length > limits.held_binary_bytes):
+                    break
+                wider += begin - index - 8
+            end = begin + length
+            if end > stop or tag <= last:
+                break
+            append(new(Element, (tag, vr, data[begin:end], base + begin, length, False)))
+            last = tag
+            index = end
+        taken = len(elements) - before
+        frame.last = last
+        self.count += taken
+        self._held += index - first - taken * 8 - wider
+        return base + index
+
+    def _later(self, data: bytes, index: int, stop: int) -> tuple[int, int]:
+        """Return where the value begins and its length, which stands in the four bytes at *index*."""
+        return index + 4, self._u32(data, index)[0] if index + 4 <= stop else UNDEFINED
+
     def _value(self, tag: int, vr: str, pos: int, length: int) -> bytes | None:
-        if tag not in _BULK:
+        if tag not in BULK:
             if length > self.limits.element_bytes:
                 raise self._broken(f"The value is longer than {self.limits.element_bytes} bytes", tag, pos)
             if (
@@ -382,7 +447,7 @@ def _check_uids(top: dict[int, Element], meta: Elements) -> None:
                 remedy="Give the object valid UIDs (PS3.5 section 9).",
             )
     for element in meta:
-        match = {0x00020002: 0x00080016, 0x00020003: 0x00080018}.get(element.tag)
+        match = _SAME_UIDS.get(element.tag)
         if match is not None and uid_text(element.value) != uid_text(top[match].value):
             raise MalformedError(
                 "The File Meta Information names another object than the data set.",

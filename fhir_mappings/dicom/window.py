@@ -9,6 +9,8 @@ from typing import BinaryIO, Protocol
 from fhir_mappings.errors import MalformedError
 
 _CHUNK_BYTES = 1 << 16
+#: What is read ahead at first: most headers fit.
+_AHEAD_BYTES = 1 << 13
 #: Bytes that a deflated data set may always inflate to, before the ratio counts; small headers compress far.
 _RATIO_SLACK_BYTES = 1 << 20
 _WHOLE = "Send the object again, whole."
@@ -18,23 +20,31 @@ class Source(Protocol):
     """Where bytes come from; offsets never go back before the last one read."""
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Return up to *count* bytes from *offset*; fewer only at the end."""
+        """Return *count* bytes from *offset*, or as many more as the source likes; fewer only at the end."""
         ...
 
 
 class FileSource:
-    """A seekable stream."""
+    """A seekable stream.
+
+    It reads ahead, further each time, while it is read in order. After a jump, over pixels, one look is all that is wanted.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._next = 0
+        self._ahead = 0
 
     def size(self) -> int:
         """Return the length of the stream."""
         return self._stream.seek(0, io.SEEK_END)
 
     def read_at(self, offset: int, count: int) -> bytes:
+        self._ahead = min(self._ahead * 2 or _AHEAD_BYTES, _CHUNK_BYTES) if offset == self._next else 0
         self._stream.seek(offset)
-        return self._stream.read(count)
+        data = self._stream.read(max(count, self._ahead))
+        self._next = offset + len(data)
+        return data
 
 
 class InflatingSource:
@@ -59,6 +69,7 @@ class InflatingSource:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """As :class:`Source`; raises MalformedError for a broken or cut stream and for one that inflates too far."""
+        count = max(count, _CHUNK_BYTES)
         while not self._ended and self._base + len(self._held) < offset + count:
             if offset > self._base:
                 dropped = min(offset - self._base, len(self._held))
@@ -120,6 +131,6 @@ class Window:
         if index >= 0 and index + count <= held:
             return index
         kept = self.data[index:] if 0 <= index < held else b""
-        self.data = kept + self._source.read_at(offset + len(kept), max(count - len(kept), _CHUNK_BYTES))
+        self.data = kept + self._source.read_at(offset + len(kept), count - len(kept))
         self.base = offset
         return 0 if len(self.data) >= count else -1

@@ -9,6 +9,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from fhir_mappings.dicom import json_model
 from fhir_mappings.dicom.header import InstanceHeader, read_header
 from tests.support.dicom import (
     BIG_ENDIAN,
@@ -135,3 +136,46 @@ def test_numbers_json_does_not_know_are_strings() -> None:
         ).attributes
     )
     assert [found[tag]["Value"] for tag in ("00189345", "00180050", "00200013")] == [["NaN"], ["thick"], ["x1"]]
+
+
+def test_the_same_bytes_are_read_by_the_label_of_each_object() -> None:
+    raw = "Buc^Jérôme".encode("latin-1")
+    for _ in range(2):
+        for label, expected in ((b"ISO_IR 100", "Buc^Jérôme"), (b"ISO_IR 144", raw.decode("iso8859-5"))):
+            more = {0x00080080: ("LO", b""), 0x00081030: ("LO", b""), 0x00400275: ("SQ", [])}
+            found = header(charset=label, patient_name=raw, more=more)
+            assert found.PatientName == expected
+            assert json.loads(found.attributes)["00100010"]["Value"] == [{"Alphabetic": expected}]
+
+
+def test_the_same_bytes_are_read_in_the_byte_order_and_with_the_sign_of_each_object() -> None:
+    for _ in range(2):
+        for transfer_syntax, number in ((EXPLICIT, 1), (BIG_ENDIAN, 256)):
+            data = make_ct(transfer_syntax=transfer_syntax, more={0x00280106: ("US", b"\1\0")})
+            assert json.loads(read_header(io.BytesIO(data)).attributes)["00280106"]["Value"] == [number]
+        for signed, number in ((0, 65535), (1, -1)):
+            tags = ct_tags(more={0x00280103: ("US", signed), 0x00280106: ("US", 65535)})
+            found = read_header(io.BytesIO(encode(tags, IMPLICIT)), IMPLICIT)
+            assert json.loads(found.attributes)["00280106"]["Value"] == [number]
+
+
+def test_an_unordered_object_is_ordered_in_json() -> None:
+    tags = ct_tags(charset=b"GB18030")
+    data = b"".join(encode({tag: tags[tag]}) for tag in sorted(tags, reverse=True))
+    found = list(json.loads(read_header(io.BytesIO(data), EXPLICIT).attributes))
+    assert found == [f"{tag:08X}" for tag in sorted(tags)]
+
+
+def test_long_values_are_not_remembered() -> None:
+    before = json_model._plain_member.cache_info().currsize
+    header(more={0x00091000 + number: ("LO", f"{number:065d}") for number in range(16, 200)})
+    assert json_model._plain_member.cache_info().currsize < before + 100
+
+
+def test_a_decimal_string_of_many_digits_takes_no_longer_than_other_text() -> None:
+    # A pattern that tries every split of the digits would outlast the limit on a test.
+    digits = "1" * 65_000 + "x "
+    tags = ct_tags(more={0x00180050: ("DS", digits), 0x00180060: ("DS", digits), 0x00180090: ("DS", digits)})
+    tags |= {0x00181100: ("DS", digits), 0x00181110: ("DS", digits), 0x00181111: ("DS", digits)}
+    found = json.loads(read_header(io.BytesIO(encode(tags, IMPLICIT)), IMPLICIT).attributes)
+    assert found["00181111"] == {"vr": "DS", "Value": [digits.strip()]}

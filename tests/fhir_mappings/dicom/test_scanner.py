@@ -7,9 +7,14 @@ import random
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
+import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fhir_mappings.dicom import scanner
 from fhir_mappings.dicom.elements import Element, Elements
 from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, scan
 from fhir_mappings.errors import MalformedError
@@ -151,6 +156,8 @@ def test_native_pixels_must_hold_every_frame() -> None:
 
 
 def test_an_element_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(MalformedError, match="twice"):
+        scanned(in_order_of(0x00100020, 0x00080020, 0x00100040, 0x00100040))
     data = encode(ct_tags())
     with pytest.raises(MalformedError, match="twice"):
         scanned(data + encode({0x00100020: ("LO", "10087")}), EXPLICIT)
@@ -232,3 +239,160 @@ def test_random_damage_is_refused_or_read_but_never_crashes() -> None:
         except MalformedError:
             refused += 1
     assert refused > 300
+
+
+_MIXED: dict[int, tuple[str, Any]] = {
+    0x00080005: ("CS", b"GB18030"),
+    0x00090010: ("LO", "SYNTHETIC"),
+    0x00091001: ("UN", b"\1\2\3\4"),
+    0x00091002: ("OB", b"\1" * 90),
+    0x00091003: ("UT", "some text"),
+    0x00081140: ("SQ", [{0x00081150: ("UI", "1.2"), 0x00091001: ("UN", b"")}, {}]),
+}
+_FORMS = [
+    make_ct(transfer_syntax=transfer_syntax, undefined=undefined, more=_MIXED)
+    for transfer_syntax in (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED)
+    for undefined in (False, True)
+] + [make_ct(transfer_syntax=JPEG_LOSSLESS, more={**_MIXED, 0x7FE00010: ("OB", fragments(b"one", b"two!"))})]
+_SMALL_LIMITS = st.builds(
+    ScanLimits,
+    depth=st.sampled_from([1, 2, 32]),
+    items=st.sampled_from([0, 1, 2, 50_000]),
+    elements=st.sampled_from([5, 30, 40, 45, 46, 47, 48, 49, 50, 60, 1000]),
+    element_bytes=st.sampled_from([16, 89, 90, 1 << 20]),
+    held_bytes=st.sampled_from([0, 8, 9, 20, 1 << 16]),
+    held_binary_bytes=st.sampled_from([0, 3, 4, 1024]),
+    held_total_bytes=st.sampled_from([0, 50, 300, 400, 500, 1 << 20]),
+)
+
+
+def in_order_of(*order: int) -> bytes:
+    tags = {**ct_tags(), **_MIXED}
+    dataset = b"".join(encode({tag: tags[tag]}) for tag in (*order, *sorted(tags.keys() - set(order))))
+    return part10(
+        dataset, sop_class=str(tags[0x00080016][1]), sop_instance=str(tags[0x00080018][1]), transfer_syntax=EXPLICIT
+    )
+
+
+_FORMS += [
+    in_order_of(0x00080020),
+    in_order_of(0x00100020, 0x00080020),
+    in_order_of(0x00100020, 0x00080020, 0x00100040, 0x00100040),
+]
+
+
+def outcome(data: bytes, limits: ScanLimits) -> object:
+    try:
+        return scan(io.BytesIO(data), limits=limits)
+    except MalformedError as error:
+        return str(error), error.where, error.remedy
+
+
+@given(
+    st.sampled_from(_FORMS),
+    st.lists(st.tuples(st.integers(128, 1400), st.integers(0, 255)), max_size=3),
+    st.integers(0, 60) | st.none(),
+    st.just(LIMITS) | _SMALL_LIMITS,
+)
+@settings(max_examples=400, deadline=None)
+def test_plain_elements_are_taken_as_the_careful_walk_would(
+    form: bytes, damage: list[tuple[int, int]], missing: int | None, limits: ScanLimits
+) -> None:
+    data = bytearray(form)
+    for place, byte in damage:
+        data[min(place, len(data) - 1)] = byte
+    if missing is not None:
+        del data[len(data) - missing * missing :]
+    found = outcome(bytes(data), limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+        assert outcome(bytes(data), limits) == found
+
+
+def test_an_object_cut_anywhere_is_judged_as_the_careful_walk_would() -> None:
+    for form in _FORMS:
+        cuts = range(len(form))
+        found = [outcome(form[:cut], LIMITS) for cut in cuts]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+            assert [outcome(form[:cut], LIMITS) for cut in cuts] == found
+
+
+@pytest.mark.parametrize("form", _FORMS)
+def test_every_limit_is_kept_as_the_careful_walk_would(form: bytes) -> None:
+    limits = [ScanLimits(held_total_bytes=most) for most in range(0, 1200, 2)]
+    limits += [ScanLimits(elements=most) for most in range(70)]
+    found = [outcome(form, one) for one in limits]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+        assert [outcome(form, one) for one in limits] == found
+
+
+@pytest.mark.parametrize("group", [0x0000, 0x0001, 0x0002, 0x0003, 0x0005, 0x0007, 0xFFFE, 0xFFFF])
+@pytest.mark.parametrize("transfer_syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_forbidden_groups_are_refused_in_every_encoding(transfer_syntax: str, group: int) -> None:
+    with pytest.raises(MalformedError, match=r"cannot hold this group|delimiter stands"):
+        scanned(encode(ct_tags(more={group << 16 | 0x0010: ("LO", "x")}), transfer_syntax), transfer_syntax)
+
+
+_TAGS = st.sampled_from([0x00080021, 0x0008103E, 0x00101010, 0x00104000, 0x00181063, 0x00200010, 0x00281052]) | (
+    st.builds(
+        lambda group, number: group << 16 | number, st.sampled_from([0x0009, 0x0029]), st.integers(0x1000, 0x10FF)
+    )
+)
+_VALUES = st.tuples(st.sampled_from(["LO", "DS", "UI", "FD", "UN", "OB", "UT"]), st.binary(max_size=40))
+
+
+@given(
+    st.dictionaries(_TAGS, _VALUES, max_size=12),
+    st.lists(st.dictionaries(_TAGS, _VALUES, max_size=4), max_size=3),
+    st.sampled_from([EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED]),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_elements_are_those_that_pydicom_reads(
+    more: dict[int, Any], items: list[dict[int, Any]], transfer_syntax: str, undefined: bool
+) -> None:
+    data = make_ct(transfer_syntax=transfer_syntax, undefined=undefined, more={**more, 0x00081140: ("SQ", items)})
+
+    # Pixels stay in the object, and pydicom turns the Pixel Representation into a number at once.
+    left_out = {0x7FE00010, 0x00280103}
+
+    def ours(elements: Elements) -> dict[int, object]:
+        return {
+            one.tag: [ours(item) for item in one.value] if isinstance(one.value, list) else one.value
+            for one in elements
+            if one.tag not in left_out
+        }
+
+    def theirs(dataset: pydicom.Dataset) -> dict[int, object]:
+        found: dict[int, object] = {}
+        for tag in list(dataset.keys()):
+            element = dataset.get_item(tag)
+            if element is not None and tag not in left_out:
+                sequence = tag in {0x00081140, 0x00400275}
+                found[int(tag)] = [theirs(item) for item in dataset[tag].value] if sequence else element.value or b""
+        return found
+
+    assert ours(scanned(data)) == theirs(pydicom.dcmread(io.BytesIO(data)))
+
+
+def test_only_the_header_and_the_last_byte_are_read() -> None:
+    class Counting(io.BytesIO):
+        total = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.total += len(data)
+            return data
+
+    stream = Counting(make_ct(size=512))
+    scan(stream)
+    assert stream.total <= 8192 + 1
+
+
+def test_a_header_longer_than_one_look_is_read_whole() -> None:
+    more = {0x00091000 + number: ("LO", "x" * 3000) for number in range(64)}
+    found = scanned(make_ct(more=more))  # type: ignore[arg-type]
+    assert [value(found, tag) for tag in more] == [b"x" * 3000] * 64
+    assert [element.tag for element in found] == sorted(element.tag for element in found)
