@@ -8,12 +8,14 @@ is a module ``adapters.<name>`` that has ``DOOR: Door``; a sender is a module ``
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from fhir_mappings.text import full_pinyin
 from hub.clock import Clock, utc_now
 from hub.config import Settings
 from hub.ports import Database, ObjectStore, Sender
@@ -38,16 +40,9 @@ SENDERS: Mapping[str, str] = {
     "dimse": "adapters.dimse.sender",
     "fhir": "adapters.fhir.sender",
 }
-#: What every process loads when it first works.
-_SHARED = (
-    "storage.objects",
-    "storage.sql",
-    "hub.directory",
-    "hub.imaging",
-    "hub.messages",
-    "hub.resources",
-    "hub.tasks",
-)
+#: Packages of which every process needs nearly all; commands are left out, and the drivers that a setting chooses.
+_SHARED = ("fhir_mappings", "hub", "storage.sql")
+_APART = ("hub.cli", "hub.__main__")
 
 
 @dataclass(frozen=True)
@@ -135,9 +130,15 @@ def preload(doors: Sequence[str]) -> None:
     """
     for name in doors:
         importlib.import_module(DOORS[name])
-    modules = [*_SHARED, *(SENDERS.values() if "worker" in doors else ())]
-    for module in modules:
-        importlib.import_module(module)
+    for name in SENDERS.values() if "worker" in doors else ():
+        importlib.import_module(name)
+    importlib.import_module("storage.objects")
+    for package in _SHARED:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.startswith(_APART):
+                importlib.import_module(module.name)
+    # The dictionary of pinyin is read at its first use.
+    full_pinyin("医")
 
 
 def door(name: str) -> Door:
