@@ -14,6 +14,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from adapters.http.app import build as door
 from adapters.ops import application
 from adapters.ops.api import build
 from adapters.ops.models import OperationOutcome
@@ -100,6 +101,14 @@ def test_the_description_is_served_to_anybody(hub: Services, described: dict[str
     assert "secret" not in str(described)
     for path in ("/ops/docs", "/docs", "/redoc", "/openapi.json"):
         refused(client.get(path), 404)
+
+
+def test_the_http_door_serves_the_description_and_the_operations(hub: Services, described: dict[str, Any]) -> None:
+    token = hub.directory.issue_token(ADMIN, ttl_s=3600)
+    client = TestClient(door(hub), headers={"Authorization": f"Bearer {token}"})
+    assert client.get("/ops/openapi.json").json() == described
+    assert client.post("/ops/queue/KN/mllp/pause").json() == {"destination": "KN/mllp", "paused": True}
+    refused(client.get("/ops"), 404)
 
 
 def test_every_operation_is_described(described: dict[str, Any]) -> None:
