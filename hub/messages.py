@@ -43,7 +43,9 @@ log = structlog.get_logger("hub.messages")
 DOORS = ("mllp", "hl7-http")
 #: Mark of journal entries that were answered before they were processed; the order key follows it.
 _STORED_FLAG = "stored"
-_WORKERS = 4
+#: Lanes of stored messages that are worked on at a time. More gain nothing, as the interpreter runs one of them, but
+#: share one commit, which then keeps the doors waiting for their turn to write.
+_WORKERS = 2
 _PARKED_MAX = 10_000
 _LOCKS = 1024
 

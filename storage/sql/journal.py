@@ -39,6 +39,7 @@ _OF_MESSAGE = Prepared(
     )
     .order_by(journal.c.seq)
 )
+_BY_SEQ = Prepared(sa.select(journal).where(journal.c.seq == sa.bindparam("seq")))
 #: Columns that the message browser may ask for.
 _SEARCHABLE = frozenset(
     {
@@ -79,7 +80,7 @@ class SqlJournal:
 
     def get(self, seq: int) -> Entry | None:
         """Return the entry numbered *seq*."""
-        row = self._connection.execute(sa.select(journal).where(journal.c.seq == seq)).first()
+        row = _BY_SEQ.first(self._connection, {"seq": seq})
         return None if row is None else _entry(row)
 
     def find_message(

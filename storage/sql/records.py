@@ -43,6 +43,8 @@ _COLUMNS = (
     "asserted_at",
     "body",
 )
+#: So few resources are read one by one.
+_FEW = 8
 _CURRENT = tuple(record.c[name] for name in _COLUMNS)
 _PAST = tuple(record_history.c[name] for name in _COLUMNS)
 
@@ -195,6 +197,10 @@ class SqlRecords:
         """Return the current versions of *refs* that exist and are in scope."""
         if scope.everything:
             return {key: stored(row) for key, row in self._rows_of(refs, lock=False).items()}
+        if _plain(scope) and len(refs) <= _FEW:
+            # One by one they cost less than a list, whose statement is made anew for each length.
+            each = ((key, self.get(*key, scope)) for key in dict.fromkeys(refs))
+            return {key: one for key, one in each if one is not None}
         found: dict[tuple[str, str], Stored] = {}
         by_type: dict[str, list[str]] = {}
         for type_, id_ in refs:
