@@ -109,8 +109,7 @@ _SENDING = """
 - **提示 Advice**：不阻止发出，写入 Task 的扩展 `task-advice`，双方可见。Advice does not stop the request; it stands in the
   extension `task-advice` of the Task, where both parties read it.
 - **v2 来件 Requests by HL7 v2**：身份与知情同意由发送机构负责，缺项只作提示，收到的内容不丢失。The sending institution vouches
-  for identity and consent, so what is missing is advice and nothing received is lost. The same holds for the identity in a
-  Task that is created as `requested`.
+  for identity and consent, so what is missing is advice and nothing received is lost.
 """
 
 

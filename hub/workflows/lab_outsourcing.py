@@ -99,7 +99,7 @@ WORKFLOW = Workflow(
                 g.request_is_open,
                 s.agreement_in_force,
                 s.service_is_on,
-                s.patient_of_draft_is_identified,
+                s.patient_is_identified_unless_by_message,
             ),
             # A laboratory needs the diagnosis, not the story of the illness, and consent is given for the treatment.
             advice=(s.patient_is_identified, s.diagnosis_or_reason_given, s.purpose_given, s.is_not_repeated),

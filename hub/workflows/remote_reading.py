@@ -123,7 +123,7 @@ WORKFLOW = Workflow(
                 g.images_are_available,
                 s.agreement_in_force,
                 s.service_is_on,
-                s.patient_of_draft_is_identified,
+                s.patient_is_identified_unless_by_message,
             ),
             advice=(
                 s.patient_is_identified,

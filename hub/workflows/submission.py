@@ -83,10 +83,10 @@ def patient_is_identified(case: Case) -> str | None:
     )
 
 
-def patient_of_draft_is_identified(case: Case) -> str | None:
-    """A draft is sent for an identified patient only; for a request that arrives whole its sender vouches."""
-    # A draft is at hand to be completed; a message, or a Task that is created as requested, is received and kept.
-    return None if case.old == "" or case.known.by_message else patient_is_identified(case)
+def patient_is_identified_unless_by_message(case: Case) -> str | None:
+    """A request is sent for an identified patient only; for one that came as a message its sender vouches."""
+    # Who uses FHIR is there to mend it; a message is received and kept.
+    return None if case.known.by_message else patient_is_identified(case)
 
 
 def diagnosis_or_reason_given(case: Case) -> str | None:

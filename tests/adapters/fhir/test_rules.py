@@ -314,7 +314,15 @@ def test_a_patch_that_does_not_fit_changes_nothing(kn: Client, operations: Any, 
 
 def referral(kn: Client) -> dict[str, Any]:
     """Create a referral from KN to YL and return its Task."""
-    patient = kn.create({"resourceType": "Patient", "name": [{"text": "郑伟"}]})
+    patient = kn.create(
+        {
+            "resourceType": "Patient",
+            "identifier": [{"system": "urn:oid:1.2.3", "value": "10086"}],
+            "name": [{"text": "郑伟"}],
+            "gender": "male",
+            "birthDate": "1976-02-29",
+        }
+    )
     about = {"reference": f"Patient/{patient['id']}"}
     request = kn.create(
         {

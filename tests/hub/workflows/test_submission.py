@@ -163,15 +163,23 @@ def test_a_name_that_is_only_withheld_is_no_flag(name: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("code", WORKFLOWS)
-@pytest.mark.parametrize("by_message", [True, False])
-def test_a_request_that_arrives_whole_is_kept_and_told_what_the_patient_lacks(code: str, by_message: bool) -> None:
+def test_a_request_that_comes_as_a_message_is_kept_and_told_what_the_patient_lacks(code: str) -> None:
     play = make(code)
-    play.known = replace(play.known, by_message=by_message)
+    play.known = replace(play.known, by_message=True)
     play.hold("Patient/p1", "KN", name=[{"text": "郑伟"}])
 
     decision = play.create(LIU, owner=owner_of(code), input=[entry("ImagingStudy/is1")])
 
     assert "patient_is_identified" in [finding.code for finding in decision.warnings]
+
+
+@pytest.mark.parametrize("code", WORKFLOWS)
+def test_a_task_that_is_created_as_requested_needs_what_a_draft_needs(code: str) -> None:
+    play = make(code)
+    play.hold("Patient/p1", "KN", name=[{"text": "郑伟"}])
+
+    with pytest.raises(HubError, match="The Patient lacks"):
+        play.create(LIU, owner=owner_of(code), input=[entry("ImagingStudy/is1")])
 
 
 def test_a_message_that_sends_a_draft_is_not_held_up_by_the_patient() -> None:
