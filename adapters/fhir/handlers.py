@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -160,7 +162,7 @@ class FhirHandlers:
                 door="fhir",
                 actor=actor,
                 peer=peer_of(request),
-                kind=f"{request.method} {request.url.path}",
+                kind=f"{request.method} {request.scope['path']}",
                 received_at=self._services.clock(),
                 correlation_id=correlation_id(request),
             )
@@ -181,7 +183,13 @@ class FhirHandlers:
 
 def _pairs(request: Request) -> tuple[tuple[str, str], ...]:
     found = []
-    for name, value in parse_pairs(request.url.query):
+    try:
+        query = request.scope["query_string"].decode()
+    except UnicodeDecodeError as error:
+        raise HubError(Category.INCORRECT, "The query is not one in UTF-8.", where="query") from error
+    if not query:
+        return ()
+    for name, value in parse_pairs(query):
         if name == "_format" and value.partition(";")[0].strip() not in _FORMATS:
             raise HubError(
                 Category.UNSUPPORTED,
@@ -199,6 +207,12 @@ def _version(request: Request) -> int | None:
     return version_of(request.headers.get("if-match"), request.headers.get("if-none-match"))
 
 
+@lru_cache(maxsize=4096)
+def _http_date(moment: datetime) -> str:
+    """Return *moment* as RFC 9110 section 5.6.7 has it; what is read often was changed at one moment."""
+    return format_datetime(moment, usegmt=True)
+
+
 def _wrong_type(wanted: str) -> HubError:
     return HubError(
         Category.UNSUPPORTED,
@@ -214,7 +228,7 @@ def _dressed(request: Request, answer: Answer, *, conditional: bool = False) -> 
     if answer.stored is not None:
         etag = f'W/"{answer.stored.version}"'
         headers["ETag"] = etag
-        headers["Last-Modified"] = format_datetime(answer.stored.last_updated, usegmt=True)
+        headers["Last-Modified"] = _http_date(answer.stored.last_updated.replace(microsecond=0))
         if conditional and request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
     if not answer.body:

@@ -8,6 +8,7 @@ it does when it has some already, so that one with fewer comes first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from collections.abc import Callable
 import structlog
 
 #: Waited for each open connection, up to _MOST of them, before another is taken.
-_STEP_S = 0.0002
-_MOST = 8
+_STEP_S = 0.001
+_MOST = 5
+#: Taken at a time by a process that has many: all that is left to balance is then whose wait ends first.
+_TOGETHER = 4
 #: Out of file descriptors, for example: new peers wait in the backlog meanwhile.
 _TROUBLE_S = 0.1
 TLS_HANDSHAKE_S = 20.0
@@ -82,20 +85,23 @@ class Acceptor:
     def _take(self) -> None:
         if self._timer is not None:
             self._watch()
-        try:
-            accepted, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # Another process was quicker, or the peer has gone again.
-        except OSError as error:
-            _log.warning("accept_failed", error=type(error).__name__)
-            self._loop.remove_reader(self._listener)
-            self._timer = self._loop.call_later(_TROUBLE_S, self._watch)
-            return
-        accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._connect(accepted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for _ in range(_TOGETHER if self._open_connections() >= _MOST else 1):
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return  # Another process was quicker, or the peer has gone again.
+            except OSError as error:
+                _log.warning("accept_failed", error=type(error).__name__)
+                self._loop.remove_reader(self._listener)
+                self._timer = self._loop.call_later(_TROUBLE_S, self._watch)
+                return
+            accepted.setblocking(False)
+            with contextlib.suppress(OSError):
+                # It fails on a connection that is broken already, which reading from it will tell.
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._connect(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, accepted: socket.socket) -> None:
         try:

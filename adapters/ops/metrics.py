@@ -51,16 +51,24 @@ class PrometheusSink:
             name: Histogram(f"hub_{name}_seconds", text, labels, buckets=BUCKETS, registry=registry)
             for name, (text, labels) in DURATIONS.items()
         }
+        self._children: dict[tuple[Any, ...], Any] = {}
 
     def count(self, name: str, amount: float, labels: dict[str, str]) -> None:
         """Add *amount* to the counter *name*."""
-        counter = self._counters[name]
-        (counter.labels(**labels) if labels else counter).inc(amount)
+        self._child(self._counters, name, labels).inc(amount)
 
     def observe(self, name: str, seconds: float, labels: dict[str, str]) -> None:
         """Record a duration."""
-        duration = self._durations[name]
-        (duration.labels(**labels) if labels else duration).observe(seconds)
+        self._child(self._durations, name, labels).observe(seconds)
+
+    def _child(self, family: Mapping[str, Any], name: str, labels: dict[str, str]) -> Any:
+        # Looked up by what the caller gave: the library checks and orders the labels anew each time, under a lock.
+        key = (name, *labels.items())
+        found = self._children.get(key)
+        if found is None:
+            one = family[name]
+            found = self._children[key] = one.labels(**labels) if labels else one
+        return found
 
 
 _lock = threading.Lock()

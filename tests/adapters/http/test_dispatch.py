@@ -62,3 +62,9 @@ def test_the_target_that_is_no_path_is_refused_and_the_connection_goes_on(addres
         assert one.recv(65536).startswith(b"HTTP/1.1 404 ")
         one.sendall(b"GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
         assert one.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_query_that_is_not_utf_8_is_refused(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=DEADLINE_S) as one:
+        one.sendall(b"GET /fhir/Patient?name=\xd6\xa3 HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+        assert one.recv(65536).startswith(b"HTTP/1.1 400 ")
