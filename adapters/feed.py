@@ -19,13 +19,18 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from adapters.dimse.client import RejectedError, StoreClient
+from adapters.dimse.negotiation import Context
+from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from adapters.mllp.client import MllpClient, NoAnswer
+from fhir_mappings.dicom.scanner import dataset_offset
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
@@ -43,6 +48,7 @@ _MEND = "Mend the file and play the folder again."
 _RUNNING = "Check that `hub serve` runs with these settings, and play the folder again."
 _POLL_S = 0.5
 _TOKEN_TTL_S = 3600
+_AE_TITLE_MAX = 16
 
 
 class NotTakenError(Exception):
@@ -101,7 +107,7 @@ class Feed:
         self._stack = contextlib.ExitStack()
         self._names: dict[str, str] = {}
         self._lines: dict[str, MllpClient] = {}
-        self._associations: dict[str, Any] = {}
+        self._associations: dict[tuple[str, Context], StoreClient] = {}
         self._tokens: dict[tuple[str, str], str] = {}
         self._http = self._stack.enter_context(
             httpx.Client(base_url=f"http://{doors.http}", timeout=60, trust_env=False)
@@ -216,50 +222,62 @@ class Feed:
             raise NotTakenError(f"The hub kept it and {entries[0].state} it: {entries[0].outcome}", _MEND)
 
     def _send_image(self, path: Path, ae_title: str) -> None:
-        association = self._association(path, ae_title)
+        context, sop_instance_uid = _identity(path)
         try:
-            status = association.send_c_store(path).get("Status")
-        except (OSError, ValueError, RuntimeError, AttributeError) as error:
-            raise NotTakenError(f"It cannot be sent: {type(error).__name__}.", _MEND) from error
-        if status is None:
-            raise NotTakenError("The association ended before the answer.", _RUNNING)
+            client = self._association(context, ae_title)
+            status = client.store(context, sop_instance_uid, partial(_fragments, path))
+        except HubError as error:
+            raise NotTakenError(error.message, error.remedy or _RUNNING) from error
+        except (ConnectionEnd, ProtocolError, OSError, MappingError) as error:
+            # Half a message may be on its way, which nothing but an abort ends.
+            while self._associations:
+                self._associations.popitem()[1].abort()
+            if isinstance(error, MappingError):
+                raise NotTakenError(f"It is no DICOM file: {error.message}", _MEND) from error
+            raise NotTakenError(f"The association ended before the answer: {error}.", _RUNNING) from error
         if status:
             raise NotTakenError(
                 f"The hub answered C-STORE with status 0x{status:04X}.",
                 "Look it up in the DICOM conformance statement.",
             )
 
-    def _association(self, path: Path, ae_title: str) -> Any:
-        from pynetdicom import AE
-
-        sop_class, transfer_syntax = _negotiated(path)
-        key = f"{ae_title}|{sop_class}|{transfer_syntax}"
+    def _association(self, context: Context, ae_title: str) -> StoreClient:
+        key = (ae_title, context)
         known = self._associations.get(key)
-        if known is not None and known.is_established:
+        if known is not None:
             return known
         self._hang_up()
         host, _, port = self._doors.dimse.rpartition(":")
-        try:
-            entity = AE(ae_title=ae_title)
-            entity.add_requested_context(sop_class, transfer_syntax)
-            association = entity.associate(
-                host.strip("[]"), int(port), ae_title=self._services.settings.ae_title, max_pdu=1 << 17
-            )
-        except (TypeError, ValueError) as error:
+        settings = self._services.settings
+        if not ae_title.isascii() or not 0 < len(ae_title.strip()) <= _AE_TITLE_MAX:
             raise NotTakenError(
-                f"{ae_title!r} cannot be an AE title: {error}.", "Name the folder above the file after the sender."
-            ) from error
-        if not association.is_established:
+                f"{ae_title!r} cannot be an AE title.", "Name the folder above the file after the sender."
+            )
+        try:
+            client = StoreClient(
+                host.strip("[]"),
+                int(port),
+                calling_ae=ae_title,
+                called_ae=settings.ae_title,
+                contexts=[context],
+                timeout_s=60,
+                max_pdu_bytes=settings.max_pdu_bytes,
+            )
+        except RejectedError as error:
             raise NotTakenError(
                 f"The hub did not accept an association of {ae_title}.",
                 "Check that `hub serve` runs, and that `hub members list` shows this AE title.",
-            )
-        self._associations[key] = association
-        return association
+            ) from error
+        if not client.takes(context):
+            client.abort()
+            raise NotTakenError("The hub does not take this SOP class in this transfer syntax.", _MEND)
+        self._associations[key] = client
+        return client
 
     def _hang_up(self) -> None:
         for association in self._associations.values():
             association.release()
+            association.close()
         self._associations.clear()
 
     def _send_bundle(self, path: Path, step: Mapping[str, Any]) -> None:
@@ -327,17 +345,29 @@ def _content(path: Path) -> bytes:
         raise NotTakenError(f"It cannot be read: {error.strerror}.", "Mend its permissions or its disk.") from error
 
 
-def _negotiated(path: Path) -> tuple[str, str]:
-    """Return SOP class and transfer syntax of the file at *path* (PS3.10 section 7.1)."""
+def _identity(path: Path) -> tuple[Context, str]:
+    """Return SOP class with transfer syntax, and SOP Instance UID, of the file at *path* (PS3.10 section 7.1)."""
     from pydicom import dcmread
 
     if not path.is_file():
         raise NotTakenError("There is no such file.", "Put it there, or take it away.")
     try:
         meta = dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
-        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+        context = Context(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+        return context, str(meta.MediaStorageSOPInstanceUID)
     except Exception as error:  # whatever the toolkit stumbles over in a broken file is the file's trouble
         raise NotTakenError(f"It is no DICOM file: {type(error).__name__}.", _MEND) from error
+
+
+def _fragments(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the data set of the file at *path* as it stands there."""
+    with path.open("rb") as file:
+        file.seek(dataset_offset(file))
+        held = file.read(size)
+        while following := file.read(size):
+            yield held
+            held = following
+        yield held
 
 
 def _maker(path: Path) -> ModuleType:

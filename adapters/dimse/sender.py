@@ -11,23 +11,15 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
 
-from adapters.dimse import command as dimse
 from adapters.dimse import negotiation
-from adapters.dimse.upper_layer import (
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    INVALID_PARAMETER,
-    ConnectionEnd,
-    ProtocolError,
-    UpperLayer,
-    connect,
-    pdv_header,
-)
+from adapters.dimse.client import RejectedError, StoreClient
+from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.dicom.scanner import dataset_offset, valid_uid
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
@@ -43,7 +35,6 @@ _log = structlog.get_logger("adapters.dimse")
 DEFAULT_PORT = 104
 #: Most that one association can propose (PS3.8 section 9.3.2.2: odd ids below 256).
 _CONTEXTS = 128
-_FRAGMENT_BYTES = 128 << 10
 #: File Meta Information is far shorter.
 _META_BYTES = 64 << 10
 #: Success, the storage warnings (coercion, elements discarded, mismatch), and the partner has this very object.
@@ -61,14 +52,6 @@ class _Instance:
     @property
     def context(self) -> negotiation.Context:
         return negotiation.Context(self.SOPClassUID, self.TransferSyntaxUID)
-
-
-class _RejectedError(Exception):
-    """The partner rejected the association."""
-
-    def __init__(self, result: int, source: int, reason: int) -> None:
-        super().__init__(f"{result}-{source}-{reason}")
-        self.transient = result == 2
 
 
 def open_sender(services: Services) -> Sender:
@@ -106,7 +89,7 @@ class DimseSender:
             return _result(instances, statuses, error=why, permanent=not error.transient, reached=bool(statuses))
         except MappingError as error:
             return _result(instances, statuses, error=f"A stored object is no Part 10 file: {error}", permanent=True)
-        except _RejectedError as error:
+        except RejectedError as error:
             why = f"{endpoint.id} rejected the association ({error})."
             return _result(instances, statuses, error=why, reached=not error.transient)
         except ConnectionEnd as error:
@@ -138,38 +121,37 @@ class DimseSender:
         statuses: dict[_Instance, str],
     ) -> None:
         """Send *instances*, of at most 128 contexts, over one association; fills *statuses* as answers come."""
-        timeout_s = self._settings.delivery_timeout_s
         host, port, tls = address
-        connection = connect(host, port, timeout_s=timeout_s)
-        try:
-            if tls:
-                connection = self._wrapped(connection, host)
-        except OSError:
-            connection.close()
-            raise
-        layer = UpperLayer(connection, max_pdu_bytes=self._settings.max_pdu_bytes, pdu_deadline_s=timeout_s)
-        try:
-            contexts = list(dict.fromkeys(instance.context for instance in instances))
-            accepted, fragment_bytes = self._associate(layer, endpoint, contexts)
-            for number, instance in enumerate(instances):
-                context_id = contexts.index(instance.context) * 2 + 1
-                if context_id not in accepted:
-                    statuses[instance] = _NOT_NEGOTIATED
-                    continue
-                status = self._store(layer, instance, context_id, number % 0xFFFF + 1, fragment_bytes)
-                statuses[instance] = f"{status:04X}"
-                if status >> 8 == 0xA7:
-                    # The partner has no room: sending the rest at it would not help it.
-                    break
-            layer.release()
-        except ProtocolError as error:
-            layer.abort(reason=error.reason)
-            raise
-        except (HubError, MappingError, ConnectionEnd):
-            layer.abort()
-            raise
-        finally:
-            layer.close()
+        client = StoreClient(
+            host,
+            port,
+            calling_ae=self._settings.ae_title,
+            called_ae=endpoint.ae_title,
+            contexts=list(dict.fromkeys(instance.context for instance in instances)),
+            timeout_s=self._settings.delivery_timeout_s,
+            max_pdu_bytes=self._settings.max_pdu_bytes,
+            secured=(lambda connection: self._wrapped(connection, host)) if tls else None,
+        )
+        with client:
+            try:
+                for instance in instances:
+                    if not client.takes(instance.context):
+                        statuses[instance] = _NOT_NEGOTIATED
+                        continue
+                    status = client.store(
+                        instance.context, instance.SOPInstanceUID, partial(self._fragments, instance.digest)
+                    )
+                    statuses[instance] = f"{status:04X}"
+                    if status >> 8 == 0xA7:
+                        # The partner has no room: sending the rest at it would not help it.
+                        break
+                client.release()
+            except ProtocolError as error:
+                client.abort(reason=error.reason)
+                raise
+            except (HubError, MappingError, ConnectionEnd):
+                client.abort()
+                raise
 
     def _wrapped(self, connection: socket.socket, host: str) -> ssl.SSLSocket:
         settings = self._settings
@@ -178,57 +160,6 @@ class DimseSender:
         if settings.tls_certificate is not None:
             context.load_cert_chain(settings.tls_certificate, settings.tls_key)
         return context.wrap_socket(connection, server_hostname=host)
-
-    def _associate(
-        self, layer: UpperLayer, endpoint: MemberEndpoint, contexts: Sequence[negotiation.Context]
-    ) -> tuple[frozenset[int], int]:
-        """Return the accepted context ids and the longest fragment the partner takes."""
-        layer.send(
-            negotiation.propose(
-                calling_ae=self._settings.ae_title,
-                called_ae=endpoint.ae_title,
-                contexts=contexts,
-                offered_pdu_bytes=negotiation.OFFERED_PDU_BYTES,
-            )
-        )
-        kind, view = layer.read(wait_s=self._settings.delivery_timeout_s)
-        body = bytes(view)
-        if kind == ASSOCIATE_RJ and len(body) == 4:
-            raise _RejectedError(body[1], body[2], body[3])
-        if kind != ASSOCIATE_AC:
-            raise ConnectionEnd("aborted-by-peer")
-        accepted, max_pdu_bytes = negotiation.read_acceptance(body)
-        # 0 means no limit; the 6 bytes are the head of the PDV, which counts towards the limit (PS3.8 annex D.1).
-        limit = (min(max_pdu_bytes or _FRAGMENT_BYTES, _FRAGMENT_BYTES) - 6) & ~1
-        if limit < 2:
-            raise ProtocolError("pdu-limit-too-small", INVALID_PARAMETER)
-        return accepted, limit
-
-    def _store(
-        self, layer: UpperLayer, instance: _Instance, context_id: int, message_id: int, fragment_bytes: int
-    ) -> int:
-        """Send one instance and return the status the partner answered."""
-        # Opened before the command, so that a missing object does not leave a message without its data set.
-        fragments = self._fragments(instance.digest, fragment_bytes)
-        fragment = next(fragments)
-        layer.send(
-            dimse.pdu(
-                context_id,
-                {
-                    dimse.AFFECTED_SOP_CLASS_UID: instance.SOPClassUID,
-                    dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
-                    dimse.MESSAGE_ID: message_id,
-                    dimse.PRIORITY: 0,
-                    dimse.COMMAND_DATA_SET_TYPE: 0,
-                    dimse.AFFECTED_SOP_INSTANCE_UID: instance.SOPInstanceUID,
-                },
-            )
-        )
-        for following in fragments:
-            layer.send(pdv_header(context_id, 0, len(fragment)), fragment)
-            fragment = following
-        layer.send(pdv_header(context_id, 2, len(fragment)), fragment)
-        return self._answer(layer, context_id, message_id)
 
     def _fragments(self, digest: str, fragment_bytes: int) -> Iterator[bytes]:
         """Yield the data set behind the File Meta Information; HubError(fault) before the last when the object is damaged."""
@@ -245,27 +176,6 @@ class DimseSender:
                 start += fragment_bytes
             held = held[start:]
         yield held
-
-    def _answer(self, layer: UpperLayer, context_id: int, message_id: int) -> int:
-        answer = bytearray()
-        while True:
-            found = layer.read_pdv(wait_s=self._settings.delivery_timeout_s)
-            if found is None:
-                raise ProtocolError("release-inside-message")
-            if found[0] != context_id or not dimse.is_command(found[1]):
-                raise ProtocolError("unexpected-answer")
-            answer += found[2]
-            if len(answer) > dimse.MAX_BYTES:
-                raise ProtocolError("command-too-long")
-            if dimse.is_last(found[1]):
-                break
-        message = dimse.decode(answer)
-        if (
-            dimse.number(message, dimse.COMMAND_FIELD) != dimse.C_STORE_RSP
-            or dimse.number(message, dimse.MESSAGE_ID_RESPONDED_TO) != message_id
-        ):
-            raise ProtocolError("answer-to-another-message")
-        return dimse.number(message, dimse.STATUS)
 
 
 def _instances(payload: bytes) -> list[_Instance]:

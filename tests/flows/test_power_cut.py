@@ -7,13 +7,12 @@ import threading
 
 import httpx
 import pydicom
-import pytest
-from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
+from adapters.dimse.negotiation import Context
 from tests.flows.his import send_frames
 from tests.flows.hub_process import HubProcess, eventually
-from tests.support.dicom import EXPLICIT, make_ct
+from tests.support.dicom import CT_IMAGE_STORAGE, EXPLICIT, ct_tags, make_ct
+from tests.support.dimse_peer import associated, c_store
 
 #: Acknowledgements of every kind that must have come before the cut.
 ENOUGH = 15
@@ -67,30 +66,16 @@ class Senders:
                 self.controls.append(f"CUT{number}")
 
     def _dicom(self) -> None:
-        peer = AE(ae_title="KN_PACS")
-        peer.add_requested_context(CTImageStorage, EXPLICIT)
-        association = peer.associate("127.0.0.1", self._hub.ports["dimse"], ae_title="YIXIE")
-        assert association.dul.socket is not None
-        raw = association.dul.socket.socket
-        assert raw is not None
-        number = 0
-        while association.is_established:
-            number += 1
-            dataset = pydicom.dcmread(io.BytesIO(make_ct(study=9, instance=number, size=64)))
-            try:
-                status = association.send_c_store(dataset)
-            except (RuntimeError, ValueError, OSError):
-                break
-            if not status or status.Status != 0x0000:
-                break
-            self.instances.append(str(dataset.SOPInstanceUID))
-        association.abort()
-        association.join(20)
-        # The toolkit leaves the socket open when it cannot be shut down any more, as after a cut.
-        raw.close()
+        context = Context(CT_IMAGE_STORAGE, EXPLICIT)
+        with associated(self._hub.ports["dimse"], context) as peer:
+            for number in range(1, 100_000):
+                tags = ct_tags(study=9, instance=number, size=64)
+                status, _ = c_store(peer, tags)
+                if status != 0x0000:
+                    return
+                self.instances.append(str(tags[0x00080018][1]))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nothing_acknowledged_is_lost_when_the_power_goes(hub: HubProcess) -> None:
     senders = Senders(hub, hub.token("KN"))
     senders.start()
