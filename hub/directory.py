@@ -55,6 +55,8 @@ def _inside(address: str, networks: Sequence[str]) -> bool:
         ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]") if address.count(":") == 1 else address)
     except ValueError:
         return False
+    # A listener for both families reports IPv4 peers inside IPv6 (RFC 4291 section 2.5.5.2).
+    ip = getattr(ip, "ipv4_mapped", None) or ip
     return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
@@ -113,8 +115,13 @@ class Directory:
         return None
 
     def mllp_member(self, application: str, facility: str, peer_ip: str) -> MemberEndpoint | None:
-        """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``."""
+        """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``.
+
+        An endpoint that is only sent to has neither name, and nobody is recognised by it.
+        """
         for one in self._now().endpoints:
+            if not (one.sending_facility or one.sending_application):
+                continue
             if one.kind != "mllp" or not one.active or one.sending_facility != facility:
                 continue
             if one.sending_application and one.sending_application != application:

@@ -7,10 +7,14 @@ Organization (https://hl7.org/fhir/R4/organization.html) carries the member code
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.identifiers import CANONICAL_BASE
+from fhir_mappings.text import codec_for
 from hub.access import DIRECTORY_TYPES
 from hub.actor import ROLES
 from hub.errors import Category, HubError
@@ -33,6 +37,34 @@ _KINDS = {
 }
 
 Resource = Mapping[str, Any]
+
+
+def _is_zone(value: str) -> bool:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
+def _is_network(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+#: Settings that decide how a door works: what they may be, in words and as a test. A door meets them with a message in
+#: hand, which is too late to find a spelling mistake.
+_SETTINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "cidr": (lambda value: all(map(_is_network, value.split())), "networks like 10.1.0.0/16, with spaces between"),
+    "dialect": (DIALECTS.__contains__, f"one of {', '.join(sorted(DIALECTS))}"),
+    "time-zone": (_is_zone, "a zone like Asia/Shanghai"),
+    "charset-in": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
+    "charset-out": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
+    "ack": ({"processed", "stored"}.__contains__, "processed or stored"),
+}
 
 
 def _code(resource: Resource, system: str) -> str:
@@ -102,6 +134,7 @@ def distil(
     endpoints = [
         _endpoint(reference, one, codes) for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"
     ]
+    _tell_apart([reference for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"], endpoints)
     people = [
         person
         for reference, one in by_reference.items()
@@ -132,6 +165,9 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
             f"Use one of {', '.join(sorted(_KINDS))}.",
         )
     settings = _settings(one, SETTING_URL)
+    for name, (fits, words) in _SETTINGS.items():
+        if name in settings and not fits(str(settings[name])):
+            raise _wrong(f"The setting {name} is none that a door could use.", f"{reference}.{name}", f"Give {words}.")
     address = str(one.get("address", ""))
     # An endpoint that only sends to the hub has a placeholder address, because FHIR requires the element.
     reach = "" if address.startswith("urn:none") else address
@@ -156,6 +192,43 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
         cidr=tuple(str(settings.pop("cidr", "")).split()),
         active=one.get("status", "active") == "active",
         settings=settings,
+    )
+
+
+def _tell_apart(references: Sequence[str], endpoints: Sequence[MemberEndpoint]) -> None:
+    """Refuse endpoints of one id, and members that call by one name from networks that overlap."""
+    before: dict[str, MemberEndpoint] = {}
+    for reference, one in zip(references, endpoints, strict=True):
+        if one.id in before:
+            raise _wrong(
+                f"Another endpoint is called {one.id} too, and one of them would be lost.",
+                reference,
+                f"Give each its own identifier of {ENDPOINT_SYSTEM}.",
+            )
+        rival = next((other for other in before.values() if _answer_to_one_name(one, other)), None)
+        if rival is not None:
+            raise _wrong(
+                f"What it sends could not be told from what {rival.member} sends.",
+                reference,
+                "Give them different AE titles or MSH-3 and MSH-4, or networks (cidr) that do not overlap.",
+            )
+        before[one.id] = one
+
+
+def _answer_to_one_name(one: MemberEndpoint, other: MemberEndpoint) -> bool:
+    if one.member == other.member or one.kind != other.kind or not (one.active and other.active):
+        return False
+    if one.kind == "mllp":
+        applications = {one.sending_application, other.sending_application} - {""}
+        signs = one.sending_facility or applications
+        # An endpoint without MSH-3 answers to every application of its facility.
+        if not signs or one.sending_facility != other.sending_facility or len(applications) > 1:
+            return False
+    elif one.kind != "dicom" or one.ae_title != other.ae_title:
+        return False
+    networks = [[ipaddress.ip_network(text, strict=False) for text in point.cidr] for point in (one, other)]
+    return not all(networks) or any(
+        first.version == second.version and first.overlaps(second) for first in networks[0] for second in networks[1]
     )
 
 

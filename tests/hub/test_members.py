@@ -1,0 +1,155 @@
+"""What an import of the directory is distilled into, and what is refused before a door could stumble over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fhir_mappings.identifiers import CANONICAL_BASE
+from hub.errors import Category, HubError
+from hub.members import distil
+
+Json = dict[str, Any]
+
+ORGANIZATION: Json = {
+    "resourceType": "Organization",
+    "id": "org-nw",
+    "identifier": [{"system": f"{CANONICAL_BASE}/NamingSystem/member", "value": "NW"}],
+    "name": "新成员（测试）",
+}
+OTHER: Json = {
+    **ORGANIZATION,
+    "id": "org-ow",
+    "identifier": [{"system": f"{CANONICAL_BASE}/NamingSystem/member", "value": "OW"}],
+}
+
+
+def endpoint(
+    id_: str = "e", *, kind: str = "hl7v2-mllp", address: str = "urn:none", of: str = "org-nw", **settings: str
+) -> Json:
+    """Return an Endpoint; underscores in the names of *settings* stand for hyphens."""
+    return {
+        "resourceType": "Endpoint",
+        "id": id_,
+        "status": "active",
+        "connectionType": {"code": kind},
+        "managingOrganization": {"reference": f"Organization/{of}"},
+        "address": address,
+        "extension": [
+            {
+                "url": f"{CANONICAL_BASE}/StructureDefinition/endpoint-setting",
+                "extension": [
+                    {"url": "name", "valueString": name.replace("_", "-")},
+                    {"url": "value", "valueString": value},
+                ],
+            }
+            for name, value in settings.items()
+        ],
+    }
+
+
+def named(resource: Json, id_: str) -> Json:
+    return {
+        **resource,
+        "identifier": [{"system": f"{CANONICAL_BASE}/NamingSystem/endpoint", "value": id_}],
+    }
+
+
+def refusal(*resources: Json) -> HubError:
+    with pytest.raises(HubError) as caught:
+        distil(resources)
+    assert caught.value.category is Category.INCORRECT
+    return caught.value
+
+
+def test_an_endpoint_becomes_what_the_doors_recognise_and_reach() -> None:
+    _, made, _ = distil(
+        [
+            ORGANIZATION,
+            endpoint(
+                "v2",
+                address="mllp://192.0.2.7:2575",
+                sending_application="HIS",
+                sending_facility="NWYY",
+                cidr="192.0.2.0/24 2001:db8::/32",
+                dialect="his-cn",
+                time_zone="Asia/Urumqi",
+            ),
+            endpoint("images", kind="dicom", address="dicom://NW_PACS@192.0.2.8:11112"),
+        ]
+    )
+    by_id = {one.id: one for one in made}
+    v2, images = by_id["NW/mllp"], by_id["NW/dicom"]
+    assert (v2.member, v2.address, v2.sending_application, v2.sending_facility) == (
+        "NW",
+        "192.0.2.7:2575",
+        "HIS",
+        "NWYY",
+    )
+    assert v2.cidr == ("192.0.2.0/24", "2001:db8::/32")
+    assert v2.settings == {"dialect": "his-cn", "time-zone": "Asia/Urumqi"}
+    assert (images.ae_title, images.address) == ("NW_PACS", "192.0.2.8:11112")
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"cidr": "10.0.0.0/33"}, "cidr"),
+        ({"cidr": "10.0.0.0/8,192.0.2.0/24"}, "cidr"),
+        ({"cidr": "ward-7"}, "cidr"),
+        ({"dialect": "klingon"}, "dialect"),
+        ({"time_zone": "Mars/Base"}, "time-zone"),
+        ({"charset_in": "KLINGON"}, "charset-in"),
+        ({"charset_out": "KLINGON"}, "charset-out"),
+        ({"ack": "later"}, "ack"),
+    ],
+)
+def test_a_setting_that_no_door_could_work_with_is_refused_by_its_name(settings: dict[str, str], setting: str) -> None:
+    assert refusal(ORGANIZATION, endpoint(**settings)).where == f"Endpoint/e.{setting}"
+
+
+def test_two_endpoints_of_one_name_are_refused_and_two_names_are_both_kept() -> None:
+    first, second = endpoint("his", sending_facility="HIS"), endpoint("lis", sending_facility="LIS")
+    assert refusal(ORGANIZATION, first, second).where == "Endpoint/lis"
+    _, made, _ = distil([ORGANIZATION, first, named(second, "NW/lis")])
+    assert {one.id: one.sending_facility for one in made} == {"NW/mllp": "HIS", "NW/lis": "LIS"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"kind": "dicom", "address": "dicom://PACS@h:1"}, {"kind": "dicom", "address": "dicom://PACS@i:1"}),
+        ({"sending_facility": "YY"}, {"sending_facility": "YY"}),
+        ({"sending_facility": "YY"}, {"sending_facility": "YY", "sending_application": "HIS"}),
+        ({"sending_facility": "YY", "cidr": "10.1.0.0/16"}, {"sending_facility": "YY", "cidr": "10.0.0.0/8"}),
+    ],
+)
+def test_two_members_that_no_door_could_tell_apart_are_refused(one: dict[str, str], other: dict[str, str]) -> None:
+    assert refusal(ORGANIZATION, OTHER, endpoint("a", **one), endpoint("b", of="org-ow", **other)).where == "Endpoint/b"
+
+
+def test_members_of_one_name_are_told_apart_by_their_networks() -> None:
+    one = endpoint("a", sending_facility="YY", cidr="10.1.0.0/16")
+    other = endpoint("b", of="org-ow", sending_facility="YY", cidr="10.2.0.0/16 2001:db8::/32")
+    _, made, _ = distil([ORGANIZATION, OTHER, one, other])
+    assert {found.member for found in made} == {"NW", "OW"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "where"),
+    [
+        ({"resourceType": "Patient", "id": "p"}, "Patient/p"),
+        ({"resourceType": "HealthcareService"}, "HealthcareService"),
+        (endpoint(of="nobody"), "Endpoint/e.managingOrganization"),
+        (endpoint(kind="carrier-pigeon"), "Endpoint/e.connectionType"),
+        (endpoint(kind="dicom"), "Endpoint/e.address"),
+        (endpoint(kind="dicom", address="dicom://SEVENTEEN_LETTERS@h:1"), "Endpoint/e.address"),
+        (
+            {"resourceType": "PractitionerRole", "id": "r", "organization": {"reference": "Organization/org-nw"}},
+            "PractitionerRole/r",
+        ),
+    ],
+)
+def test_what_the_doors_could_not_work_with_is_refused_with_its_place(resource: Json, where: str) -> None:
+    assert refusal(ORGANIZATION, resource).where == where
