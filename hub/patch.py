@@ -28,7 +28,8 @@ def apply_patch(resource: dict[str, Any], operations: Any, *, max_bytes: int) ->
     patched: Any = deepcopy(resource)
     for index, operation in enumerate(operations):
         where = f"patch[{index}]"
-        if not isinstance(operation, dict) or operation.get("op") not in _KINDS:
+        kind = operation.get("op") if isinstance(operation, dict) else None
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise _wrong("Expected an operation with op add, remove, replace, move, copy or test.", where, 400)
         try:
             patched = jsonpatch.JsonPatch([operation]).apply(patched, in_place=True)
@@ -39,7 +40,7 @@ def apply_patch(resource: dict[str, Any], operations: Any, *, max_bytes: int) ->
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
             raise _wrong("The path does not fit the resource.", where, 422) from error
         # Copies of copies double with each operation, so the size is looked at after each.
-        if operation["op"] == "copy" and len(dumps(patched)) > max_bytes:
+        if kind == "copy" and len(dumps(patched)) > max_bytes:
             raise _wrong("The patched resource would be too large.", where, 413)
     if not isinstance(patched, dict):
         raise _wrong("The patch leaves no resource.", "body", 422)

@@ -278,11 +278,11 @@ def test_other_media_types_are_refused(kn: Client) -> None:
 
 def test_a_patch_that_doubles_itself_is_stopped(kn: Client) -> None:
     made = kn.create({"resourceType": "Patient", "name": [{"text": "x" * 1000}]})
-    doubling = [{"op": "copy", "from": "/name", "path": "/name/0/extension"}] * 60
+    doubling = [{"op": "copy", "from": "/name", "path": "/name/-"}] * 60
 
     answer = kn.patch(f"/fhir/Patient/{made['id']}", json=doubling, headers=PATCH)
 
-    assert answer.status_code in {413, 422}
+    assert answer.status_code == 413
     assert kn.get(f"/fhir/Patient/{made['id']}").json()["meta"]["versionId"] == "1"
 
 
