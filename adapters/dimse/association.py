@@ -158,7 +158,7 @@ class Association:
         self._actor = Actor(
             institution=endpoint.member, client=request.calling_ae, address=self._peer_ip, roles=frozenset({"system"})
         )
-        self._charset = endpoint.settings.get("charset_in") or None
+        self._charset = endpoint.settings.get("charset-in") or None
         offered = min(negotiation.OFFERED_PDU_BYTES, self._settings.max_pdu_bytes)
         answer, self._contexts = negotiation.accept(request, offered_pdu_bytes=offered)
         self._layer.send(answer)

@@ -6,20 +6,26 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import pytest
+import structlog
 from pydicom.uid import UID
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from adapters.dimse.association import file_meta
 from adapters.dimse.negotiation import Context
+from adapters.dimse.upper_layer import ASSOCIATE_RJ
 from fhir_mappings.dicom.instance import InstanceHeader
+from fhir_mappings.dicom.scanner import DEFLATED as DEFLATED_SYNTAXES
+from hub.clock import utc_now
 from hub.config import Settings
+from hub.directory import Directory
 from hub.errors import Category, HubError
-from hub.ports import Spool
+from hub.ports import Database, Member, MemberEndpoint, Spool
 from storage.objects.file import FileStore
 from storage.objects.memory import MemoryStore
 from tests.support.dicom import (
@@ -29,14 +35,15 @@ from tests.support.dicom import (
     EXPLICIT,
     IMPLICIT,
     JPEG_LOSSLESS,
+    Tags,
     ct_tags,
     encode,
     fragments,
     make_ct,
     make_series,
 )
-from tests.support.dimse import Door, FakeServices, running
-from tests.support.dimse_peer import associated, c_echo, c_store
+from tests.support.dimse import Door, FakeServices, Peer, running
+from tests.support.dimse_peer import answer, associated, c_echo, c_store, data_pdus, store_command
 
 NO_DELAY = {**os.environ, "TCP_NODELAY": "1"}
 Tool = Callable[..., list[str]]
@@ -92,7 +99,7 @@ def test_storescu_sends_other_transfer_syntaxes(door: Door, dcmtk: Tool, tmp_pat
     assert run(dcmtk("dcmdump", "-q", kept)).returncode == 0
 
 
-def test_every_storage_class_and_transfer_syntax_is_taken(door: Door) -> None:
+def test_every_storage_class_and_transfer_syntax_is_negotiated(door: Door) -> None:
     classes = sorted(_STORAGE_CLASSES.values())
     contexts = [Context(uid, syntax) for uid in classes[:2] for syntax in ALL_TRANSFER_SYNTAXES]
     contexts += [Context(uid, EXPLICIT) for uid in classes]
@@ -102,6 +109,42 @@ def test_every_storage_class_and_transfer_syntax_is_taken(door: Door) -> None:
         some = contexts[start : start + 128]
         with associated(door.port, *some) as peer:
             assert peer.accepted == {number * 2 + 1 for number in range(len(some))}
+
+
+def an_object_in(transfer_syntax: str, sop_class: str, instance: int) -> tuple[Tags, bytes]:
+    """Return tags and data set of an object as its transfer syntax asks for it (PS3.5 annex A)."""
+    tags = ct_tags(sop_class=sop_class, instance=instance)
+    if "JPIP" in UID(transfer_syntax).name:
+        del tags[0x7FE00010]
+        tags[0x00287FE0] = ("UR", "https://images.example/1")
+    elif UID(transfer_syntax).is_encapsulated:
+        tags[0x7FE00010] = ("OB", fragments(b"synthetic"))
+    encoding = DEFLATED if transfer_syntax in DEFLATED_SYNTAXES else transfer_syntax
+    return tags, encode(tags, encoding)
+
+
+def test_every_storage_class_and_transfer_syntax_is_stored_as_it_came(door: Door) -> None:
+    private, future = "1.3.6.1.4.1.99999.1.2", "1.2.840.10008.5.1.4.1.1.9999"
+    wanted = [Context(uid, EXPLICIT) for uid in sorted(_STORAGE_CLASSES.values())]
+    wanted += [Context(uid, ts) for uid in (CT_IMAGE_STORAGE, private, future) for ts in ALL_TRANSFER_SYNTAXES]
+    sent: dict[str, tuple[Context, bytes]] = {}
+    for start in range(0, len(wanted), 128):
+        some = wanted[start : start + 128]
+        with associated(door.port, *some) as peer:
+            for number, context in enumerate(some):
+                tags, data = an_object_in(context.transfer_syntax, context.abstract_syntax, start + number + 1)
+                uid = str(tags[0x00080018][1])
+                sent[uid] = context, data
+                context_id = number * 2 + 1
+                command = store_command(sop_class=context.abstract_syntax, sop_instance=uid, context_id=context_id)
+                peer.send(command + b"".join(data_pdus(data, context_id=context_id)))
+                assert answer(peer) == (0x0000, ""), context
+    assert len(door.imaging.received) == len(sent) == len(wanted)
+    for _, digest, header in door.imaging.received:
+        context, data = sent[header.SOPInstanceUID]
+        assert (header.SOPClassUID, header.TransferSyntaxUID) == (context.abstract_syntax, context.transfer_syntax)
+        meta = file_meta(context.abstract_syntax, header.SOPInstanceUID, context.transfer_syntax)
+        assert door.services.objects.read(digest) == meta + data
 
 
 def test_services_the_door_does_not_have_are_refused_context_by_context(door: Door) -> None:
@@ -121,6 +164,38 @@ def test_an_unknown_storage_class_is_kept(door: Door) -> None:
     with associated(door.port, Context(private, EXPLICIT)) as peer:
         assert c_store(peer, tags, sop_class=private) == (0x0000, "")
     assert door.imaging.received[0][2].SOPClassUID == private
+
+
+def test_the_character_set_agreed_with_the_sender_wins(settings: Callable[..., Settings]) -> None:
+    services = FakeServices(settings())
+    agreed = replace(services.directory.endpoints["KN_PACS"], settings={"charset-in": "BIG5"})
+    services.directory.endpoints["KN_PACS"] = agreed
+    # The bytes are GB18030 by all evidence, and only the agreement says that they are Big5.
+    tags = ct_tags(patient_name="陳東".encode("big5"), more={0x00080080: ("LO", ""), 0x00081030: ("LO", "")})
+    del tags[0x00400275]
+    with running(services) as door, associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        assert c_store(peer, tags)[0] == 0
+    header = door.imaging.received[0][2]
+    assert (header.PatientName, header.charset_evidence) == ("陳東", "override")
+
+
+def test_an_ae_title_counts_only_from_its_networks(
+    settings: Callable[..., Settings], sqlite_database: Database
+) -> None:
+    member = Member(code="KN", organization_id="org-kn", name="康宁（测试）")
+    here = MemberEndpoint(id="KN/here", member="KN", kind="dicom", ae_title="KN_PACS", cidr=("127.0.0.0/8",))
+    away = MemberEndpoint(id="KN/away", member="KN", kind="dicom", ae_title="KN_CT2", cidr=("192.0.2.0/24",))
+    sqlite_database.write(lambda tx: tx.members.replace([member], [here, away], ()))
+    services = FakeServices(settings())
+    services.__dict__["directory"] = Directory(sqlite_database, utc_now)
+    with running(services) as door, structlog.testing.capture_logs() as logs:
+        with associated(door.port):
+            pass
+        with Peer(door.port) as peer:
+            kind, body = peer.associate(calling_ae="KN_CT2")
+            assert (kind, body[1:4]) == (ASSOCIATE_RJ, bytes([1, 1, 3]))
+    (refused,) = [line for line in logs if line["event"] == "association_refused"]
+    assert (refused["calling_ae"], refused["reject"]) == ("KN_CT2", "1-1-3")
 
 
 def test_the_same_object_sent_again_has_the_same_digest(door: Door) -> None:
