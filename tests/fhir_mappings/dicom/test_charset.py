@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 
 import pytest
@@ -12,6 +13,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from fhir_mappings.dicom.charset import choose_decoder, dataset_decoder, normalise_text, person_name
+from fhir_mappings.dicom.header import read_header
+from tests.support.dicom import EXPLICIT, IMPLICIT, make_ct
 
 NAME = 0x00100010
 INSTITUTION = 0x00080080
@@ -82,6 +85,25 @@ def test_names_are_read_whatever_the_label_says(
     assert normal.decoder.disagrees is disagrees
     assert normal.decoder.flagged is (label == b"NONSENSE")
     assert normal.decoder.declared == ("" if label is None else label.decode().strip())
+
+
+@pytest.mark.parametrize("transfer_syntax", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize(("label", "raw", "alphabetic", "ideographic", "disagrees"), VECTORS)
+def test_the_index_and_the_json_of_an_object_hold_the_same_names(
+    label: bytes | None, raw: str, alphabetic: str, ideographic: str, disagrees: bool, transfer_syntax: str
+) -> None:
+    # The name is the only text, so that nothing else is evidence.
+    silent = {0x00080080: ("LO", ""), 0x00081030: ("LO", ""), 0x00400275: ("SQ", [])}
+    made = make_ct(patient_name=bytes.fromhex(raw), charset=label, more=silent, size=1, transfer_syntax=transfer_syntax)
+    found = read_header(io.BytesIO(made))
+    assert (found.PatientName, found.PatientNamePinyin) == (ideographic, alphabetic)
+    (name,) = json.loads(found.attributes)["00100010"]["Value"]
+    # A name of one group stands in the first one (PS3.5 section 6.2.1.1), whatever its script.
+    assert name == (
+        {"Alphabetic": alphabetic, "Ideographic": ideographic} if alphabetic else {"Alphabetic": ideographic}
+    )
+    assert found.charset_flagged is (disagrees or label == b"NONSENSE")
+    assert found.charset_declared == ("" if label is None else label.decode().strip())
 
 
 @pytest.mark.parametrize("label", [None, b"GB18030", b"ISO_IR 100"])
