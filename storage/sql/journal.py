@@ -1,9 +1,15 @@
-"""Everything that was received, in the order it was received."""
+"""Everything that was received, in the order it was received.
+
+Theory of operation. Entries are numbered as they are committed, and every list is the newest of what it asks for first.
+A time asked for is turned into a range of numbers, which every index here ends in, so that no list sorts or reads what
+lies outside of it. Numbers and times need not grow together entry by entry, as several nodes write with a clock of
+their own each; they do within ``_DISORDER``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +19,9 @@ from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Entry, NewEntry
+from storage.sql.criteria import equal, has_key, named
 from storage.sql.prepared import Prepared
-from storage.sql.schema import journal
+from storage.sql.schema import imaging_instance, journal
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
@@ -23,10 +30,12 @@ _FIELDS = tuple(name for name in NewEntry.__dataclass_fields__)
 #: The conditions of the partial indexes; SQLite uses those only when they stand in the statement word for word.
 _RECEIVED = journal.c.state == sa.literal_column("'received'")
 _NOT_DONE = journal.c.state != sa.literal_column("'done'")
-_NAMED = {
-    name: journal.c[name] != sa.literal_column("''")
-    for name in ("patient_id", "placer", "filler", "accession", "visit")
-}
+#: An entry is committed within this time of its receipt, by clocks that differ by less.
+_DISORDER = timedelta(hours=1) // timedelta(microseconds=1)
+#: Columns whose value few entries share; a state other than done is one too.
+_KEYS = frozenset({"correlation_id", "control_id", "patient_id", "placer", "filler", "accession", "visit", "digest"})
+_SENDER = frozenset({"sending_application", "sending_facility"})
+_PARTIAL = {name: named(journal.c[name]) for name in ("patient_id", "placer", "filler", "accession", "visit", *_SENDER)}
 #: The statements of the receive path, built once.
 _INSERT = Prepared(sa.insert(journal).returning(journal.c.seq), keys=(*_FIELDS, "finished_at"))
 _OF_MESSAGE = Prepared(
@@ -47,6 +56,28 @@ _SEARCHABLE = frozenset(
         "patient_id", "placer", "filler", "accession", "visit", "correlation_id", "digest",
     }
 )  # fmt: skip
+
+
+#: What a time that is asked for says of an entry.
+_TIMES: Mapping[str, Callable[[int], sa.ColumnElement[bool]]] = {
+    "since": lambda moment: journal.c.received_at >= moment,
+    "until": lambda moment: journal.c.received_at < moment,
+}
+
+
+def _of_digest(digest: str) -> sa.CompoundSelect[Any]:
+    """Return the numbers of the entries of *digest*: new images by their instance, all else by an index of their own."""
+    image = (
+        sa.select(journal.c.seq)
+        .join(imaging_instance, imaging_instance.c.SOPInstanceUID == journal.c.control_id)
+        .where(
+            imaging_instance.c.digest == digest,
+            journal.c.digest == digest,
+            journal.c.outcome == sa.literal_column("'new'"),
+        )
+    )
+    other = sa.select(journal.c.seq).where(journal.c.digest == digest, journal.c.outcome != sa.literal_column("'new'"))
+    return sa.union(image, other)
 
 
 @cache
@@ -118,30 +149,62 @@ class SqlJournal:
         return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
 
     def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
-        """Return entries whose columns equal *criteria*, newest first; ``since`` and ``until`` are ISO instants."""
-        statement = sa.select(journal)
-        for name, value in criteria.items():
-            if name in {"since", "until"}:
-                moment = to_us(datetime.fromisoformat(value))
-                statement = statement.where(
-                    journal.c.received_at >= moment if name == "since" else journal.c.received_at < moment
-                )
-            elif name in _SEARCHABLE:
-                statement = statement.where(journal.c[name] == value)
-                if name in _NAMED and value:
-                    statement = statement.where(_NAMED[name])
-                elif name == "state" and value != "done":
-                    statement = statement.where(_NOT_DONE)
-            else:
+        """Return entries whose columns equal *criteria*, newest first; ``since`` and ``until`` are ISO instants.
+
+        Raises:
+            HubError: incorrect for a column that cannot be searched.
+        """
+        times = {name: to_us(datetime.fromisoformat(criteria[name])) for name in _TIMES if name in criteria}
+        wanted = {name: value for name, value in criteria.items() if name not in times}
+        for name in wanted:
+            if name not in _SEARCHABLE:
                 raise HubError(
                     Category.INCORRECT,
                     f"Messages cannot be searched by {name}.",
                     where=name,
                     remedy=f"Use {', '.join(sorted(_SEARCHABLE))}, since or until.",
                 )
+        keys, partial = _KEYS, _PARTIAL
+        if wanted.get("state", "done") != "done":
+            keys, partial = keys | {"state"}, {**partial, "state": _NOT_DONE}
+        if wanted.get("control_id"):
+            # Control ids are short at some senders, so the sender's names belong to the key where they are given.
+            keys = keys | _SENDER
+            partial = {name: condition for name, condition in partial.items() if name not in _SENDER}
+        led = has_key(wanted, keys)
+        digest = wanted.pop("digest", None)
+        conditions = equal(journal, wanted, keys=keys, led=led, partial=partial)
+        if digest is not None:
+            conditions.append(journal.c.seq.in_(_of_digest(digest)))
+        if times and not led:
+            span = self._span(times)
+            if span is None:
+                return []
+            conditions.append(journal.c.seq.between(*span))
+        conditions += [_TIMES[name](moment) for name, moment in times.items()]
         if before_seq is not None:
-            statement = statement.where(journal.c.seq < before_seq)
-        return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq.desc()).limit(limit))]
+            conditions.append(journal.c.seq < before_seq)
+        statement = sa.select(journal).where(*conditions).order_by(journal.c.seq.desc()).limit(limit)
+        return [_entry(row) for row in self._connection.execute(statement)]
+
+    def _span(self, times: Mapping[str, int]) -> tuple[int, int] | None:
+        """Return the lowest and highest number that an entry of these *times* may have, ``None`` when there is none."""
+        at = journal.c.received_at
+        within = [_TIMES[name](moment) for name, moment in times.items()]
+        ends = [
+            self._connection.execute(sa.select(at).where(*within).order_by(order).limit(1)).scalar()
+            for order in (at, at.desc())
+        ]
+        first, last = ends
+        if first is None or last is None:
+            return None
+        # The first to come need not have the lowest number, but whoever has a lower one came soon after it.
+        lowest = sa.select(sa.func.min(journal.c.seq)).where(at.between(first, first + _DISORDER))
+        highest = sa.select(sa.func.max(journal.c.seq)).where(at.between(last - _DISORDER, last))
+        return (
+            int(self._connection.execute(lowest).scalar_one()),
+            int(self._connection.execute(highest).scalar_one()),
+        )
 
     def by_correlation(self, correlation_id: str) -> Sequence[Entry]:
         """Return the entries of one correlation id, oldest first."""

@@ -6,7 +6,8 @@ delivery), sends the head, and reports back with the lease's epoch, so that a wo
 the next one. A dead letter at the head parks its own lane only. A destination that cannot be reached rests as a whole.
 
 What is open (pending or dead) is found by partial indexes, so nothing here grows with what was delivered. Their
-condition must stand in the statements word for word, else SQLite does not use them.
+condition must stand in the statements word for word, else SQLite does not use them. What is sent is found by the values
+that people ask for, newest first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
 from storage.sql._dialect import insert
+from storage.sql.criteria import equal, has_key, named
 from storage.sql.schema import outbox, outbox_destination, outbox_lane
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 LANES_PER_DESTINATION = 8
 _OPEN = ("pending", "dead")
 _IS_OPEN = outbox.c.state.in_([sa.literal_column(f"'{state}'") for state in _OPEN])
+#: Columns whose value few deliveries share; a state other than sent is one too.
+_KEYS = frozenset({"lane", "control_id", "correlation_id", "task_id", "patient_id"})
+_PARTIAL = {name: named(outbox.c[name]) for name in ("control_id", "task_id", "patient_id")}
+_UNSENT = {"state": outbox.c.state != sa.literal_column("'sent'")}
 _SEARCHABLE = frozenset(
     {"lane", "destination", "kind", "state", "control_id", "correlation_id", "task_id", "patient_id", "owner"}
 )
@@ -338,13 +344,15 @@ class SqlOutbox:
         """Return the state of each destination that ever had a delivery."""
         counts = (
             sa.select(
-                outbox.c.destination,
+                outbox_lane.c.destination,
                 sa.func.count().label("depth"),
                 sa.func.sum(sa.case((outbox.c.state == "dead", 1), else_=0)).label("dead"),
                 sa.func.min(outbox.c.created_at).label("oldest_at"),
             )
+            # Whatever is open has its lane's row, which names the destination that the index of what is open does not.
+            .join(outbox, outbox.c.lane == outbox_lane.c.lane)
             .where(_IS_OPEN)
-            .group_by(outbox.c.destination)
+            .group_by(outbox_lane.c.destination)
             .subquery()
         )
         statement = (
@@ -368,9 +376,12 @@ class SqlOutbox:
         ]
 
     def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]:
-        """Return deliveries whose columns equal *criteria*, newest first."""
-        statement = sa.select(outbox)
-        for name, value in criteria.items():
+        """Return deliveries whose columns equal *criteria*, newest first.
+
+        Raises:
+            HubError: incorrect for a column that cannot be searched.
+        """
+        for name in criteria:
             if name not in _SEARCHABLE:
                 raise HubError(
                     Category.INCORRECT,
@@ -378,9 +389,11 @@ class SqlOutbox:
                     where=name,
                     remedy=f"Use {', '.join(sorted(_SEARCHABLE))}.",
                 )
-            statement = statement.where(outbox.c[name] == value)
-            if name == "state" and value in _OPEN:
-                statement = statement.where(_IS_OPEN)
+        unsent = criteria.get("state", "sent") != "sent"
+        keys = _KEYS | {"state"} if unsent else _KEYS
+        partial = _PARTIAL | _UNSENT if unsent else _PARTIAL
+        conditions = equal(outbox, criteria, keys=keys, led=has_key(criteria, keys), partial=partial)
+        statement = sa.select(outbox).where(*conditions)
         return [_delivery(row) for row in self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))]
 
     def get(self, delivery_id: int) -> Delivery | None:

@@ -137,9 +137,12 @@ journal = Table(
     Column("filler", String, nullable=False, default=""),
     Column("accession", String, nullable=False, default=""),
     Column("visit", String, nullable=False, default=""),
-    Index("ix_journal_control", "sending_facility", "control_id", "sending_application"),
-    Index("ix_journal_received", "institution", "received_at"),
+    Index("ix_journal_control", "control_id", "sending_facility", "sending_application"),
+    # Each gives the newest entries of one value first; a time is turned into a range of seq by the last one.
+    Index("ix_journal_institution", "institution", "seq"),
+    Index("ix_journal_door", "door", "seq"),
     Index("ix_journal_type", "message_type", "seq"),
+    Index("ix_journal_received", "received_at", "seq"),
 )
 # Partial indexes keep their cost with what is pending or named, not with what is stored.
 Index(
@@ -163,6 +166,21 @@ for _name in ("patient_id", "placer", "filler", "accession", "visit"):
         sqlite_where=journal.c[_name] != "",
         postgresql_where=journal.c[_name] != "",
     )
+for _name in ("sending_application", "sending_facility"):
+    Index(
+        f"ix_journal_{_name}",
+        journal.c[_name],
+        journal.c.seq,
+        sqlite_where=journal.c[_name] != "",
+        postgresql_where=journal.c[_name] != "",
+    )
+# A new image is found by its digest in imaging_instance, so that it need not pay for a second index of digests.
+Index(
+    "ix_journal_digest",
+    journal.c.digest,
+    sqlite_where=journal.c.outcome != "new",
+    postgresql_where=journal.c.outcome != "new",
+)
 
 record = Table(
     "record",
@@ -454,15 +472,36 @@ outbox = Table(
     Column("task_id", String, nullable=False, default=""),
     Column("patient_id", String, nullable=False, default=""),
     Column("on_ack", String, nullable=False, default=""),
+    # Each gives the newest deliveries of one value first.
     Index("ix_outbox_destination", "destination", "id"),
+    Index("ix_outbox_kind", "kind", "id"),
+    Index("ix_outbox_lane", "lane", "id"),
+    Index("ix_outbox_owner", "owner", "id"),
 )
+# Holds all that the state of the queues needs, so that what waits is counted without a look at its payload.
 Index(
     "ix_outbox_open",
     outbox.c.lane,
     outbox.c.id,
+    outbox.c.state,
+    outbox.c.created_at,
     sqlite_where=outbox.c.state.in_(("pending", "dead")),
     postgresql_where=outbox.c.state.in_(("pending", "dead")),
 )
+Index(
+    "ix_outbox_unsent",
+    outbox.c.state,
+    outbox.c.id,
+    sqlite_where=outbox.c.state != "sent",
+    postgresql_where=outbox.c.state != "sent",
+)
+for _name in ("control_id", "patient_id", "task_id"):
+    Index(
+        f"ix_outbox_{_name}",
+        outbox.c[_name],
+        sqlite_where=outbox.c[_name] != "",
+        postgresql_where=outbox.c[_name] != "",
+    )
 
 #: A lane exists while it has something to deliver; the lease keeps two workers from sending one lane.
 outbox_lane = Table(
@@ -498,6 +537,16 @@ timer = Table(
     Column("key", String, primary_key=True),
     Column("due_at", BigInteger, nullable=False, index=True),
     Column("payload", Text, nullable=False, default="{}"),
+)
+
+#: Work that one node at a time may do; the epoch grows with each holder, so that a late one is known as such.
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
 )
 
 alert = Table(

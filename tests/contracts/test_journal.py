@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from fhir_mappings.dicom.instance import InstanceHeader
 from hub.errors import Category, HubError
-from hub.ports import NewEntry
+from hub.ports import NewEntry, ObjectRef
 from storage.sql.database import SqlDatabase
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -148,6 +149,70 @@ def test_search_joins_criteria_and_pages_backwards(database: SqlDatabase) -> Non
     second = database.read(lambda tx: tx.journal.search(criteria, limit=2, before_seq=first[-1].seq))
 
     assert [one.seq for one in (*first, *second)] == [numbers[3], numbers[2], numbers[1]]
+
+
+def test_entries_whose_times_do_not_follow_their_numbers_are_found_by_time(database: SqlDatabase) -> None:
+    """Nodes write with clocks of their own, and a message that took long to arrive is numbered after a later one."""
+    minutes = (10, 0, 50, 20, 40, 70, 30, 60)
+    numbers = {minute: append(database, received_at=NOW + timedelta(minutes=minute)) for minute in minutes}
+
+    def found(limit: int = 9, **moments: int) -> list[int]:
+        times = {name: (NOW + timedelta(minutes=minute)).isoformat() for name, minute in moments.items()}
+        return [one.seq for one in database.read(lambda tx: tx.journal.search(times, limit=limit))]
+
+    def of(low: int, high: int) -> list[int]:
+        return sorted((number for minute, number in numbers.items() if low <= minute < high), reverse=True)
+
+    assert found(since=30) == of(30, 99)
+    assert found(until=30) == of(0, 30)
+    assert found(since=20, until=60) == of(20, 60)
+    assert found(since=20, until=60, limit=2) == of(20, 60)[:2]
+    assert found(since=71) == found(until=0) == found(since=31, until=40) == []
+
+
+def test_a_time_joins_with_keys_and_with_values_that_many_share(database: SqlDatabase) -> None:
+    for hour in range(4):
+        append(database, received_at=NOW + timedelta(hours=hour), control_id=str(hour % 2), door="fhir")
+    times = {"since": (NOW + timedelta(hours=1)).isoformat(), "until": (NOW + timedelta(hours=3)).isoformat()}
+
+    def found(**criteria: str) -> list[str]:
+        entries = database.read(lambda tx: tx.journal.search({**criteria, **times}, limit=9))
+        return [one.control_id for one in entries]
+
+    assert found(door="fhir") == ["0", "1"]
+    assert found(control_id="1", institution="KN") == ["1"]
+    assert found(state="done", door="mllp") == []
+
+
+def test_a_digest_finds_a_new_image_and_everything_else_that_has_those_bytes(database: SqlDatabase) -> None:
+    digest = "ab" * 32
+    header = InstanceHeader(
+        StudyInstanceUID="1.2",
+        SeriesInstanceUID="1.2.1",
+        SOPInstanceUID="1.2.1.1",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+        TransferSyntaxUID="1.2.840.10008.1.2.1",
+    )
+    image = {"door": "dimse", "control_id": header.SOPInstanceUID, "digest": digest}
+
+    def receive(tx: Any) -> list[int]:
+        tx.imaging.add("KN", header, ObjectRef(digest=digest, size=3), NOW, "p1", "c1", resource_id="s1")
+        tx.journal.append(entry(**{**image, "digest": "00"}, outcome="conflict"))
+        return [
+            tx.journal.append(entry(**image, outcome="new")),
+            tx.journal.append(entry(**image, outcome="duplicate")),
+            tx.journal.append(entry(digest=digest, control_id="7")),
+        ]
+
+    wanted = database.write(receive)
+
+    def found(**criteria: str) -> list[int]:
+        return [one.seq for one in database.read(lambda tx: tx.journal.search(criteria, limit=9))]
+
+    assert found(digest=digest) == found(digest=digest, institution="KN") == wanted[::-1]
+    assert found(digest=digest, institution="QH") == []
+    assert found(digest=digest, control_id="7") == [wanted[2]]
+    assert found(digest="cd" * 32) == []
 
 
 def test_an_empty_key_finds_what_has_none(database: SqlDatabase) -> None:

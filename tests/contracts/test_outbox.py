@@ -418,3 +418,51 @@ def test_an_outbox_row_goes_with_its_transaction(database: SqlDatabase) -> None:
         database.write(work)
 
     assert database.read(lambda tx: tx.outbox.deliveries({}, limit=9)) == []
+
+
+def test_deliveries_are_found_by_each_value_that_can_be_asked_for(database: SqlDatabase) -> None:
+    keys = {"control_id": "YX1", "correlation_id": "c1", "task_id": "t1", "patient_id": "p1"}
+    wanted = enqueue(database, **keys)
+    enqueue(database, "YL/fhir|p2")
+    criteria = {**keys, "lane": "KN/mllp|p1", "destination": "KN/mllp"}
+
+    def found(asked: dict[str, str]) -> list[int]:
+        return [one.id for one in database.read(lambda tx: tx.outbox.deliveries(asked, limit=9))]
+
+    for name, value in criteria.items():
+        assert found({name: value, "owner": "KN"}) == [wanted], name
+    assert found({**criteria, "kind": "mllp", "state": "pending"}) == [wanted]
+    assert found({"task_id": "t1", "owner": "YL"}) == []
+    assert found({"state": "sent"}) == found({"state": "no such"}) == []
+
+
+def test_deliveries_of_one_state_come_newest_first(database: SqlDatabase) -> None:
+    numbers = [enqueue(database, f"KN/mllp|p{number}") for number in range(4)]
+    succeed(database, lease(database, limit=1)[0])
+    fail(database, lease(database, limit=1)[0], next_at=None)
+    database.write(lambda tx: tx.outbox.skip(numbers[2], now=NOW, reason="x"))
+
+    def found(state: str, limit: int = 9) -> list[int]:
+        return [one.id for one in database.read(lambda tx: tx.outbox.deliveries({"state": state}, limit=limit))]
+
+    states = {one: found(one) for one in ("sent", "dead", "skipped", "pending")}
+    assert states == {one: [id_] for one, id_ in zip(states, numbers, strict=True)}
+    database.write(lambda tx: tx.outbox.replay(numbers[1], now=NOW))
+    assert found("pending") == [numbers[3], numbers[1]]
+    assert found("pending", limit=1) == [numbers[3]]
+
+
+def test_the_state_of_a_destination_counts_what_is_open_in_all_its_lanes(database: SqlDatabase) -> None:
+    for lane in ("KN/mllp|p1", "KN/mllp|p1", "KN/mllp|p2", "KN/mllp|p3"):
+        enqueue(database, lane)
+    enqueue(database, "YL/mllp|p1")
+    leased = {lane: (lane, epoch, one) for lane, epoch, one in lease(database)}
+    succeed(database, leased["KN/mllp|p3"])
+    succeed(database, leased["YL/mllp|p1"])
+    fail(database, leased["KN/mllp|p1"], next_at=None)
+
+    found = {one["destination"]: one for one in database.read(lambda tx: tx.outbox.destinations())}
+
+    assert {name: (one["depth"], one["dead"]) for name, one in found.items()} == {"KN/mllp": (3, 1), "YL/mllp": (0, 0)}
+    assert found["KN/mllp"]["oldest_at"] is not None
+    assert found["YL/mllp"]["oldest_at"] is None

@@ -1,4 +1,4 @@
-"""Outbox lanes, timers and alerts, as revision 0001 makes them."""
+"""Outbox lanes, timers, leases and alerts, as revision 0001 makes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,15 @@ def create() -> None:
     )
     op.create_index("ix_outbox_correlation_id", "outbox", ["correlation_id"])
     op.create_index("ix_outbox_destination", "outbox", ["destination", "id"])
-    op.create_index("ix_outbox_open", "outbox", ["lane", "id"], **partial("state IN ('pending', 'dead')"))
+    op.create_index("ix_outbox_kind", "outbox", ["kind", "id"])
+    op.create_index("ix_outbox_lane", "outbox", ["lane", "id"])
+    op.create_index("ix_outbox_owner", "outbox", ["owner", "id"])
+    op.create_index(
+        "ix_outbox_open", "outbox", ["lane", "id", "state", "created_at"], **partial("state IN ('pending', 'dead')")
+    )
+    op.create_index("ix_outbox_unsent", "outbox", ["state", "id"], **partial("state != 'sent'"))
+    for name in ("control_id", "patient_id", "task_id"):
+        op.create_index(f"ix_outbox_{name}", "outbox", [name], **partial(f"{name} != ''"))
     op.create_table(
         "outbox_lane",
         sa.Column("lane", String, nullable=False),
@@ -69,6 +77,14 @@ def create() -> None:
         sa.PrimaryKeyConstraint("kind", "key", name="pk_timer"),
     )
     op.create_index("ix_timer_due_at", "timer", ["due_at"])
+    op.create_table(
+        "lease",
+        sa.Column("name", String, nullable=False),
+        sa.Column("holder", String, nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_lease"),
+    )
     op.create_table(
         "alert",
         sa.Column("key", String, nullable=False),
