@@ -185,6 +185,24 @@ class Assembly:
             )
         return segment
 
+    def require_one(self, name: str) -> Segment:
+        """Return the segment *name*, which must not come twice: the rest of the message belongs to it.
+
+        Raises:
+            MalformedError: code 100, the message has none, or more than one.
+        """
+        segment = self.require(name)
+        found = self.message.all(name)
+        if len(found) > 1:
+            # Whoever is told of second would be lost, or what follows would be told of the first.
+            raise MalformedError(
+                f"{self.event} has one {name} segment, and this message has {len(found)}.",
+                where=where(found[1]),
+                remedy="Send a message for each patient.",
+                code=100,
+            )
+        return segment
+
     def missing(self, segment: Segment, number: int, remedy: str) -> MalformedError:
         """The error for a required field that is not valued (code 101)."""
         return MalformedError(

@@ -67,7 +67,7 @@ def check_header(message: Message) -> str:
     """Return the event of *message* (``ADT^A01``) if :func:`translate` would take it on, from its MSH alone.
 
     Raises:
-        MalformedError: the type or the control id is missing (101).
+        MalformedError: the type or the control id is missing (101), or a second header follows (100).
         UnsupportedError: message type (200), event (201) or version (203) are none that the hub does.
     """
     return _recognised(message)[0]
@@ -80,6 +80,15 @@ def _recognised(message: Message) -> tuple[str, Translator]:
             where="MSH-9 of segment 1",
             remedy="Send acknowledgements on the connection of the message they answer.",
             code=200,
+        )
+    headers = message.all("MSH")
+    if len(headers) > 1:
+        # One answer would have to serve both, and what the second one says would be told of the first one's patient.
+        raise MalformedError(
+            "There is a second message inside this one.",
+            where=f"MSH of segment {headers[1].index + 1}",
+            remedy="Frame each message by itself.",
+            code=100,
         )
     code, trigger = _type(message)
     event = f"{code}^{trigger}"

@@ -69,6 +69,30 @@ def test_a_name_whose_bytes_hold_a_delimiter_is_read_whole(hub: V2Hub) -> None:
         ("\r".join([msh("ADT^A01", "1"), "EVN|A01|20250611", "PID|1|||", "PV1|1|I"]) + "\r", "AE", "101"),
         (adt("A01", ""), "AE", "101"),
         (adt("A01", "1") + "no segment\r", "AE", "100"),
+        # Two messages in one frame, and two people in a message about one.
+        (adt("A01", "1") + adt("A01", "2", number="20001", name="李秀英"), "AE", "100"),
+        (adt("A01", "1", pid("20001", name="李秀英")), "AE", "100"),
+        (
+            "\r".join(
+                [
+                    msh("ORM^O01", "1"),
+                    pid(),
+                    "ORC|NW|P1",
+                    "OBR|1|P1||CT^胸部CT^L",
+                    pid("20001"),
+                    "ORC|NW|P2",
+                    "OBR|1|P2||CT^胸部CT^L",
+                    "",
+                ]
+            ),
+            "AE",
+            "100",
+        ),
+        (
+            "\r".join([msh("MDM^T02", "1"), pid(), pid("20001"), "TXA|1|DS|TX||||||||D1|||||||AU", "OBX|1|TX|||x", ""]),
+            "AE",
+            "100",
+        ),
     ],
 )
 def test_what_cannot_be_taken_is_refused_with_its_code_and_kept(hub: V2Hub, text: str, code: str, error: str) -> None:
@@ -202,6 +226,19 @@ def test_enhanced_mode_answers_as_it_is_asked(hub: V2Hub, accept: str, applicati
 
 def test_enhanced_mode_refuses_an_unsupported_event_with_cr(hub: V2Hub) -> None:
     assert hub.code(adt("A99", "1", f15="AL", f16="AL")) == "CR"
+
+
+@pytest.mark.parametrize(
+    ("accept", "application", "told"),
+    [("NE", "AL", "AR"), ("", "ER", "AR"), ("SU", "AL", "AR"), ("NE", "NE", ""), ("NE", "SU", "")],
+)
+def test_a_sender_without_an_accept_acknowledgement_still_learns_of_the_refusal_it_asked_for(
+    sqlite_database: Database, accept: str, application: str, told: str
+) -> None:
+    hub = V2Hub(sqlite_database, address="192.0.2.9:2575")
+    assert hub.code(adt("A99", "1", f15=accept, f16=application)) == told
+    assert hub.journal()[0].state == "refused"
+    assert deliveries(hub) == []
 
 
 def test_the_application_acknowledgement_follows_as_a_delivery_and_again_on_a_repeat(sqlite_database: Database) -> None:

@@ -67,6 +67,20 @@ def test_preliminary_final_and_correction_end_the_same_in_any_order(hubs: list[V
     assert str(result["valueQuantity"]["value"]) == "6.70"
 
 
+def test_results_of_two_patients_in_one_message_stay_with_each(hub: V2Hub) -> None:
+    """ORU^R01 alone may repeat PID (chapter 7.3.1)."""
+    first = oru("1", "F", "4.10", at="20250611090000").split("\r", 1)[1].removesuffix("\r")
+    other = [
+        pid("20001", name="李秀英"),
+        "OBR|1|PL2|FL2|K^钾^L|||20250611070000|||||||||||||||20250611090000||LAB|F",
+        "OBX|1|NM|2823-3^钾^LN||6.90|mmol/L|3.50-5.30|HH|||F",
+    ]
+    assert hub.code("\r".join([msh("ORU^R01", "1", sent="20250611090000"), first, *other, ""])) == "AA"
+    names = {f"Patient/{one['id']}": one["name"][0]["text"] for one in hub.all("Patient")}
+    values = {names[one["subject"]["reference"]]: str(one["valueQuantity"]["value"]) for one in hub.all("Observation")}
+    assert values == {"郑伟": "4.10", "李秀英": "6.90"}
+
+
 def test_a_late_preliminary_is_taken_and_changes_nothing(hub: V2Hub) -> None:
     hub.code(oru("1", "F", "6.90", at="20250611090000"))
     assert hub.code(oru("2", "P", "6.50", at="20250611080000")) == "AA"

@@ -36,7 +36,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
         MalformedError: PID is missing (100) or names no patient (101), or a visit event does not name its visit (101).
     """
     message = assembly.message
-    pid.add_patient(assembly.require("PID"), assembly)
+    pid.add_patient(assembly.require_one("PID"), assembly)
     related = nk1.add_related_persons(message.all("NK1"), assembly)
     _snapshot(assembly, "RelatedPerson", "NK1", related)
     visit = message.first("PV1")

@@ -71,7 +71,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
             not named (101), or content cannot be decoded (102).
     """
     message = assembly.message
-    pid.add_patient(assembly.require("PID"), assembly)
+    pid.add_patient(assembly.require_one("PID"), assembly)
     encounter = pv1.mention_encounter(assembly)
     segment = assembly.require("TXA")
     number = segment.get(12).strip()

@@ -71,7 +71,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
         UnsupportedError: every order is of a kind without mapping, such as pharmacy (200).
     """
     message = assembly.message
-    pid.add_patient(assembly.require("PID"), assembly)
+    pid.add_patient(assembly.require_one("PID"), assembly)
     assembly.require("ORC")
     encounter = pv1.mention_encounter(assembly)
     al1.add_allergies(message.all("AL1"), assembly)

@@ -31,7 +31,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
     number = segment.get(6).strip()
     if not number:
         raise assembly.missing(segment, 6, "Send the referral's own number in RF1-6.")
-    pid.add_patient(assembly.require("PID"), assembly)
+    pid.add_patient(assembly.require_one("PID"), assembly)
     encounter = pv1.mention_encounter(assembly)
     identity = assembly.ctx.id("ServiceRequest", "referral", number)
     parties = [rf1.party(item, assembly) for item in message.all("PRD")]

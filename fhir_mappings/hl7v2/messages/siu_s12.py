@@ -52,7 +52,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
     placer, filler = segment.get(1).strip(), segment.get(2).strip()
     if not (placer or filler):
         raise assembly.missing(segment, 1, "Send the booking's number in SCH-1 or SCH-2.")
-    pid.add_patient(assembly.require("PID"), assembly)
+    pid.add_patient(assembly.require_one("PID"), assembly)
     pv1.mention_encounter(assembly)
     status = _STATUS[trigger]
     filled = fill(ROWS, segment, assembly)

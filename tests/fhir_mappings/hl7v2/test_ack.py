@@ -73,6 +73,27 @@ def test_application_acknowledgement_follows_msh_16(application: str, outcome: A
     assert ack.application_code(message("AL", application), outcome) == code
 
 
+@pytest.mark.parametrize(
+    ("accept", "application", "outcome", "code"),
+    [
+        ("", "AL", "refused", "AR"),
+        ("NE", "AL", "refused", "AR"),
+        ("NE", "ER", "refused", "AR"),
+        ("SU", "AL", "refused", "AR"),
+        ("NE", "AL", "unstorable", "AE"),
+        # CR or CE has said it already.
+        ("AL", "AL", "refused", None),
+        ("ER", "AL", "unstorable", None),
+        ("NE", "SU", "refused", None),
+        ("NE", "NE", "refused", None),
+    ],
+)
+def test_a_refusal_that_msh_15_keeps_quiet_is_told_as_msh_16_asks(
+    accept: str, application: str, outcome: Any, code: str | None
+) -> None:
+    assert ack.application_code(message(accept, application), outcome) == code
+
+
 def test_an_acknowledgement_is_never_acknowledged() -> None:
     received = message("AL", "AL", kind="ACK^A01")
     assert ack.is_ack(received)
