@@ -48,6 +48,10 @@ _STORED_FLAG = "stored"
 _WORKERS = 2
 _PARKED_MAX = 10_000
 _LOCKS = 1024
+#: Name of the right to process stored messages, which one node at a time has.
+_LEASE = "pending-messages"
+#: How long that right stays with a node that says nothing more.
+_LEASE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,14 @@ class _Ready:
     attachments: dict[str, ObjectRef]
 
 
+#: Begins a transaction; raises where it must not go on.
+_Guard = Callable[[Tx], None]
+
+
+def _free(_: Tx) -> None:
+    """Let every transaction go on."""
+
+
 class MessageService:
     """The intake of HL7 v2, one for each process; safe for many threads."""
 
@@ -67,6 +79,8 @@ class MessageService:
         self._services = services
         self._acknowledger = Acknowledger(services.settings, services.directory)
         self._pending = threading.Lock()
+        #: Epoch of this node's lease on stored messages, ``None`` without one.
+        self._epoch: int | None = None
 
     # --- the door's side ---------------------------------------------------------------------------------------
 
@@ -127,23 +141,71 @@ class MessageService:
     def process_pending(self, limit: int) -> int:
         """Process up to *limit* messages that are stored and answered; return how many were finished.
 
-        One sender's messages about one patient are taken in the order they came. For use by one worker at a time:
-        a second caller in this process returns at once, other processes must not run it.
+        One sender's messages about one patient are taken in the order they came, on whichever node: one at a time
+        does this, and a second caller, here or elsewhere, returns at once. The right to do it is a lease in the
+        database, which each message's transaction makes sure of and renews; a node that says nothing for a minute
+        loses it to the next that asks.
+
+        Raises:
+            HubError: transient, when a message could not be put aside, because the database cannot work now or another
+                node has taken over; nothing of that message is kept.
         """
         if not self._pending.acquire(blocking=False):
             return 0
         try:
+            if not self._may_process():
+                return 0
             lanes: dict[str, list[Entry]] = {}
             for entry in self._waiting(limit):
                 lanes.setdefault(_order_key(entry), []).append(entry)
             if not lanes:
                 return 0
             parked = self._parked()
+            guard = self._guard(self._epoch)
             with ThreadPoolExecutor(min(_WORKERS, len(lanes)), thread_name_prefix="v2-pending") as pool:
-                done = pool.map(lambda item: self._run_lane(item[1], item[0] in parked), lanes.items())
+                done = pool.map(lambda item: self._run_lane(item[1], item[0] in parked, guard), lanes.items())
                 return sum(done)
         finally:
             self._pending.release()
+
+    def leave_pending(self) -> None:
+        """Let another node process stored messages at once; for a node that stops.
+
+        Raises:
+            HubError: transient, when the database cannot be told; the lease then ends by itself.
+        """
+        with self._pending:
+            epoch, self._epoch = self._epoch, None
+            if epoch is not None:
+                self._services.database.write(lambda tx: tx.timers.release(_LEASE, epoch))
+
+    def _may_process(self) -> bool:
+        """Return whether something waits that this node may process, having taken the lease if that was free."""
+        services = self._services
+        if self._epoch is None:
+            # Looked at first, so that nodes with nothing to do leave the database's writer alone.
+            now = services.clock()
+            holder = services.database.read(lambda tx: tx.timers.leased(_LEASE, now=now))
+            if holder not in {"", services.node} or not self._waiting(1):
+                return False
+            try:
+                self._epoch = services.database.write(
+                    lambda tx: tx.timers.lease(_LEASE, services.node, now=now, lease_s=_LEASE_S)
+                )
+            except HubError as error:
+                if not error.transient:
+                    raise
+                log.warning("pending_messages_wait", category=error.category.value)
+        return self._epoch is not None
+
+    def _guard(self, epoch: int | None) -> _Guard:
+        def check(tx: Tx) -> None:
+            held = epoch is not None and tx.timers.hold(_LEASE, epoch, now=self._services.clock(), lease_s=_LEASE_S)
+            if not held:
+                self._epoch = None
+                raise HubError(Category.INTERRUPTED, "Another node processes stored messages now.")
+
+        return check
 
     def replay(self, seq: int, actor: Actor) -> str:
         """Process journal entry *seq* again, whatever its state, and return its new outcome.
@@ -200,13 +262,13 @@ class MessageService:
         failed = self._services.database.read(lambda tx: tx.journal.search({"state": "failed"}, limit=_PARKED_MAX))
         return {key for entry in failed if (key := _order_key(entry)).startswith(_STORED_FLAG)}
 
-    def _run_lane(self, entries: Sequence[Entry], parked: bool) -> int:
+    def _run_lane(self, entries: Sequence[Entry], parked: bool, guard: _Guard) -> int:
         done = 0
         for entry in entries:
             if parked:
-                self._park(entry, "waits behind an earlier message that failed")
+                self._park(entry, "waits behind an earlier message that failed", guard)
                 continue
-            failure = self._run_one(entry, states=frozenset({"received"}))
+            failure = self._run_one(entry, states=frozenset({"received"}), guard=guard)
             if failure is None or not (failure.transient or failure.fatal):
                 done += 1
                 parked = failure is not None and failure.category is Category.FAULT
@@ -215,32 +277,36 @@ class MessageService:
             break
         return done
 
-    def _park(self, entry: Entry, outcome: str) -> None:
-        self._services.database.write(lambda tx: tx.journal.finish(entry.seq, state="failed", outcome=outcome))
+    def _park(self, entry: Entry, outcome: str, guard: _Guard) -> None:
+        def work(tx: Tx) -> None:
+            guard(tx)
+            tx.journal.finish(entry.seq, state="failed", outcome=outcome)
 
-    def _run_one(self, entry: Entry, *, states: frozenset[str] | None) -> HubError | None:
+        self._services.database.write(work)
+
+    def _run_one(self, entry: Entry, *, states: frozenset[str] | None, guard: _Guard = _free) -> HubError | None:
         """Process *entry* and write what came of it; return why it was not applied, ``None`` when it was."""
         try:
             arrival = self._arrival_of(entry)
             try:
-                self._apply_later(entry, arrival, states)
+                self._apply_later(entry, arrival, states, guard)
             except MappingError as error:
-                self._finish_refused(entry, arrival, refused(error))
+                self._finish_refused(entry, arrival, refused(error), guard)
                 return HubError(
                     Category.INCORRECT, error.message, where=error.where, remedy=error.remedy, code=error.code
                 )
             except HubError as error:
                 if error.transient or error.fatal or error.category is Category.FAULT:
                     raise
-                self._finish_refused(entry, arrival, refused(error))
+                self._finish_refused(entry, arrival, refused(error), guard)
                 return error
         except HubError as error:
             if not (error.transient or error.fatal):
-                self._park(entry, error.message)
+                self._park(entry, error.message, guard)
             return error
         except Exception as error:  # noqa: BLE001 - a message that breaks the hub must not stop the feed behind it
             _log_fault(entry, error)
-            self._park(entry, f"internal error ({type(error).__name__})")
+            self._park(entry, f"internal error ({type(error).__name__})", guard)
             return HubError(Category.FAULT, "The hub met an internal error.", where=f"message {entry.seq}")
         return None
 
@@ -266,11 +332,12 @@ class MessageService:
             )
         return arrival
 
-    def _finish_refused(self, entry: Entry, arrival: Arrival, verdict: Verdict) -> None:
+    def _finish_refused(self, entry: Entry, arrival: Arrival, verdict: Verdict, guard: _Guard) -> None:
         now = self._services.clock()
         later = self._acknowledger.later(arrival, verdict, now)
 
         def work(tx: Tx) -> None:
+            guard(tx)
             tx.journal.finish(entry.seq, state="refused", outcome=verdict.reason)
             if later is not None:
                 tx.outbox.enqueue(later)
@@ -279,7 +346,7 @@ class MessageService:
         self._services.database.write(work)
         log.warning("message_refused", seq=entry.seq, institution=entry.institution, message_type=entry.message_type)
 
-    def _apply_later(self, entry: Entry, arrival: Arrival, states: frozenset[str] | None) -> None:
+    def _apply_later(self, entry: Entry, arrival: Arrival, states: frozenset[str] | None, guard: _Guard) -> None:
         if arrival.error is not None:
             raise arrival.error
         ready = self._ready(arrival)
@@ -288,6 +355,7 @@ class MessageService:
         later = self._acknowledger.later(ready.arrival, STORED, now) if answered_early else None
 
         def work(tx: Tx) -> None:
+            guard(tx)
             current = tx.journal.get(entry.seq)
             if current is None or (states is not None and current.state not in states):
                 return

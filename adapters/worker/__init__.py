@@ -50,6 +50,11 @@ class WorkerDoor:
         stop.wait()
         for thread in threads:
             thread.join()
+        try:
+            services.messages.leave_pending()
+        except HubError as error:
+            # Without a word the lease ends by itself, and another node goes on then.
+            log.warning("worker_trouble", loop="pending", category=error.category.value, error=error.message)
 
 
 def _repeat(name: str, turn: Callable[[], float], stop: threading.Event) -> None:

@@ -1,9 +1,15 @@
-"""Deadlines in the database: they survive restarts and fire once, whichever node takes them."""
+"""Deadlines in the database: they survive restarts and fire once, whichever node takes them.
+
+A lease is the deadline of somebody's right to do what one node at a time may do. As with the lanes of the outbox, its
+epoch and not its time keeps two holders apart: each transaction of the work begins with :meth:`SqlTimers.hold`, which
+locks the lease until the commit and fails once another has taken it. So a clock that is wrong costs a change of hands
+at most.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -12,10 +18,18 @@ from fhir_mappings.json import dumps, loads
 from hub.clock import from_us, to_us
 from hub.ports import Timer
 from storage.sql._dialect import insert
+from storage.sql.prepared import Prepared
+from storage.sql.schema import lease
 from storage.sql.schema import timer as table
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
+
+#: Each message that is processed later runs it.
+_HOLD = Prepared(
+    sa.update(lease).where(lease.c.name == sa.bindparam("of_name"), lease.c.epoch == sa.bindparam("of_epoch")),
+    keys=("until",),
+)
 
 
 class SqlTimers:
@@ -59,3 +73,43 @@ class SqlTimers:
             )
         )
         return bool(result.rowcount == 1)
+
+    # --- leases ----------------------------------------------------------------------------------------------
+
+    def lease(self, name: str, holder: str, *, now: datetime, lease_s: float) -> int | None:
+        """Take the lease *name*; see :class:`hub.ports.Timers`."""
+        moment = to_us(now)
+        values = {"holder": holder, "until": to_us(now + timedelta(seconds=lease_s))}
+        free = (lease.c.holder == holder) | (lease.c.until <= moment)
+        # An upsert would wait for the holder's transactions even where it has nothing to change.
+        taken = self._connection.execute(
+            sa.update(lease)
+            .where(lease.c.name == name, free)
+            .values(**values, epoch=lease.c.epoch + 1)
+            .returning(lease.c.epoch)
+        ).scalar()
+        if taken is not None:
+            return int(taken)
+        first = self._connection.execute(
+            insert(lease, on_sqlite=self._tx.sqlite)
+            .values(name=name, epoch=1, **values)
+            .on_conflict_do_nothing()
+            .returning(lease.c.epoch)
+        ).scalar()
+        return None if first is None else int(first)
+
+    def leased(self, name: str, *, now: datetime) -> str:
+        """Return who holds the lease *name* now, or an empty text."""
+        held = sa.select(lease.c.holder).where(lease.c.name == name, lease.c.until > to_us(now))
+        return self._connection.execute(held).scalar() or ""
+
+    def hold(self, name: str, epoch: int, *, now: datetime, lease_s: float) -> bool:
+        """Keep the lease for this transaction and *lease_s* more; ``False`` when it has passed on."""
+        until = to_us(now + timedelta(seconds=lease_s))
+        return _HOLD.run(self._connection, {"of_name": name, "of_epoch": epoch, "until": until}) == 1
+
+    def release(self, name: str, epoch: int) -> None:
+        """Let go of the lease, if it has not passed on."""
+        self._connection.execute(
+            sa.update(lease).where(lease.c.name == name, lease.c.epoch == epoch).values(holder="", until=0)
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -127,3 +128,126 @@ def test_two_nodes_fire_each_timer_once(database: SqlDatabase, database_url: str
 
     assert trouble == []
     assert sorted(fired) == sorted(str(number) for number in range(30))
+
+
+# --- leases ------------------------------------------------------------------------------------------------------
+
+
+def take(database: SqlDatabase, holder: str, *, seconds: float = 0, name: str = "work") -> int | None:
+    now = NOW + timedelta(seconds=seconds)
+    return database.write(lambda tx: tx.timers.lease(name, holder, now=now, lease_s=60))
+
+
+def hold(database: SqlDatabase, epoch: int, *, seconds: float = 0) -> bool:
+    now = NOW + timedelta(seconds=seconds)
+    return database.write(lambda tx: tx.timers.hold("work", epoch, now=now, lease_s=60))
+
+
+def leased(database: SqlDatabase, *, seconds: float = 0) -> str:
+    return database.read(lambda tx: tx.timers.leased("work", now=NOW + timedelta(seconds=seconds)))
+
+
+def test_a_lease_has_one_holder_until_it_ends(database: SqlDatabase) -> None:
+    assert leased(database) == ""
+
+    assert take(database, "a") == 1
+    assert (take(database, "b"), take(database, "b", seconds=59.9)) == (None, None)
+    assert (leased(database, seconds=59.9), leased(database, seconds=60)) == ("a", "")
+    assert take(database, "b", seconds=60) == 2
+    assert leased(database, seconds=60) == "b"
+
+
+def test_leases_of_other_names_are_other_leases(database: SqlDatabase) -> None:
+    assert (take(database, "a"), take(database, "b", name="other")) == (1, 1)
+
+
+def test_a_lease_is_kept_by_what_is_done_under_it(database: SqlDatabase) -> None:
+    epoch = take(database, "a")
+    assert epoch is not None
+
+    assert hold(database, epoch, seconds=50)
+    assert take(database, "b", seconds=100) is None
+    assert take(database, "b", seconds=110) is not None
+
+
+def test_a_holder_that_comes_late_may_go_on_only_while_nobody_has_taken_over(database: SqlDatabase) -> None:
+    epoch = take(database, "a")
+    assert epoch is not None
+
+    assert hold(database, epoch, seconds=600)
+    assert take(database, "b", seconds=700) is not None
+    assert not hold(database, epoch, seconds=700)
+    assert leased(database, seconds=700) == "b"
+
+
+def test_a_holder_that_was_started_anew_has_its_lease_at_once_and_its_former_self_has_not(
+    database: SqlDatabase,
+) -> None:
+    before = take(database, "a")
+    after = take(database, "a", seconds=1)
+
+    assert (before, after) == (1, 2)
+    assert not hold(database, 1)
+    assert hold(database, 2)
+
+
+def test_a_lease_given_back_is_free_at_once_for_others_and_only_its_holder_can_give_it(database: SqlDatabase) -> None:
+    epoch = take(database, "a")
+    assert epoch is not None
+
+    database.write(lambda tx: tx.timers.release("work", epoch))
+    second = take(database, "b")
+    database.write(lambda tx: tx.timers.release("work", epoch))
+
+    assert second == epoch + 1
+    assert leased(database) == "b"
+    assert not hold(database, epoch)
+
+
+def test_of_two_nodes_that_ask_at_once_one_gets_the_lease(database: SqlDatabase, database_url: str) -> None:
+    taken: list[int | None] = []
+
+    def ask(one: SqlDatabase, holder: str) -> None:
+        taken.extend(take(one, holder, seconds=100 * turn) for turn in range(20))
+
+    with opened(database_url, node="second") as second:
+        threads = [threading.Thread(target=ask, args=one) for one in ((database, "a"), (second, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    epochs = [epoch for epoch in taken if epoch is not None]
+    assert len(epochs) == len(set(epochs))
+
+
+def test_work_that_began_under_a_lease_is_committed_before_another_node_may_begin(
+    database: SqlDatabase, database_url: str
+) -> None:
+    """The next holder sees all that the last one did, however late that was."""
+    epoch = take(database, "a")
+    assert epoch is not None
+    began, told = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def work(tx: Any) -> None:
+        assert tx.timers.hold("work", epoch, now=NOW, lease_s=0)
+        began.set()
+        assert told.wait(10)
+        tx.timers.set(timer())
+
+    def follow(second: SqlDatabase) -> None:
+        assert take(second, "b", seconds=120) is not None
+        seen.append(len(due(second)))
+
+    with opened(database_url, node="second") as second:
+        first = threading.Thread(target=lambda: database.write(work))
+        first.start()
+        assert began.wait(10)
+        then = threading.Thread(target=follow, args=(second,))
+        then.start()
+        told.set()
+        first.join()
+        then.join()
+
+    assert seen == [1]
