@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from fhir_mappings.hl7v2.base import Upsert
+from fhir_mappings.identifiers import CANONICAL_BASE
 
 _RESULT_RANK = {
     "unknown": -1,
@@ -28,6 +29,13 @@ _CORRECTIONS = frozenset({"amended", "corrected", "appended"})
 
 #: Objects that several messages fill together; other elements are replaced whole.
 _SHARED_OBJECTS = frozenset({"meta", "period", "hospitalization"})
+
+#: Extension of ``Encounter.status``: since when it stands, where a later message spoke of the visit but not of this.
+#: An A08 that overtook the A03 would otherwise keep the visit open for good.
+STATUS_AS_OF = f"{CANONICAL_BASE}/StructureDefinition/status-as-of"
+
+#: What only a visit that has ended has.
+_DISCHARGE = ("period.end", "hospitalization.dischargeDisposition", "hospitalization.destination")
 
 
 def _result_allows(old: str, new: str) -> bool:
@@ -102,11 +110,11 @@ def apply(
         return Applied(resource=dict(stored), changed=False, superseded=False)
     older = upsert.guard != "none" and is_older(stored_asserted_at, asserted_at)
     kind = given["resourceType"]
+    if kind == "Encounter" and older:
+        merged = _older_visit(stored, upsert, asserted_at, stored_asserted_at)
+        return Applied(resource=merged, changed=merged != stored, superseded=True)
     if upsert.guard == "status" and kind != "Encounter" and not _result_counts(stored, given, older=older):
         merged = _united_identifiers(stored, given)
-        return Applied(resource=merged, changed=merged != stored, superseded=True)
-    if older and kind == "Encounter":
-        merged = _filled(stored, given)
         return Applied(resource=merged, changed=merged != stored, superseded=True)
     if older and upsert.guard == "demographics":
         merged = _united_identifiers(stored, given)
@@ -114,9 +122,14 @@ def apply(
     merged = _merged(stored, given, upsert.cleared)
     superseded = False
     old, new = str(stored.get("status", "unknown")), str(given.get("status", ""))
-    if kind == "Encounter" and upsert.guard == "status" and new and not encounter_status_allows(old, new):
-        merged["status"] = old
-        superseded = True
+    if kind == "Encounter" and upsert.guard == "status":
+        if new and not encounter_status_allows(old, new):
+            merged["status"] = old
+            superseded = True
+        elif new:
+            merged.pop("_status", None)
+        elif old != "unknown" and stored_asserted_at is not None and stored_asserted_at < asserted_at:
+            merged.setdefault("_status", _as_of(stored_asserted_at))
     return Applied(resource=merged, changed=merged != stored, superseded=superseded)
 
 
@@ -184,15 +197,44 @@ def _united_identifiers(stored: Mapping[str, Any], given: Mapping[str, Any]) -> 
     return merged
 
 
-def _filled(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """An older message about a visit fills what nobody has said yet, and a status nobody knew."""
-    merged = _united_identifiers(stored, given)
-    for name, value in given.items():
+def _older_visit(
+    stored: Mapping[str, Any], upsert: Upsert, asserted_at: datetime, stored_asserted_at: datetime | None
+) -> dict[str, Any]:
+    """Return the visit after an older message: it fills what nobody has said yet, and says where the visit stood.
+
+    The status counts when nobody knew one, or when all that is newer said nothing about it.
+    """
+    merged = _united_identifiers(stored, upsert.resource)
+    for name, value in upsert.resource.items():
         if name in _SHARED_OBJECTS and name in merged:
             merged[name] = {**value, **merged[name]}
-        elif name not in merged or (name == "status" and merged["status"] == "unknown"):
+        elif name not in merged:
             merged[name] = value
+    old, new = str(stored.get("status", "unknown")), str(upsert.resource.get("status", ""))
+    since = _status_since(stored) or stored_asserted_at
+    if new and encounter_status_allows(old, new) and (old == "unknown" or not is_older(since, asserted_at)):
+        merged["status"], merged["_status"] = new, _as_of(asserted_at)
+        for path in upsert.cleared.intersection(_DISCHARGE):
+            _clear(merged, path)
+    if merged["status"] not in {"finished", "unknown"}:
+        # A discharge that was taken back meanwhile, or never was, leaves no end behind.
+        for path in _DISCHARGE:
+            head, _, rest = path.partition(".")
+            if rest not in stored.get(head, {}):
+                _clear(merged, path)
     return merged
+
+
+def _as_of(moment: datetime) -> dict[str, Any]:
+    said = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"extension": [{"url": STATUS_AS_OF, "valueDateTime": said}]}
+
+
+def _status_since(stored: Mapping[str, Any]) -> datetime | None:
+    for extension in stored.get("_status", {}).get("extension", ()):
+        if extension.get("url") == STATUS_AS_OF:
+            return datetime.fromisoformat(extension["valueDateTime"])
+    return None
 
 
 def _merged(stored: Mapping[str, Any], given: Mapping[str, Any], cleared: frozenset[str]) -> dict[str, Any]:

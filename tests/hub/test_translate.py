@@ -118,11 +118,57 @@ def test_an_update_before_the_admission_makes_a_visit_that_the_admission_fills(h
     assert hub.one("Encounter")["status"] == "in-progress"
 
 
-def test_an_update_does_not_change_the_status_of_a_visit(hub: V2Hub) -> None:
+@pytest.mark.parametrize("update", ["A08", "A31", "A28"])
+def test_an_update_does_not_change_the_status_of_a_visit(hub: V2Hub, update: str) -> None:
     hub.code(adt("A01", "1", at="20250611080000"))
     hub.code(adt("A03", "2", at="20250611090000"))
-    hub.code(adt("A08", "3", at="20250611100000"))
+    assert hub.code(adt(update, "3", at="20250611100000", phone="12000000009")) == "AA"
     assert hub.one("Encounter")["status"] == "finished"
+    assert hub.one("Patient")["telecom"][0]["value"] == "12000000009"
+
+
+@pytest.mark.parametrize("update", ["A08", "A31"])
+@pytest.mark.parametrize(("event", "status"), [("A03", "finished"), ("A11", "cancelled")])
+def test_an_event_that_comes_after_a_newer_update_still_moves_the_visit(
+    hubs: list[V2Hub], update: str, event: str, status: str
+) -> None:
+    """An update says nothing about where the visit stands, so it cannot have said it better."""
+    all_orders_end_the_same(
+        hubs,
+        [
+            adt("A01", "1", at="20250611080000"),
+            adt(event, "2", at="20250611090000"),
+            adt(update, "3", at="20250611100000", phone="12000000009"),
+        ],
+    )
+    visit = hubs[0].one("Encounter")
+    assert visit["status"] == status
+    assert ("end" in visit.get("period", {})) is (status == "finished")
+    assert hubs[0].one("Patient")["telecom"][0]["value"] == "12000000009"
+
+
+def test_a_cancelled_discharge_holds_in_any_order(hubs: list[V2Hub]) -> None:
+    all_orders_end_the_same(
+        hubs,
+        [
+            adt("A01", "1", at="20250611080000"),
+            adt("A03", "2", at="20250611090000"),
+            adt("A13", "3", at="20250611100000"),
+        ],
+    )
+    visit = hubs[0].one("Encounter")
+    assert visit["status"] == "in-progress"
+    assert "period" not in visit
+
+
+def test_a_cancelled_discharge_is_believed_though_an_update_came_first(hub: V2Hub) -> None:
+    hub.code(adt("A01", "1", at="20250611080000"))
+    hub.code(adt("A03", "2", at="20250611090000"))
+    hub.code(adt("A08", "3", at="20250611110000"))
+    hub.code(adt("A13", "4", at="20250611100000"))
+    visit = hub.one("Encounter")
+    assert visit["status"] == "in-progress"
+    assert "period" not in visit
 
 
 def test_a_cancelled_discharge_opens_the_visit_again(hub: V2Hub) -> None:
@@ -199,6 +245,14 @@ def test_a_list_of_one_hospital_leaves_the_patient_of_another_alone(hub: V2Hub) 
     assert sorted(one["name"][0]["text"] for one in hub.all("Patient")) == ["周建国", "郑伟"]
 
 
+def test_an_update_without_news_makes_no_new_version_of_the_visit_twice(hub: V2Hub) -> None:
+    hub.code(adt("A01", "1", at="20250611080000"))
+    hub.code(adt("A08", "2", at="20250611090000"))
+    before = meta_of(hub.one("Encounter"))
+    hub.code(adt("A08", "3", at="20250611100000"))
+    assert meta_of(hub.one("Encounter")) == before
+
+
 # --- merges ----------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +314,21 @@ def test_a_chain_of_merges_leads_to_the_last_survivor_in_any_order(hubs: list[V2
         assert "C3" in {item["value"] for item in last["identifier"]}
         hub.code(oru("8", "F", "4.10", at="20250611110000").replace("10086", "A1"))
         assert hub.one("Observation")["subject"]["reference"] == f"Patient/{last['id']}"
+
+
+def test_a_merge_never_reaches_the_record_of_another_institution(hub: V2Hub) -> None:
+    hub.code(adt("A01", "1", number="10086", facility="QHYY", name="周建国"))
+    hub.code(adt("A01", "1", number="10086", at="20250611080000"))
+    before = hub.one("Patient", lambda one: one["managingOrganization"]["identifier"]["value"] == "QH")
+    for number, dead in enumerate(("10086^^^QHYY^PI", "10086^^^QH^IDCard"), 2):
+        merge = a40(str(number), "20001", "10086").replace("MRG|10086^^^^IDCard", f"MRG|{dead}")
+        assert dead in merge
+        assert hub.code(merge) == "AA"
+    of_qh = hub.one("Patient", lambda one: one["managingOrganization"]["identifier"]["value"] == "QH")
+    assert of_qh == before
+    # Nor the sender's own patient who happens to have the same number.
+    own = hub.one("Patient", lambda one: one["active"] and one["id"] != of_qh["id"] and "link" not in one)
+    assert own["identifier"][0]["value"] == "10086"
 
 
 def test_a_merge_of_a_record_nobody_sent_before_leaves_an_inactive_one(hub: V2Hub) -> None:
