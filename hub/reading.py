@@ -226,7 +226,10 @@ class Reader:
         return Answer(status=200, body=body)
 
     def everything(self, envelope: Envelope, id: str, pairs: Pairs, *, lenient: bool = False) -> Answer:
-        """Return the Patient's compartment inside the asker's reach, page by page (``Patient/$everything``)."""
+        """Return the Patient's compartment inside the asker's reach, page by page (``Patient/$everything``).
+
+        Records that were merged into the Patient, and what was stored of them, are part of it.
+        """
         given = _controls(pairs, {"_count", "_type", "_cursor"}, lenient=lenient)
         count = _count(given)
         types = [known_type(one) for one in given["_type"].split(",")] if given.get("_type") else None

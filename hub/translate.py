@@ -5,8 +5,9 @@ HL7 v2 chapter 2.10 (a segment speaks only of what it carries) and 3.3.40 (ADT^A
 everything that results is written with one call. Applying a message twice writes nothing the second time.
 
 Merged patients: a dead record carries a ``replaced-by`` link. Whatever later speaks of it lands on the survivor at the
-end of the chain of links; nothing stored before is rewritten. What no rule can settle (a dead number that comes back,
-two merges that contradict each other) becomes a Task of the work list, for a person.
+end of the chain of links. Nothing stored before is rewritten, so that a merge can be taken back; a search for the
+survivor follows the links. A link to a record of another owner leads nowhere. What no rule can settle (a dead number
+that comes back, two merges that contradict each other) becomes a Task of the work list, for a person.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class _Row:
     resource: Json | None
     asserted_at: datetime | None
     stored: bool
+    #: Institution that owns what is stored; ``None`` where nothing is.
+    owner: str | None = None
     #: Content differs from what is stored.
     dirty: bool = False
     #: Only the moment it speaks of has moved on.
@@ -241,8 +244,14 @@ class _Work:
         seen = {id_}
         while True:
             self.load([f"Patient/{id_}"])
-            following = _replaced_by(self._rows[f"Patient/{id_}"].resource)
+            dead = self._rows[f"Patient/{id_}"]
+            following = _replaced_by(dead.resource)
             if following is None or following in seen:
+                return id_
+            self.load([f"Patient/{following}"])
+            survivor = self._rows[f"Patient/{following}"]
+            if None not in {dead.owner, survivor.owner} and dead.owner != survivor.owner:
+                # Whoever wrote that link cannot move its patient into another institution's record.
                 return id_
             seen.add(following)
             id_ = following
@@ -495,7 +504,7 @@ def _row(stored: Stored | None) -> _Row:
         resource["meta"] = meta
     else:
         resource.pop("meta", None)
-    return _Row(resource=resource, asserted_at=stored.asserted_at, stored=True)
+    return _Row(resource=resource, asserted_at=stored.asserted_at, stored=True, owner=stored.owner)
 
 
 def _replaced(change: Upsert, resource: Json) -> Upsert:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hub.access import DIRECTORY_TYPES, Scope
+from storage.sql.merges import own_records
 from storage.sql.schema import access_grant, imaging_study, record
 
 #: ``access_grant.until`` of a grant that is open without end: 9999-12-31T00:00:00Z.
@@ -32,6 +33,11 @@ def _granted(institution: Any, now_us: Any, target_type: Any, target_id: Any) ->
     )
 
 
+def _of_patient(column: Any, patient_id: str) -> sa.ColumnElement[bool]:
+    """Return whether *column* names the Patient, or a record that its institution merged into it."""
+    return sa.or_(column == patient_id, column.in_(own_records(patient_id)))
+
+
 def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -> sa.ColumnElement[bool]:
     """Return the predicate over *table* (record or record_history, or an alias) that *scope* may see.
 
@@ -42,7 +48,7 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
     who = institution if institution is not None else scope.institution
     directory = table.c.visibility == "consortium"
     if scope.patient is not None:
-        return sa.or_(directory, sa.and_(table.c.patient_id == scope.patient, table.c.owner == who))
+        return sa.or_(directory, sa.and_(_of_patient(table.c.patient_id, scope.patient), table.c.owner == who))
     if scope.directory_only:
         return sa.or_(
             directory, sa.and_(table.c.owner == who, table.c.type.in_((*sorted(DIRECTORY_TYPES), *_OPERATOR_TYPES)))
@@ -67,8 +73,18 @@ def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.
     directory = sa.and_(of_type, table.c.visibility == sa.literal_column("'consortium'"))
     own = table.c.owner == scope.institution
     if scope.patient is not None:
-        mine = sa.and_(table.c.patient_id == scope.patient, table.c.patient_id != sa.literal_column("''"), own)
-        return sa.and_(of_type, mine), sa.and_(directory, sa.or_(table.c.patient_id != scope.patient, sa.not_(own)))
+        mine = sa.and_(of_type, table.c.patient_id == scope.patient, table.c.patient_id != sa.literal_column("''"), own)
+        target = record.alias()
+        former = sa.select(target.c.rid).where(
+            target.c.patient_id.in_(own_records(scope.patient)),
+            target.c.patient_id != sa.literal_column("''"),
+            target.c.type == resource_type,
+        )
+        # The owner as an expression, which no index has: SQLite would walk all that is the owner's, and not the list.
+        listed = sa.and_(table.c.rid.in_(former), table.c.owner.concat("") == scope.institution)
+        merged = sa.and_(listed, table.c.patient_id != scope.patient)
+        shared = sa.and_(directory, sa.not_(sa.and_(_of_patient(table.c.patient_id, scope.patient), own)))
+        return mine, merged, shared
     if scope.directory_only:
         if resource_type not in DIRECTORY_TYPES and resource_type not in _OPERATOR_TYPES:
             return (directory,)
@@ -99,7 +115,7 @@ def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.C
     if scope.directory_only:
         return sa.false()
     if scope.patient is not None:
-        return sa.and_(table.c.patient_id == scope.patient, table.c.owner == scope.institution)
+        return sa.and_(_of_patient(table.c.patient_id, scope.patient), table.c.owner == scope.institution)
     return sa.or_(
         table.c.owner == scope.institution,
         _granted(scope.institution, now_us, sa.literal("ImagingStudy"), table.c.resource_id),

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hub.search import ast
+from storage.sql import merges
 from storage.sql.index import MAX_URI, TAILED, start, starts_with_han, whole
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
 
@@ -91,7 +92,7 @@ def _rows(resource_type: str, one: ast.Filter) -> tuple[sa.Table, sa.ColumnEleme
         case ast.String(modifier=modifier, values=values):
             table, options = idx_string, [_string(param, modifier, value) for value in values]
         case ast.Reference(target_types=types, values=values):
-            table, options = idx_reference, [_reference(types, value) for value in values]
+            table, options = idx_reference, _references(types, values)
         case ast.Date(param="_lastUpdated") | ast.Ids() | ast.Chain() | ast.Has():
             return None
         case ast.Date(values=values):
@@ -132,6 +133,22 @@ def _string(param: str, modifier: str, value: ast.StringValue) -> sa.ColumnEleme
         # Other scripts and longer texts have no tails; the rows of the parameter are scanned.
         return sa.and_(column.kind.in_(("text", "pinyin")), column.value.contains(folded, autoescape=True))
     return sa.and_(column.kind.in_(("text", "pinyin", "initials")), _starts(column.value, folded))
+
+
+def _references(target_types: Sequence[str], values: Sequence[ast.ReferenceValue]) -> list[sa.ColumnElement[bool]]:
+    if len(values) == 1:
+        return [_reference(target_types, values[0])]
+    options: list[sa.ColumnElement[bool]] = []
+    by_type: dict[str, list[str]] = {}
+    for value in values:
+        if value.target_type is not None and value.target_id is not None:
+            by_type.setdefault(value.target_type, []).append(value.target_id)
+        else:
+            options.append(_reference(target_types, value))
+    # As lists, because a patient may stand for many merged records, and SQLite bounds how deep an expression goes.
+    column = idx_reference.c
+    options += [sa.and_(column.target_id.in_(ids), column.target_type == type_) for type_, ids in by_type.items()]
+    return options
 
 
 def _reference(target_types: Sequence[str], value: ast.ReferenceValue) -> sa.ColumnElement[bool]:
@@ -241,7 +258,7 @@ def _fulfilled(other: Any, here: Any, resource_type: str, one: ast.PlainFilter, 
 
 
 def _chain_holds(rec: Any, resource_type: str, one: ast.Chain, seen: Seen) -> sa.ColumnElement[bool]:
-    options = []
+    options: list[sa.ColumnElement[bool]] = []
     for target in one.targets:
         other = record.alias()
         here = sa.and_(other.c.type == idx_reference.c.target_type, other.c.id == idx_reference.c.target_id)
@@ -257,16 +274,46 @@ def _chain_holds(rec: Any, resource_type: str, one: ast.Chain, seen: Seen) -> sa
                 .correlate(rec)
             )
         )
+        if target.resource_type == "Patient" and merges.follows(resource_type, one.param):
+            options.append(_chain_holds_merged(rec, resource_type, one, target, seen))
     return sa.or_(*options)
 
 
+def _chain_holds_merged(
+    rec: Any, resource_type: str, one: ast.Chain, target: ast.ChainTarget, seen: Seen
+) -> sa.ColumnElement[bool]:
+    """Return whether *rec* points at a dead Patient whose survivor fulfils the filter."""
+    other = record.alias()
+    here = other.c.rid.in_(merges.survivors(idx_reference.c.target_id, idx_reference, seen))
+    return sa.exists(
+        sa.select(sa.literal(1))
+        .where(
+            idx_reference.c.rid == rec.c.rid,
+            idx_reference.c.param == f"{resource_type}.{one.param}",
+            idx_reference.c.target_type == "Patient",
+            _fulfilled(other, here, "Patient", target.filter, seen),
+        )
+        .correlate(rec)
+    )
+
+
 def _has_holds(rec: Any, resource_type: str, one: ast.Has, seen: Seen) -> sa.ColumnElement[bool]:
+    direct = _pointed_at_by(rec, resource_type, one, idx_reference.c.target_id == rec.c.id, seen)
+    if resource_type != "Patient" or not merges.follows(one.resource_type, one.param):
+        return direct
+    dead = idx_reference.c.target_id.in_(merges.merged_into(rec, seen))
+    return sa.or_(direct, _pointed_at_by(rec, resource_type, one, dead, seen))
+
+
+def _pointed_at_by(
+    rec: Any, resource_type: str, one: ast.Has, target: sa.ColumnElement[bool], seen: Seen
+) -> sa.ColumnElement[bool]:
     source = record.alias()
     return sa.exists(
         sa.select(sa.literal(1))
         .where(
             idx_reference.c.param == f"{one.resource_type}.{one.param}",
-            idx_reference.c.target_id == rec.c.id,
+            target,
             idx_reference.c.target_type == resource_type,
             _fulfilled(source, source.c.rid == idx_reference.c.rid, one.resource_type, one.filter, seen),
         )

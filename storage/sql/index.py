@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fhir_mappings.definitions.extract import extract
+from fhir_mappings.definitions.extract import extract, references
+from fhir_mappings.definitions.index_rows import ReferenceRow
 from storage.sql.prepared import execute_many
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri
 
@@ -20,6 +21,9 @@ _TABLES = (idx_token, idx_string, idx_reference, idx_date, idx_quantity, idx_uri
 MAX_TEXT = 150
 #: Longest URI kept in an index row.
 MAX_URI = 500
+#: ``param`` of the rows that lead from a dead Patient to its survivor: ``Patient.link`` of the type ``replaced-by`` alone.
+#: The search parameter ``link`` does not tell the two ends of a merge apart.
+MERGED_INTO = "Patient.link:replaced-by"
 #: Parameters whose Han infixes are indexed; the infixes of longer texts (addresses, titles) are scanned for.
 TAILED = frozenset({"name", "family", "given"})
 
@@ -93,7 +97,8 @@ def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any
             if text.kind == "text" and text.param in TAILED:
                 for tail in suffixes(start(text.value)):
                     add(idx_string, param=name, value=tail, kind="tail", rid=rid, exact="")
-        for ref in found.references:
+        survivors = _survivors(resource) if kind == "Patient" else ()
+        for ref in (*found.references, *survivors):
             add(
                 idx_reference,
                 param=f"{kind}.{ref.param}",
@@ -133,6 +138,16 @@ def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any
     for table in _TABLES:
         if rows[table.name]:
             _write(connection, table, rows[table.name])
+
+
+def _survivors(patient: Mapping[str, Any]) -> list[ReferenceRow]:
+    """Return the rows of the links by which *patient* says that another record of this hub replaces it."""
+    links = [one for one in patient.get("link", ()) if one.get("type") == "replaced-by"]
+    if not links:
+        return []
+    rows = references({"resourceType": "Patient", "link": links}, "link")
+    param = MERGED_INTO.partition(".")[2]
+    return [row._replace(param=param) for row in rows if row.target_type == "Patient" and row.target_id]
 
 
 def _write(connection: Connection, table: sa.Table, rows: dict[tuple[Any, ...], dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from hub.clock import from_us, instant, to_us
 from hub.errors import Category, HubError
 from hub.ports import NewVersion, Page, Stored
 from hub.search.ast import Query
-from storage.sql import index, search
+from storage.sql import index, merges, search
 from storage.sql._dialect import insert
 from storage.sql.access import visible
 from storage.sql.prepared import Prepared
@@ -326,13 +326,18 @@ class SqlRecords:
     def compartment(
         self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None
     ) -> Page:
-        """Return the Patient's compartment in the order of first arrival; *after* is the cursor of the page before."""
+        """Return the Patient's compartment in the order of first arrival; *after* is the cursor of the page before.
+
+        What was stored of records that were merged into the Patient is part of it, those records included.
+        """
+        now = self._now()
+        of_one = merges.standing_for(self._connection, [patient_id], lambda table: visible(table, scope, now))
         statement = sa.select(record.c.rid, *_CURRENT).where(
-            record.c.patient_id == patient_id,
+            record.c.patient_id.in_(of_one) if len(of_one) > 1 else record.c.patient_id == patient_id,
             # SQLite uses the partial index only where its condition stands word for word.
             record.c.patient_id != sa.literal_column("''"),
             record.c.deleted == sa.false(),
-            visible(record, scope, self._now()),
+            visible(record, scope, now),
         )
         if types:
             statement = statement.where(record.c.type.in_(types))

@@ -29,6 +29,7 @@ from hub.access import Scope
 from hub.errors import Category, HubError
 from hub.ports import Page, Stored
 from hub.search import ast
+from storage.sql import merges
 from storage.sql.access import visible, ways
 from storage.sql.filters import HIGH, Seen, holds, kept, listed
 from storage.sql.prepared import Prepared
@@ -137,6 +138,8 @@ def _few_by_chain(connection: Connection, resource_type: str, one: ast.Chain, se
             return None
         shown = sa.select(record.c.id).where(record.c.rid.in_(others), record.c.deleted == sa.false(), seen(record))
         names = list(connection.execute(shown).scalars()) if others else []
+        if names and target.resource_type == "Patient" and merges.follows(resource_type, one.param):
+            names = merges.standing_for(connection, names, seen)
         rows = sa.select(idx_reference.c.rid).where(
             idx_reference.c.param == f"{resource_type}.{one.param}",
             idx_reference.c.target_id.in_(names),
@@ -163,6 +166,8 @@ def _few_by_has(connection: Connection, resource_type: str, one: ast.Has, seen: 
     names = list(connection.execute(targets.distinct()).scalars()) if rids else []
     if not names:
         return []
+    if resource_type == "Patient" and merges.follows(one.resource_type, one.param):
+        names = merges.survivors_of(connection, names, seen)
     return _at_most(connection, sa.select(record.c.rid).where(record.c.type == resource_type, record.c.id.in_(names)))
 
 
@@ -275,9 +280,14 @@ def _is_exact(shape: _Shape) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> Prepared:
-    """Return the statement of all searches of one shape; its values are bind parameters."""
+def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> tuple[Prepared, tuple[str, ...]]:
+    """Return the statement of all searches of one shape, and the names of those binds that may be a Patient's id.
+
+    Its values are bind parameters. Each row tells as ``merged`` whether such a Patient survived a merge: asked on the
+    way, that costs a fraction of a statement of its own.
+    """
     filters: list[ast.PlainFilter] = []
+    patients: list[str] = []
     for number, (param, kind, first, second, types) in enumerate(shapes):
         # A bind parameter stands where the value would; the AST's types know only the value.
         one: Any = sa.bindparam(f"a{number}") if first else None
@@ -286,7 +296,10 @@ def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> Pre
             filters.append(ast.Token(param=param, values=(ast.TokenValue(code=one, system=two),)))
         else:
             value = ast.ReferenceValue(target_id=one, target_type=two)
-            filters.append(ast.Reference(param=param, target_types=types, values=(value,)))
+            reference = ast.Reference(param=param, target_types=types, values=(value,))
+            filters.append(reference)
+            if merges.may_name_patients(resource_type, reference):
+                patients.append(f"a{number}")
 
     def seen(table: Any) -> sa.ColumnElement[bool]:
         return visible(table, Scope(institution=""), sa.bindparam("now"), institution=sa.bindparam("institution"))
@@ -295,13 +308,15 @@ def _prepared(resource_type: str, shapes: tuple[_Shape, ...], limit: int) -> Pre
     listing = listed(resource_type, filters[exact])
     assert listing is not None
     # What is listed is of the type; saying so again would invite SQLite to walk the type and not the list.
-    return Prepared(
-        sa.select(record, record.c.rid.label("k0"))
+    merged = [merges.flag(sa.bindparam(name) for name in patients).label("merged")] if patients else []
+    statement = (
+        sa.select(record, record.c.rid.label("k0"), *merged)
         .where(record.c.rid.in_(listing), record.c.deleted == sa.false(), seen(record))
         .where(*(holds(record, resource_type, one, seen) for n, one in enumerate(filters) if n != exact))
         .order_by(record.c.rid.desc())
         .limit(limit)
     )
+    return Prepared(statement), tuple(patients)
 
 
 def _binds(query: ast.Query, scope: Scope, now_us: int) -> dict[str, Any]:
@@ -329,9 +344,18 @@ def run(connection: Connection, query: ast.Query, scope: Scope, now_us: int) -> 
     """
     shape = _shape(query, scope)
     if shape is not None:
-        prepared = _prepared(query.resource_type, shape, query.count + 1)
-        rows = prepared.all(connection, _binds(query, scope, now_us))
-        return _page(connection, query, scope, now_us, rows, ["k0"], None)
+        prepared, patients = _prepared(query.resource_type, shape, query.count + 1)
+        binds = _binds(query, scope, now_us)
+        rows = prepared.all(connection, binds)
+        if not patients:
+            merged = False
+        elif rows:
+            merged = rows[0].merged
+        else:
+            merged = any(merges.is_survivor(connection, binds[name]) for name in patients)
+        if not merged:
+            return _page(connection, query, scope, now_us, rows, ["k0"], None)
+    query = merges.followed(connection, query, lambda table: visible(table, scope, now_us))
     search = _plan(connection, query, scope, now_us)
     only_count = query.count == 0 or query.summary == "count"
     total = None
@@ -382,6 +406,7 @@ def _page(
 
 def ids(connection: Connection, query: ast.Query, scope: Scope, now_us: int, *, limit: int) -> list[str]:
     """Return logical ids of at most *limit* matches, the oldest first."""
+    query = merges.followed(connection, query, lambda table: visible(table, scope, now_us))
     search = _plan(connection, query, scope, now_us)
     statement = sa.select(record.c.rid, record.c.id).where(*search.conditions).order_by(record.c.rid).limit(limit)
     rows = sorted((row.rid, row.id) for way in search.ways for row in connection.execute(statement.where(way)))
@@ -405,8 +430,14 @@ def _included(
     """Return what ``_include`` and ``_revinclude`` add, once each, without the matches themselves."""
     have = {(row.type, row.id) for row in page}
     found: dict[tuple[str, str], Stored] = {}
+
+    def seen(table: Any) -> sa.ColumnElement[bool]:
+        return visible(table, scope, now_us)
+
     for one in query.includes:
-        wanted = _pointing(query, one, page) if one.reverse else _pointed_at(connection, query, one, page)
+        wanted = (
+            _pointing(connection, query, one, page, seen) if one.reverse else _pointed_at(connection, query, one, page)
+        )
         if wanted is None:
             continue
         statement = wanted.where(record.c.deleted == sa.false(), visible(record, scope, now_us)).order_by(record.c.rid)
@@ -425,13 +456,18 @@ def _included(
     return tuple(found.values())
 
 
-def _pointing(query: ast.Query, one: ast.Include, page: Sequence[Any]) -> sa.Select[Any] | None:
+def _pointing(
+    connection: Connection, query: ast.Query, one: ast.Include, page: Sequence[Any], seen: Seen
+) -> sa.Select[Any] | None:
     """Return records of ``one.source_type`` that refer to the page."""
     if one.target_type not in {None, query.resource_type}:
         return None
+    names = [row.id for row in page]
+    if query.resource_type == "Patient" and merges.follows(one.source_type, one.param):
+        names = merges.standing_for(connection, names, seen)
     rows = sa.select(idx_reference.c.rid).where(
         idx_reference.c.param.in_(_params(one)),
-        idx_reference.c.target_id.in_([row.id for row in page]),
+        idx_reference.c.target_id.in_(names),
         idx_reference.c.target_type == query.resource_type,
     )
     return sa.select(record).where(record.c.rid.in_(rows), record.c.type == one.source_type)
