@@ -210,9 +210,13 @@ class Operations:
                 one for one in tx.journal.by_correlation(correlation_id) if institution in {None, one.institution}
             ]
             audited = tx.audit.search(criteria, institution=institution, limit=MAX_LIST, before=None)
-            tasks = [
-                one for one in tx.records.search(query, UNRESTRICTED).matches if self._takes_part(one, institution)
-            ]
+            cases = {one.id: one for one in tx.records.search(query, UNRESTRICTED).matches}
+            # What comes later in a case (a result, a report) has an id of its own; the Task it moved leads on from there.
+            for id_ in sorted(_moved(audited) - cases.keys())[:MAX_LIST]:
+                found = tx.records.get("Task", id_, UNRESTRICTED)
+                if found is not None and not found.deleted:
+                    cases[id_] = found
+            tasks = [one for one in cases.values() if self._takes_part(one, institution)]
             sent = {one.id: one for one in tx.outbox.by_correlation(correlation_id)}
             for task in tasks:
                 sent |= {one.id: one for one in tx.outbox.deliveries({"task_id": task.id}, limit=MAX_LIST)}
@@ -440,6 +444,17 @@ def _act(event: Mapping[str, Any]) -> Json:
 def _references(event: Mapping[str, Any]) -> Sequence[str]:
     found = (str(entity.get("what", {}).get("reference", "")) for entity in event.get("entity", ()))
     return [one for one in found if one]
+
+
+def _moved(events: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the ids of the Tasks that *events* wrote."""
+    return {
+        one.removeprefix("Task/")
+        for event in events
+        if event.get("action") in {"C", "U"}
+        for one in _references(event)
+        if one.startswith("Task/")
+    }
 
 
 def _text(body: bytes) -> str:

@@ -16,6 +16,7 @@ from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery, NewVersion
+from tests.flows.test_referral_and_lab import LAB_ORDER, result
 from tests.support.images import FakeClock, ct, receive, settle
 from tests.support.services import running
 
@@ -279,6 +280,24 @@ def test_a_trace_shows_the_whole_way(hub: Services, order: str, operator: Asker,
     assert yl["arrivals"] == yl["deliveries"] == []
     qh.get(f"/ops/trace/{order}", status=404)
     operator.get("/ops/trace/a,b|c", status=404)
+
+
+def test_the_trace_of_a_result_leads_to_the_case_that_it_moved(hub: Services, operator: Asker, qh: Asker) -> None:
+    for message in (LAB_ORDER, result("QM1", "F", "6.90", at="20250611142000")):
+        assert hub.messages.receive(message, "127.0.0.1:40000") is not None
+    (entry,) = hub.database.read(lambda tx: tx.journal.search({"control_id": "QM1"}, limit=2))
+    path = f"/ops/trace/{entry.correlation_id}"
+
+    way = operator.get(path)
+
+    assert [one["type"] for one in way["arrivals"]] == ["ORU^R01"]
+    assert "lab-outsourcing" in {one["code"] for one in way["tasks"]}
+    assert "KN/mllp" in {one["destination"] for one in way["deliveries"] if one["task"]}
+    # The laboratory sees its own part: the work, and not what the hub sends to the hospital.
+    own = Asker(hub, "QM", "admin").get(path)
+    assert [one["code"] for one in own["tasks"]] == ["lab-outsourcing"]
+    assert own["deliveries"] == []
+    qh.get(path, status=404)
 
 
 # --- studies
