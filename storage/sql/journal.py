@@ -198,9 +198,11 @@ class SqlJournal:
         first, last = ends
         if first is None or last is None:
             return None
-        # The first to come need not have the lowest number, but whoever has a lower one came soon after it.
-        lowest = sa.select(sa.func.min(journal.c.seq)).where(at.between(first, first + _DISORDER))
-        highest = sa.select(sa.func.max(journal.c.seq)).where(at.between(last - _DISORDER, last))
+        # The first to come need not have the lowest number, but whoever has a lower one came soon after it. The sum is
+        # no column, so that PostgreSQL cannot walk the numbers from either end of the journal until one fits.
+        number = journal.c.seq + 0
+        lowest = sa.select(sa.func.min(number)).where(at.between(first, first + _DISORDER))
+        highest = sa.select(sa.func.max(number)).where(at.between(last - _DISORDER, last))
         return (
             int(self._connection.execute(lowest).scalar_one()),
             int(self._connection.execute(highest).scalar_one()),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from hub.ports import NewDelivery, NewEntry, Timer
 from storage.sql.database import SqlDatabase
+from tests.support.databases import PostgresServer, opened
 from tests.support.hub import NOW
 from tests.support.plans import full_scans, plan
 
@@ -304,3 +305,32 @@ def test_the_messages_and_deliveries_of_one_correlation_are_found_by_it(filled: 
         "SEARCH journal USING INDEX ix_journal_correlation_id",
         "SEARCH outbox USING INDEX ix_outbox_correlation_id",
     ]
+
+
+def test_postgresql_does_not_walk_the_journal_by_number_to_the_time_that_is_asked_for(postgres: PostgresServer) -> None:
+    """Its planner takes the least of a key by walking the key's index, past all that is outside of the time."""
+    fill = """
+        INSERT INTO journal (correlation_id, door, institution, peer, sending_application, sending_facility, control_id,
+            message_type, version, charset, digest, size, state, outcome, flags, received_at, patient_id, placer, filler,
+            accession, visit)
+        SELECT '', 'dimse', 'KN', '', '', '', '', '', '', '', '', 1, 'done', 'new', '', n::bigint * 1000000, '', '', '',
+            '', '' FROM generate_series(1, 20000) n
+    """
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, _x: Any, _many: bool) -> None:
+        if "min(" in statement or "max(" in statement:
+            rows = cursor.connection.execute(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(row[0] for row in rows))
+
+    with opened(postgres.migrated_database()) as database:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(fill)
+            connection.exec_driver_sql("ANALYZE journal")
+        criteria = {"institution": "KN", "since": "1970-01-01T02:00:00+00:00", "until": "1970-01-01T04:00:00+00:00"}
+        sa.event.listen(database.engine, "before_cursor_execute", explain)
+        found = database.write(lambda tx: tx.journal.search(criteria, limit=1))
+
+    assert [one.seq for one in found] == [4 * 3600 - 1]
+    assert len(plans) == 2
+    assert all("ix_journal_received" in one and "pk_journal" not in one for one in plans), plans
