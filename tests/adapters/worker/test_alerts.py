@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from structlog.testing import capture_logs
+
+from adapters.ops import metrics
 from adapters.worker.alerts import AlertLoop
 from fhir_mappings.json import loads
 from hub.access import UNRESTRICTED
@@ -51,3 +54,30 @@ def test_a_second_alert_of_the_same_queue_is_a_new_message(sqlite_services: Serv
         set_clock.forward(1)
         loop.turn()
     assert len(communications(sqlite_services)) == 4
+
+
+def test_an_alert_is_in_the_log_and_in_the_metrics_until_it_clears(
+    sqlite_services: Services, set_clock: SetClock
+) -> None:
+    register(sqlite_services, KN)
+    delivery = NewDelivery(destination="KN/mllp", lane="KN/mllp|p", kind="mllp", payload=b"m", owner="KN")
+    one = sqlite_services.database.write(lambda tx: tx.outbox.enqueue(delivery))
+    set_clock.forward(sqlite_services.settings.queue_alert_s + 1)
+    loop = AlertLoop(sqlite_services)
+    opened = 'hub_alert{key="queue|KN/mllp"} 1.0'
+
+    with capture_logs() as logged:
+        loop.turn()
+        during = metrics.render(sqlite_services).decode()
+        loop.turn()
+        sqlite_services.database.write(lambda tx: tx.outbox.skip(one, now=sqlite_services.clock(), reason="test"))
+        loop.turn()
+        after = metrics.render(sqlite_services).decode()
+
+    told = [(line["event"], line["log_level"], line["key"]) for line in logged if line["event"].startswith("alert_")]
+    assert told == [
+        ("alert_started", "error", "queue|KN/mllp"),
+        ("alert_cleared", "warning", "queue|KN/mllp"),
+    ]
+    assert opened in during.splitlines()
+    assert opened not in after.splitlines()
