@@ -62,6 +62,16 @@ def test_the_samples_cover_every_message_type() -> None:
     assert covered == {event.partition("^")[0] for event in supported_events()}
 
 
+def test_each_event_that_a_partner_was_promised_has_a_sample() -> None:
+    """The events of the conformance statement that a consortium's workflows lean on."""
+    promised = {
+        *(f"ADT^{event}" for event in ("A01", "A03", "A04", "A08", "A11", "A13", "A28", "A31", "A40")),
+        *(f"REF^{event}" for event in ("I12", "I13", "I14")),
+        *("ORM^O01", "ORU^R01", "RRI^I12", "SIU^S12", "SIU^S15", "MDM^T02"),
+    }
+    assert promised <= {translation_of(path).event for path in samples()}
+
+
 def test_issues_name_places_and_hold_no_values() -> None:
     for path in samples():
         for issue in translation_of(path).issues:

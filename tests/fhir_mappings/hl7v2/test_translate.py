@@ -144,7 +144,10 @@ def test_ids_do_not_depend_on_when_the_message_was_sent() -> None:
         ("A08", "20250612", None),
         ("A11", "20250612", "cancelled"),
         ("A13", "20250612", "in-progress"),
+        ("A28", "", None),
         ("A31", "", None),
+        ("A31", "20250612", None),
+        *((event, "", "in-progress") for event in ("A02", "A06", "A07", "A12")),
     ],
 )
 def test_event_gives_the_status_of_the_visit(event: str, discharged: str, status: str | None) -> None:
@@ -232,6 +235,31 @@ def test_sex_of_gb_and_hl7_codes(written: str, gender: str) -> None:
         ("SN", "", None, None),
         ("HD", "", None, "order.hold"),
         ("OH", "", "on-hold", "order.on-hold"),
+        ("HR", "", "on-hold", None),
+        ("RO", "", "active", "order.modified"),
+        ("RL", "", "active", "order.release"),
+        *((control, "", "active", None) for control in ("RQ", "PR", "AF")),
+        *((control, "", "active", "order.modified") for control in ("XX", "XR")),
+        *((control, "", "revoked", "order.cancelled") for control in ("CR", "DR", "OD")),
+        ("FU", "", "completed", None),
+        ("DE", "", "entered-in-error", "order.failed"),
+        *((control, "", None, "order.cancel-refused") for control in ("UC", "UD")),
+        ("UX", "", None, "order.modify-refused"),
+        ("RR", "", None, "order.received"),
+        *((control, "", None, None) for control in ("RE", "NA", "CN", "CH", "PA")),
+        *(
+            ("SC", state, status, "order.status")
+            for state, status in (
+                ("CA", "revoked"),
+                ("DC", "revoked"),
+                ("RP", "revoked"),
+                ("ER", "entered-in-error"),
+                ("HD", "on-hold"),
+                ("IP", "active"),
+                ("SC", "active"),
+                ("A", "active"),
+            )
+        ),
     ],
 )
 def test_order_control_gives_status_and_event(
@@ -275,11 +303,29 @@ def results(*obx: str, status: str = "F") -> Translation:
         ("R", "preliminary"),
         ("U", "final"),
         ("N", "registered"),
+        ("O", "registered"),
+        ("S", "registered"),
+        ("V", "final"),
+        ("B", "amended"),
         ("", "final"),
     ],
 )
 def test_obx_11_gives_the_status_of_the_result(code: str, status: str) -> None:
     assert only(results(f"OBX|1|NM|K^钾||3||||||{code}"), "Observation")["status"] == status
+
+
+@pytest.mark.parametrize(("code", "reason"), [("X", "unknown"), ("N", "not-asked")])
+def test_a_result_that_never_came_says_why(code: str, reason: str) -> None:
+    made = only(results(f"OBX|1|NM|K^钾||||||||{code}"), "Observation")
+    assert [coding["code"] for coding in made["dataAbsentReason"]["coding"]] == [reason]
+    assert not any(name.startswith("value") for name in made)
+
+
+@pytest.mark.parametrize("code", ["Y", "Z"])
+def test_a_report_that_denies_its_order_is_refused(code: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        results("OBX|1|NM|K^钾||3", status=code)
+    assert caught.value.code == 204
 
 
 @pytest.mark.parametrize(
@@ -289,6 +335,10 @@ def test_obx_11_gives_the_status_of_the_result(code: str, status: str) -> None:
         ("A", "F", "partial"),
         ("R", "P", "partial"),
         ("M", "F", "amended"),
+        ("P", "P", "preliminary"),
+        ("C", "C", "corrected"),
+        ("X", "X", "cancelled"),
+        *((code, "", "registered") for code in "IOSN"),
         ("", "FF", "final"),
         ("", "FP", "partial"),
         ("", "PP", "preliminary"),
