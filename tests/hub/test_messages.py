@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from fhir_mappings.hl7v2.tokenizer import parse
+from fhir_mappings.text import decode
 from hub.acknowledge import UNANSWERED
 from hub.actor import HUB, Actor
 from hub.errors import Category, HubError
@@ -165,6 +166,34 @@ def test_a_large_message_is_kept_as_an_object(hub: V2Hub) -> None:
     entry = hub.journal()[0]
     assert entry.body is None
     assert hub.objects.read(entry.digest) == text.encode("gb18030")
+
+
+def test_times_are_in_the_zone_agreed_with_the_sender_and_keep_their_precision(sqlite_database: Database) -> None:
+    hub = V2Hub(sqlite_database, **{"time-zone": "America/Sao_Paulo"})
+    # Told apart by OBX-4, so that each is a result of its own.
+    moments = {
+        "2025": "2025",
+        "202506": "2025-06",
+        "20250611": "2025-06-11",
+        "2025061107": "2025-06-11T07:00:00-03:00",
+        "20250611071530.25": "2025-06-11T07:15:30.25-03:00",
+        "20250611071530+0800": "2025-06-11T07:15:30+08:00",
+    }
+    results = [f"OBX|{n}|NM|K^钾|{n}|4.1|mmol/L|||||F|||{written}" for n, written in enumerate(moments, 1)]
+    answer = hub.send(oru("1", "F", "", at="20250611090000", obx="\r".join(results)))
+    assert answer is not None
+    # The answer's own time is the sender's too: the hub's clock stands at midnight UTC.
+    assert answer.get("MSH-7").startswith("2025061021")
+    assert {one["effectiveDateTime"] for one in hub.all("Observation")} == set(moments.values())
+
+
+def test_the_character_set_agreed_with_the_sender_wins(sqlite_database: Database) -> None:
+    hub = V2Hub(sqlite_database, **{"charset-in": "BIG5"})
+    text = adt("A01", "1", name="陳東")
+    # By the evidence of its bytes this is GB18030.
+    assert decode(text.encode("big5")).codec == "gb18030"
+    assert hub.code(text, charset="big5") == "AA"
+    assert hub.one("Patient")["name"][0]["text"] == "陳東"
 
 
 # --- repeats -----------------------------------------------------------------------------------------------------
