@@ -284,38 +284,57 @@ def _chain_holds_merged(
 ) -> sa.ColumnElement[bool]:
     """Return whether *rec* points at a dead Patient whose survivor fulfils the filter."""
     other = record.alias()
-    here = other.c.rid.in_(merges.survivors(idx_reference.c.target_id, idx_reference, seen))
+    group = merges.survivors(idx_reference.c.target_id, idx_reference, seen)
+    fulfilled = sa.and_(other.c.deleted == sa.false(), seen(other), holds(other, "Patient", target.filter, seen))
     return sa.exists(
         sa.select(sa.literal(1))
         .where(
             idx_reference.c.rid == rec.c.rid,
             idx_reference.c.param == f"{resource_type}.{one.param}",
             idx_reference.c.target_type == "Patient",
-            _fulfilled(other, here, "Patient", target.filter, seen),
+            sa.exists(
+                sa.select(sa.literal(1))
+                # An outer join is made in this order on either database, from the few survivors to their records.
+                .select_from(sa.outerjoin(group, other, sa.and_(other.c.rid == group.c.rid, fulfilled)))
+                .where(group.c.id != idx_reference.c.target_id, other.c.rid.is_not(None))
+                .correlate(idx_reference)
+            ),
         )
         .correlate(rec)
     )
 
 
 def _has_holds(rec: Any, resource_type: str, one: ast.Has, seen: Seen) -> sa.ColumnElement[bool]:
-    direct = _pointed_at_by(rec, resource_type, one, idx_reference.c.target_id == rec.c.id, seen)
-    if resource_type != "Patient" or not merges.follows(one.resource_type, one.param):
-        return direct
-    dead = idx_reference.c.target_id.in_(merges.merged_into(rec, seen))
-    return sa.or_(direct, _pointed_at_by(rec, resource_type, one, dead, seen))
-
-
-def _pointed_at_by(
-    rec: Any, resource_type: str, one: ast.Has, target: sa.ColumnElement[bool], seen: Seen
-) -> sa.ColumnElement[bool]:
     source = record.alias()
-    return sa.exists(
+    direct = sa.exists(
         sa.select(sa.literal(1))
         .where(
             idx_reference.c.param == f"{one.resource_type}.{one.param}",
-            target,
+            idx_reference.c.target_id == rec.c.id,
             idx_reference.c.target_type == resource_type,
             _fulfilled(source, source.c.rid == idx_reference.c.rid, one.resource_type, one.filter, seen),
         )
+        .correlate(rec)
+    )
+    if resource_type != "Patient" or not merges.follows(one.resource_type, one.param):
+        return direct
+    return sa.or_(direct, _has_holds_merged(rec, one, seen))
+
+
+def _has_holds_merged(rec: Any, one: ast.Has, seen: Seen) -> sa.ColumnElement[bool]:
+    """Return whether a resource that fulfils the filter points at a record that was merged into the Patient *rec*."""
+    source = record.alias()
+    group = merges.merged_into(rec, seen)
+    pointing = sa.and_(
+        idx_reference.c.param == f"{one.resource_type}.{one.param}",
+        idx_reference.c.target_id == group.c.id,
+        idx_reference.c.target_type == "Patient",
+    )
+    fulfilled = _fulfilled(source, source.c.rid == idx_reference.c.rid, one.resource_type, one.filter, seen)
+    return sa.exists(
+        sa.select(sa.literal(1))
+        # An outer join is made in this order on either database, from the few merged records to what points at them.
+        .select_from(sa.outerjoin(group, idx_reference, pointing))
+        .where(group.c.rid != rec.c.rid, idx_reference.c.rid.is_not(None), fulfilled)
         .correlate(rec)
     )

@@ -176,12 +176,11 @@ def own_records(patient_id: str) -> sa.Select[Any]:
     return sa.select(group.c.id).where(group.c.rid.is_not(None))
 
 
-def merged_into(patient: Any, seen: Any) -> sa.Select[Any]:
-    """Return the ids of the records that were merged into the row *patient* (an alias of record), correlated to it."""
+def merged_into(patient: Any, seen: Any) -> sa.CTE:
+    """Return rid, id and owner of the row *patient* (record or an alias) and of all merged into it, correlated to it."""
     mine = record.alias()
     start = sa.select(mine.c.rid, mine.c.id, mine.c.owner).where(mine.c.rid == patient.c.rid).correlate(patient)
-    group = _down(start, seen)
-    return sa.select(group.c.id).where(group.c.rid != patient.c.rid).correlate(patient)
+    return _down(start, seen)
 
 
 # --- from the dead to a survivor ---------------------------------------------------------------------------------
@@ -196,16 +195,11 @@ def survivors_of(connection: Connection, ids: Sequence[str], seen: Any) -> list[
     return [*ids, *sorted(id_ for id_ in found if id_ not in have)]
 
 
-def survivors(dead_id: Any, outer: Any, seen: Any) -> sa.Select[Any]:
-    """Return the rids of the records that the Patient *dead_id*, a column of *outer*, was merged into."""
+def survivors(dead_id: Any, outer: Any, seen: Any) -> sa.CTE:
+    """Return rid, id and owner of the Patient *dead_id*, a column of *outer*, and of all that it was merged into."""
     mine = record.alias()
-    start = (
-        sa.select(mine.c.rid, mine.c.id, mine.c.owner)
-        .where(mine.c.type == "Patient", mine.c.id == dead_id)
-        .correlate(outer)
-    )
-    group = _up(start, seen)
-    return sa.select(group.c.rid).where(group.c.id != dead_id).correlate(outer)
+    start = sa.select(mine.c.rid, mine.c.id, mine.c.owner).where(mine.c.type == "Patient", mine.c.id == dead_id)
+    return _up(start.correlate(outer), seen)
 
 
 def _up(start: sa.Select[Any], seen: Any) -> sa.CTE:
