@@ -115,22 +115,23 @@ class Door:
 
 
 @contextlib.contextmanager
-def running(services: FakeServices, *, tls: Any = None) -> Iterator[Door]:
-    """Serve *services* on a free port of the loopback."""
+def running(services: FakeServices, *, tls: Any = None, listener: socket.socket | None = None) -> Iterator[Door]:
+    """Serve *services* on a free port of the loopback, or on *listener*, which stays open afterwards."""
     server = DimseServer(cast("Services", services), tls=tls)
     stop = threading.Event()
     fatal: list[BaseException] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    owned = socket.create_server(("127.0.0.1", 0)) if listener is None else contextlib.nullcontext(listener)
+    with owned as bound:
 
         def serve() -> None:
             try:
-                server.serve({"tls" if tls else "plain": listener}, stop)
+                server.serve({"tls" if tls else "plain": bound}, stop)
             except BaseException as error:
                 fatal.append(error)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        door = Door(services, server, listener.getsockname()[1], stop, thread, fatal)
+        door = Door(services, server, bound.getsockname()[1], stop, thread, fatal)
         try:
             yield door
         finally:

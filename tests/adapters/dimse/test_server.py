@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -358,6 +361,25 @@ def test_four_associations_at_once_keep_their_objects_apart(door: Door, tmp_path
     door.wait(lambda: len(door.imaging.ended) == 4)
     assert all(len(studies) == 1 for _, studies in door.imaging.ended)
     assert len({header.SOPInstanceUID for _, _, header in door.imaging.received}) == 24
+
+
+def test_two_processes_share_one_port_and_one_goes_on_without_the_other(settings: Callable[..., Settings]) -> None:
+    """Each process has a server of its own on the listener that all inherit; here each has a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as doors:
+        pair = [doors.enter_context(running(FakeServices(settings()), listener=listener)) for _ in range(2)]
+        numbers = iter(range(1, 1000))
+        with contextlib.ExitStack() as peers:
+            # Whoever has less to do is faster; who gets a peer is chance, but one process does not get them all.
+            while not all(door.imaging.received for door in pair):
+                assert (number := next(numbers)) <= 16
+                peer = peers.enter_context(associated(pair[0].port, Context(CT_IMAGE_STORAGE, EXPLICIT)))
+                assert c_store(peer, ct_tags(instance=number))[0] == 0
+        before = len(pair[1].imaging.received)
+        pair[0].close()
+        for number in itertools.islice(numbers, 3):
+            with associated(pair[1].port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+                assert c_store(peer, ct_tags(instance=number))[0] == 0
+        assert len(pair[1].imaging.received) == before + 3
 
 
 def test_deflated_is_chosen_only_when_nothing_else_is_offered(door: Door) -> None:
