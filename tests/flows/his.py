@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -32,13 +33,13 @@ def read_frame(connection: socket.socket) -> bytes:
 class HIS:
     """Receives messages and acknowledges each with AA, or with what ``answers`` says for the next ones."""
 
-    def __init__(self, *, charset: str = "gb18030") -> None:
+    def __init__(self, *, charset: str = "gb18030", port: int = 0) -> None:
         self.charset = charset
         self.received: list[bytes] = []
         self.answers: list[str] = []
         self._arrived = threading.Condition()
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -97,9 +98,11 @@ class HIS:
 
     def close(self) -> None:
         """Stop listening and hang up."""
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
+        # Closing alone leaves the socket to the thread that waits on it, which would take and answer one peer more.
+        for one in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
 def segment(message: list[str], name: str, number: int = 0) -> list[str]:

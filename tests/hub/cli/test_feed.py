@@ -72,6 +72,19 @@ def test_what_a_folder_holds_is_played_and_counted(playing: Hub, folder: Path) -
     assert control_ids() == ["KN20250611A0001", "KN20250611A0003"]
 
 
+def test_a_bar_on_the_terminal_shows_how_far_it_is(playing: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        (folder / f"{number}.hl7").write_bytes(ADMIT)
+    # What rich takes for a terminal (https://force-color.org).
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = playing("feed", str(folder)).stderr
+    assert "\u2501" in shown
+    assert "0/2" in shown
+    assert "2/2" in shown
+    assert shown.index("0/2") < shown.index("2/2")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
