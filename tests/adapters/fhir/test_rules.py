@@ -78,6 +78,27 @@ def test_only_the_operator_changes_the_directory_and_the_doors_know_at_once(serv
     assert services.directory.member("KN") is not None
 
 
+def test_an_endpoint_that_no_door_could_work_with_is_refused_and_the_doors_go_on(services: Services) -> None:
+    operator = client(services, "YY", "operator")
+    [endpoint] = [
+        one for one in operator.search("/fhir/Endpoint") if one["connectionType"]["code"] == "hl7v2-mllp"
+        and "KNYY" in str(one)
+    ]  # fmt: skip
+    wrong = {"name": "cidr", "value": "10.0.0.0/33"}
+    setting = {
+        "url": "https://yixiehub.example/fhir/StructureDefinition/endpoint-setting",
+        "extension": [{"url": url, "valueString": text} for url, text in wrong.items()],
+    }
+
+    answer = operator.put(
+        f"/fhir/Endpoint/{endpoint['id']}", json={**endpoint, "extension": [*endpoint["extension"], setting]}
+    )
+
+    assert answer.status_code in {400, 422}
+    assert "cidr" in answer.text
+    assert services.directory.mllp_member("HIS", "KNYY", "127.0.0.1") is not None
+
+
 def test_members_are_switched_off_and_never_deleted(services: Services, kn: Client) -> None:
     [organization] = kn.search("/fhir/Organization?identifier=https://yixiehub.example/fhir/NamingSystem/member|QH")
 
