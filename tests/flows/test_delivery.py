@@ -66,7 +66,10 @@ def test_a_partner_that_is_away_gets_everything_in_order_when_it_is_back(
     for number in range(ORDERS):
         assert accepted(send_frames(hub.ports["mllp"], order(number), report(number)))
     # The laboratory gets its orders though the hospital's lane stands.
-    qm_lis.wait_for(ORDERS, "ORM^O01")
+    orders = qm_lis.wait_for(ORDERS, "ORM^O01")
+    # KN wrote GBK with an empty MSH-18; the laboratory reads UTF-8.
+    assert {segment(one, "PID")[5] for one in orders} == {"李秀英"}
+    assert [segment(one, "ORC")[2] for one in orders] == [f"KNORDER{number}" for number in range(ORDERS)]
 
     [told] = eventually(lambda: alerts(hub) or None, what="the operator is told")
     assert told["recipient"]

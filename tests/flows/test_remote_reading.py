@@ -66,6 +66,11 @@ def organization(asker: Asker, code: str) -> str:
     return f"Organization/{found['id']}"
 
 
+def trace_id(task: dict[str, Any]) -> str:
+    """Return the correlation id of the case."""
+    return str(task["groupIdentifier"]["value"])
+
+
 @pytest.mark.tool("storescu")
 def test_a_county_ct_is_read_at_the_centre_and_the_report_comes_home(
     hub: HubProcess, kn_his: HIS, tmp_path: Path
@@ -186,6 +191,16 @@ def test_a_county_ct_is_read_at_the_centre_and_the_report_comes_home(
         lambda: kn.get(f"/fhir/Task/{task['id']}")["businessStatus"]["coding"][0]["code"] == "delivered",
         what="the stored acknowledgement closes the loop",
     )
+    operator = hub.asker("YY", role="operator")
+    [arrival] = operator.get("/ops/messages?control_id=KN202506110830001")["messages"]
+    assert arrival["charset"] in {"gb18030", "gbk"}
+    case = trace_id(kn.get(f"/fhir/Task/{task['id']}"))
+    way = operator.get(f"/ops/trace/{case}")
+    assert [
+        one["acknowledgement"].splitlines()[1]
+        for one in way["deliveries"]
+        if one["destination"] == "KN/mllp" and one["state"] == "sent" and one["task"] == f"Task/{task['id']}"
+    ] == [f"MSA|AA|{segment(result, 'MSH')[9]}"]
     signed = kn.search(f"/fhir/Provenance?target=DiagnosticReport/{report['id']}")
     assert len({one["signature"][0]["who"]["reference"] for one in signed if "signature" in one}) == 2
     final = kn.get(f"/fhir/DiagnosticReport/{report['id']}")
