@@ -110,8 +110,10 @@ class Directory:
     def dicom_member(self, ae_title: str, peer_ip: str) -> MemberEndpoint | None:
         """Return the endpoint whose AE title calls from *peer_ip*, or ``None`` for a stranger."""
         for one in self._now().endpoints:
-            if one.kind == "dicom" and one.active and one.ae_title == ae_title and _inside(peer_ip, one.cidr):
-                return one if self.member(one.member) else None
+            if one.kind != "dicom" or not one.active or one.ae_title != ae_title:
+                continue
+            if _inside(peer_ip, one.cidr) and self.member(one.member):
+                return one
         return None
 
     def mllp_member(self, application: str, facility: str, peer_ip: str) -> MemberEndpoint | None:

@@ -82,6 +82,14 @@ def test_a_member_that_has_left_is_a_stranger_at_every_door(sqlite_database: Dat
     assert known.mllp_member("HIS", "KNYY", "127.0.0.1") is None
 
 
+def test_a_name_that_a_member_left_behind_is_free_for_another(sqlite_database: Database) -> None:
+    left = MemberEndpoint(id="A/dicom", member="ZZ", kind="dicom", ae_title="PACS")
+    taken = MemberEndpoint(id="B/dicom", member="KN", kind="dicom", ae_title="PACS")
+    known = directory(sqlite_database, left, taken, mllp("A/mllp", "ZZ", "ORTHO"), mllp("B/mllp", "KN", "ORTHO"))
+    assert who(known.dicom_member("PACS", "127.0.0.1")) == "B/dicom"
+    assert who(known.mllp_member("HIS", "ORTHO", "127.0.0.1")) == "B/mllp"
+
+
 def test_every_resource_of_an_import_is_a_record_that_all_members_read(database: Database) -> None:
     resources = resources_in([MEMBERS])
     Directory(database, utc_now).load(resources)
