@@ -134,7 +134,11 @@ def distil(
     endpoints = [
         _endpoint(reference, one, codes) for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"
     ]
-    _tell_apart([reference for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"], endpoints)
+    _tell_apart(
+        [reference for reference, one in by_reference.items() if one["resourceType"] == "Endpoint"],
+        endpoints,
+        present=frozenset(member.code for member in members if member.active),
+    )
     people = [
         person
         for reference, one in by_reference.items()
@@ -195,8 +199,8 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
     )
 
 
-def _tell_apart(references: Sequence[str], endpoints: Sequence[MemberEndpoint]) -> None:
-    """Refuse endpoints of one id, and members that call by one name from networks that overlap."""
+def _tell_apart(references: Sequence[str], endpoints: Sequence[MemberEndpoint], *, present: frozenset[str]) -> None:
+    """Refuse endpoints of one id, and members that are present and call by one name from networks that overlap."""
     before: dict[str, MemberEndpoint] = {}
     for reference, one in zip(references, endpoints, strict=True):
         if one.id in before:
@@ -205,7 +209,8 @@ def _tell_apart(references: Sequence[str], endpoints: Sequence[MemberEndpoint]) 
                 reference,
                 f"Give each its own identifier of {ENDPOINT_SYSTEM}.",
             )
-        rival = next((other for other in before.values() if _answer_to_one_name(one, other)), None)
+        rivals = (other for other in before.values() if {one.member, other.member} <= present)
+        rival = next((other for other in rivals if _answer_to_one_name(one, other)), None)
         if rival is not None:
             raise _wrong(
                 f"What it sends could not be told from what {rival.member} sends.",

@@ -129,6 +129,12 @@ def test_two_members_that_no_door_could_tell_apart_are_refused(one: dict[str, st
     assert refusal(ORGANIZATION, OTHER, endpoint("a", **one), endpoint("b", of="org-ow", **other)).where == "Endpoint/b"
 
 
+def test_a_name_that_a_member_left_behind_may_be_given_again() -> None:
+    one, other = endpoint("a", sending_facility="YY"), endpoint("b", of="org-ow", sending_facility="YY")
+    _, made, _ = distil([{**ORGANIZATION, "active": False}, OTHER, one, other])
+    assert len(made) == 2
+
+
 def test_members_of_one_name_are_told_apart_by_their_networks() -> None:
     one = endpoint("a", sending_facility="YY", cidr="10.1.0.0/16")
     other = endpoint("b", of="org-ow", sending_facility="YY", cidr="10.2.0.0/16 2001:db8::/32")
