@@ -19,15 +19,16 @@ ENOUGH = 15
 
 
 class Senders:
-    """Three peers that send as fast as they are answered, and remember what they were promised."""
+    """Four peers that send as fast as they are answered, and remember what they were promised."""
 
     def __init__(self, hub: HubProcess, token: str) -> None:
         self.patients: list[str] = []
         self.controls: list[str] = []
         self.instances: list[str] = []
+        self.stowed: list[str] = []
         self._hub = hub
         self._token = token
-        self._threads = [threading.Thread(target=one) for one in (self._fhir, self._v2, self._dicom)]
+        self._threads = [threading.Thread(target=one) for one in (self._fhir, self._v2, self._dicom, self._stow)]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -39,7 +40,7 @@ class Senders:
             assert not thread.is_alive()
 
     def promised(self) -> bool:
-        return min(len(self.patients), len(self.controls), len(self.instances)) >= ENOUGH
+        return min(len(self.patients), len(self.controls), len(self.instances), len(self.stowed)) >= ENOUGH
 
     def _fhir(self) -> None:
         with httpx.Client(timeout=10, headers={"Authorization": f"Bearer {self._token}"}) as client:
@@ -75,6 +76,23 @@ class Senders:
                     return
                 self.instances.append(str(tags[0x00080018][1]))
 
+    def _stow(self) -> None:
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": 'multipart/related; type="application/dicom"; boundary=b',
+        }
+        with httpx.Client(timeout=10, headers=headers) as client:
+            for number in range(1, 100_000):
+                body = b"--b\r\nContent-Type: application/dicom\r\n\r\n%s\r\n--b--\r\n" % make_ct(
+                    study=8, instance=number, size=64
+                )
+                try:
+                    answer = client.post(f"{self._hub.http}/dicom-web/studies", content=body)
+                except httpx.HTTPError:
+                    return
+                if answer.status_code == 200:
+                    self.stowed.append(str(ct_tags(study=8, instance=number)[0x00080018][1]))
+
 
 def test_nothing_acknowledged_is_lost_when_the_power_goes(hub: HubProcess) -> None:
     senders = Senders(hub, hub.token("KN"))
@@ -92,12 +110,12 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(hub: HubProcess) -> No
         number = int(control.removeprefix("CUT")) + 5000
         assert len(kn.search(f"/fhir/Patient?identifier={number:010}")) == 1
     accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
-    for uid in senders.instances:
+    for uid in (*senders.instances, *senders.stowed):
         study = uid.rpartition(".")[0].rpartition(".")[0]
         found = kn.request("GET", f"/dicom-web/studies/{study}/series/{study}.1/instances/{uid}", headers=accept)
         assert found.status_code == 200
         number = int(uid.rpartition(".")[2])
-        assert _pixels(make_ct(study=9, instance=number, size=64)) in found.content
+        assert _pixels(make_ct(study=8 if uid in senders.stowed else 9, instance=number, size=64)) in found.content
     # No half of anything is left: both commands exit with an error when something does not agree.
     hub.run("fsck")
     hub.run("audit", "verify")
