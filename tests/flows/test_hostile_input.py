@@ -21,9 +21,11 @@ from tests.support.dicom import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, ct_tags, e
 from tests.support.dimse import Peer
 from tests.support.dimse_peer import answer, associated, c_store, data_pdus, store_command
 
-#: Rounds after the first one, and how much all processes together may have grown after them.
+#: Rounds after the first one, and how much a process may have grown after them.
 ROUNDS = 4
-GROWTH_BYTES = 48 << 20
+GROWTH_BYTES = 8 << 20
+#: What the HTTP door refused hangs in a cycle of its exception until the collector's next full pass, some 7 MiB a round.
+HTTP_GROWTH_BYTES = 48 << 20
 
 ADMIT = (
     "MSH|^~\\&|HIS|KNYY|YIXIE|HUB|20250611083000||ADT^A04|{control}|P|2.4\rEVN|A04|20250611083000\r"
@@ -136,13 +138,11 @@ def processes(hub: HubProcess) -> dict[str, int]:
     return dict(json.loads(path.read_text())["children"])
 
 
-def anonymous_bytes(pids: dict[str, int]) -> int:
-    """Return the anonymous memory of *pids* (``RssAnon``, proc(5)): pages of files are no cost."""
-    found = 0
-    for pid in pids.values():
-        text = Path(f"/proc/{pid}/status").read_text()
-        found += int(re.search(r"^RssAnon:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024  # type: ignore[union-attr]
-    return found
+def anonymous_bytes(pid: int) -> int:
+    """Return the anonymous memory of *pid* (``RssAnon``, proc(5)): pages of files are no cost."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) * 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -152,13 +152,16 @@ def test_hostile_input_at_each_door_leaves_the_hub_as_it_was(hub: HubProcess) ->
     # The first round loads what is loaded once.
     for door in doors:
         door(hub, kn)
-    before, pids = anonymous_bytes(processes(hub)), processes(hub)
+    pids = processes(hub)
+    before = {name: anonymous_bytes(pid) for name, pid in pids.items()}
     for _ in range(ROUNDS):
         for door in doors:
             door(hub, kn)
 
     assert processes(hub) == pids, "no process was lost"
-    assert anonymous_bytes(pids) - before < GROWTH_BYTES
+    grown = {name: anonymous_bytes(pid) - before[name] for name, pid in pids.items()}
+    assert grown.pop("http-0") < HTTP_GROWTH_BYTES
+    assert max(grown.values()) < GROWTH_BYTES, grown
     # Nothing of it can be seen, and each door serves as before.
     assert kn.search("/fhir/Patient") == []
     assert kn.get("/dicom-web/studies", status=200, headers={"Accept": "application/dicom+json"}) == []
@@ -188,12 +191,14 @@ def test_a_locked_database_is_no_success_at_any_door_and_passes(hub: HubProcess)
     message = ADMIT.format(control="L1").encode("gb18030")
 
     with associated(hub.ports["dimse"], Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+        # Each process that writes waits for the lock in turn, so an answer may take several of those waits.
+        peer.socket.settimeout(90)
         with locked(hub):
             refused = kn.request("POST", "/fhir/Patient", content=b'{"resourceType":"Patient"}', headers=FHIR)
             status, _ = c_store(peer, ct_tags())
             # A closed connection and no word: the sender keeps its message.
             with pytest.raises(ConnectionError):
-                send_frames(hub.ports["mllp"], message, timeout_s=60)
+                send_frames(hub.ports["mllp"], message, timeout_s=90)
         assert c_store(peer, ct_tags())[0] == 0
 
     assert refused.status_code == 503
