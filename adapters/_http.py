@@ -195,7 +195,11 @@ class Workers:
         self._now += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         future.add_done_callback(self._done)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            # An exception's trace names this frame, and the future the exception: the circle would keep a refused body.
+            del future
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._now -= 1

@@ -66,7 +66,7 @@ class Bundles:
         """
         value = self._resources.writer.decode(raw)
         kind = value.get("type") if isinstance(value, dict) and value.get("resourceType") == "Bundle" else None
-        if kind not in {"batch", "transaction"}:
+        if not isinstance(kind, str) or kind not in {"batch", "transaction"}:
             raise HubError(
                 Category.INCORRECT,
                 "Expected a Bundle of type batch or transaction.",

@@ -170,7 +170,7 @@ class Asker:
     def __init__(self, hub: HubProcess, token: str) -> None:
         self.hub = hub
         self.headers = {"Authorization": f"Bearer {token}"}
-        self.client = httpx.Client(timeout=60, headers=self.headers)
+        self.client = httpx.Client(timeout=90, headers=self.headers)
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send one request; *path* starts with a slash."""

@@ -245,3 +245,11 @@ def test_transactions_with_the_same_conditions_at_once_make_one_of_each(kn: Clie
 
     assert statuses == [200] * 8
     assert sorted(one["identifier"][0]["value"] for one in kn.search("/fhir/Patient")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [["batch"], {"batch": 1}, 5, None])
+def test_a_type_that_is_no_word_is_refused(kn: Client, kind: object) -> None:
+    answer = kn.request("POST", "/fhir", json={"resourceType": "Bundle", "type": kind, "entry": []})
+
+    assert answer.status_code == 400
+    assert answer.json()["issue"][0]["expression"] == ["Bundle.type"]
