@@ -645,7 +645,7 @@ class MemberEndpoint:
         address: ``host:port`` or URL for sending; empty when the member only sends.
         sending_application, sending_facility: MSH-3 and MSH-4 the member writes (empty application = any).
         cidr: networks the member may connect from; empty = any.
-        settings: dialect, charset_in, charset_out, version, ack, services and so on.
+        settings: dialect, charset-in, charset-out, version, ack, services and so on.
     """
 
     id: str

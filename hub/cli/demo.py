@@ -96,7 +96,7 @@ def _tell(found: Settings, tokens: dict[str, str], failed: int) -> None:
 
   # 康宁医院的患者和影像检查；QH 的同号患者不在其中 / KN's patient and study; QH's patient of the same number is not there
   KN={tokens["KN"]}
-  X
+  curl -s -H "Authorization: Bearer $KN" '{http}/fhir/Patient?name=%E9%83%91%E4%BC%9F'
   curl -s -H "Authorization: Bearer $KN" '{http}/fhir/ImagingStudy?_include=ImagingStudy:subject'
 
   # 中心医院调度员看到阅片申请并接收 / YL's desk sees the reading request, and receives it

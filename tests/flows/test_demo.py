@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -50,6 +51,10 @@ def test_the_demo_plays_everything_and_a_second_run_keeps_its_data(tmp_path: Pat
             patients = {one["id"] for one in kn.search("/fhir/Patient?name=郑伟")}
             [task] = kn.search("/fhir/Task?code=remote-reading")
             assert patients
+            # What it says to try finds what it says it finds.
+            urls = re.findall(r"Bearer \$KN\" '([^']+)'", said)
+            assert [url.partition("?")[0].rpartition("/")[2] for url in urls] == ["Patient", "ImagingStudy"]
+            assert all(kn.search(url.removeprefix(hub.http)) for url in urls)
             hub.run("feed")
             assert [one["id"] for one in kn.search("/fhir/Task?code=remote-reading")] == [task["id"]]
             assert {one["id"] for one in kn.search("/fhir/Patient?name=郑伟")} == patients
