@@ -1,0 +1,76 @@
+"""What was received, by which door and with which outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """Something that was received, before it has a sequence number.
+
+    Attributes:
+        body: the bytes as they came when they are at most 64 KiB; else ``None`` and ``digest`` names the object.
+        state: ``received`` (to be processed later), ``done``, ``refused`` or ``failed``.
+    """
+
+    door: str
+    institution: str
+    peer: str
+    correlation_id: str
+    message_type: str
+    digest: str
+    size: int
+    received_at: datetime
+    body: bytes | None = None
+    sending_application: str = ""
+    sending_facility: str = ""
+    control_id: str = ""
+    version: str = ""
+    charset: str = ""
+    state: str = "done"
+    outcome: str = ""
+    ack: bytes | None = None
+    flags: str = ""
+    patient_id: str = ""
+    placer: str = ""
+    filler: str = ""
+    accession: str = ""
+    visit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(NewEntry):
+    """A journal row."""
+
+    seq: int
+    finished_at: datetime | None = None
+
+
+class Journal(Protocol):
+    def append(self, entry: NewEntry) -> int:
+        """Write *entry*; returns its sequence number."""
+        ...
+
+    def get(self, seq: int) -> Entry | None: ...
+    def find_message(
+        self, *, institution: str, sending_application: str, sending_facility: str, control_id: str
+    ) -> Sequence[Entry]:
+        """Return earlier entries with the same sender and control id, oldest first."""
+        ...
+
+    def finish(
+        self, seq: int, *, state: str, outcome: str = "", ack: bytes | None = None, patient_id: str = ""
+    ) -> None: ...
+    def pending(self, *, door: str, limit: int) -> Sequence[Entry]:
+        """Return entries in state ``received``, oldest first."""
+        ...
+
+    def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
+        """Return entries whose columns equal *criteria* (``since``/``until`` bound the receipt time), newest first."""
+        ...
+
+    def by_correlation(self, correlation_id: str) -> Sequence[Entry]: ...

@@ -1,0 +1,59 @@
+"""Content-addressed bytes and the temporary files they arrive in (DESIGN rule 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """A stored object: hex SHA-256 of its bytes, and their number."""
+
+    digest: str
+    size: int
+
+
+class Spool(Protocol):
+    """A temporary file that counts, hashes and caps while it receives; gone on exit unless it was put."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of all bytes written so far."""
+        ...
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append *data*; raises HubError(incorrect) beyond the cap, HubError(unavailable) on a full disk."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """Return a new read handle over what was written."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """Content-addressed bytes."""
+
+    def spool(self, *, max_bytes: int) -> Spool: ...
+    def put(self, spool: Spool) -> ObjectRef:
+        """Keep the spooled bytes under their digest; on return they would survive a power cut."""
+        ...
+
+    def put_bytes(self, data: bytes) -> ObjectRef: ...
+    def open(self, digest: str, *, verify: bool = False) -> BinaryIO: ...
+    def read(self, digest: str, start: int = 0, length: int | None = None) -> bytes: ...
+    def stream(self, digest: str, *, chunk_bytes: int = 1 << 20, verify: bool = True) -> Iterator[bytes]: ...
+    def stat(self, digest: str) -> ObjectRef | None: ...
+    def verify(self, digest: str) -> bool: ...
+    def delete(self, digest: str) -> None: ...
+    def digests(self) -> Iterator[ObjectRef]: ...
+    def guarantees(self) -> Mapping[str, str]: ...
+    def healthy(self) -> None:
+        """Raise HubError(unavailable) when the store cannot take data."""
+        ...

@@ -1,0 +1,130 @@
+"""Deliveries to partners, in lanes, and what sends them (DESIGN rule 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from hub.ports.members import MemberEndpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """Something to be handed to a partner.
+
+    Attributes:
+        destination: member endpoint id, for example ``KN/mllp``.
+        lane: destination and patient; deliveries of one lane go in order (DESIGN rule 8).
+        kind: sender name: ``mllp``, ``fhir``, ``dimse``.
+        payload: the exact bytes to send, or for ``dimse`` JSON naming the objects.
+        control_id: MSH-10 of the message, or another id the partner's answer must name.
+    """
+
+    destination: str
+    lane: str
+    kind: str
+    payload: bytes
+    owner: str
+    control_id: str = ""
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    correlation_id: str = ""
+    task_id: str = ""
+    patient_id: str = ""
+    on_ack: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(NewDelivery):
+    id: int
+    state: str
+    attempts: int
+    next_at: datetime
+    created_at: datetime
+    last_error: str = ""
+    ack: bytes | None = None
+    acked_at: datetime | None = None
+
+
+class Outbox(Protocol):
+    def enqueue(self, delivery: NewDelivery) -> int: ...
+    def lease(
+        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[tuple[str, int, Delivery]]:
+        """Lease up to *limit* lanes whose head is due, none of the *busy* destinations; returns (lane, epoch, head)."""
+        ...
+
+    def renew(self, worker: str, *, until: datetime) -> None:
+        """Keep every lane that *worker* holds until *until*."""
+        ...
+
+    def give_back(self, worker: str, *, lanes: Sequence[str] | None = None) -> None:
+        """End the leases of *worker* (on *lanes*, or all) without an attempt, so that another may take them at once."""
+        ...
+
+    def succeeded(self, lane: str, epoch: int, delivery_id: int, *, ack: bytes, now: datetime) -> bool:
+        """Record the stored acknowledgement and release the lane; ``False`` when the lease was lost."""
+        ...
+
+    def failed(
+        self,
+        lane: str,
+        epoch: int,
+        delivery_id: int,
+        *,
+        error: str,
+        next_at: datetime | None,
+        now: datetime,
+        reached: bool = True,
+        ack: bytes = b"",
+    ) -> bool:
+        """Record a failed attempt; ``next_at=None`` moves the delivery to the dead letters and parks its lane.
+
+        When the partner was not reached, the whole destination rests until *next_at*.
+        """
+        ...
+
+    def lanes(self) -> Sequence[Mapping[str, Any]]:
+        """Return one mapping per lane: lane, destination, state, depth, oldest_at, attempts, next_at, last_error, paused."""
+        ...
+
+    def destinations(self) -> Sequence[Mapping[str, Any]]:
+        """Return one mapping per destination: destination, depth, dead, oldest_at, paused, failures, last_error, last_ok_at."""
+        ...
+
+    def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]: ...
+    def get(self, delivery_id: int) -> Delivery | None: ...
+    def set_paused(self, destination: str, paused: bool) -> None: ...
+    def replay(self, delivery_id: int, *, now: datetime) -> None: ...
+    def skip(self, delivery_id: int, *, now: datetime, reason: str) -> None: ...
+    def by_correlation(self, correlation_id: str) -> Sequence[Delivery]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What came of one attempt to deliver.
+
+    Attributes:
+        ack: the partner's answer as it came; stored whether it accepts or refuses.
+        error: empty on success; else what happened, without patient data.
+        permanent: the partner refused this very content (AR, CR, HTTP 4xx, DICOM failure other than out-of-resources);
+            sending it again cannot help.
+        reached: the partner answered at all; a connection failure never counts towards giving up.
+    """
+
+    ack: bytes = b""
+    error: str = ""
+    permanent: bool = False
+    reached: bool = True
+
+
+class Sender(Protocol):
+    """Hands one delivery to a partner; one file per protocol in the adapters."""
+
+    def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        """Send and wait for the matching acknowledgement; never raises for a partner's fault."""
+        ...
+
+    def close(self) -> None: ...
