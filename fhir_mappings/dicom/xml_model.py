@@ -266,7 +266,7 @@ class _Builder:
         elif local in _COMPONENTS:
             self._name[self._names[-1]][local] = text
         elif local == "PersonName":
-            self._attributes[-1].values[self._number] = _name(self._name)
+            self._attributes[-1].values[self._number] = _person(self._name)
 
     def _end_attribute(self, attribute: _Attribute) -> None:
         dataset = self._datasets[-1]
@@ -339,7 +339,7 @@ def _number(vr: str, text: str) -> Any:
     return number if number is not None and number.is_finite() else text
 
 
-def _name(groups: Mapping[str, Mapping[str, str]]) -> dict[str, str] | None:
+def _person(groups: Mapping[str, Mapping[str, str]]) -> dict[str, str] | None:
     found = {}
     for group in _GROUPS:
         parts = [groups.get(group, {}).get(component, "") for component in _COMPONENTS]
