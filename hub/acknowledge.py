@@ -3,7 +3,8 @@
 HL7 v2 chapter 2.9. :mod:`fhir_mappings.hl7v2.ack` decides the codes; this module knows what has happened to the message.
 In enhanced mode the accept acknowledgement (CA, CE, CR) answers on the connection, and the application acknowledgement
 (AA, AE, AR) follows as a message of its own to the sender's address, after the commit. A sender without an address, or
-one that asked for no accept acknowledgement, gets the application acknowledgement on the connection.
+one that asked for no accept acknowledgement, gets the application acknowledgement on the connection; of a feed that is
+answered when its messages are stored, it can only follow to an address.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 from datetime import datetime
+
+import structlog
 
 from fhir_mappings.errors import MappingError, UnsupportedError
 from fhir_mappings.hl7v2.ack import (
@@ -28,6 +31,8 @@ from hub.directory import Directory
 from hub.envelope import new_correlation_id
 from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, NewDelivery
+
+log = structlog.get_logger("hub.acknowledge")
 
 #: Key of ``NewDelivery.headers`` that says that no answer will come (an acknowledgement is never acknowledged).
 UNANSWERED = "unanswered"
@@ -125,12 +130,24 @@ class Acknowledger:
         )
 
     def later(self, arrival: Arrival, verdict: Verdict, now: datetime) -> NewDelivery | None:
-        """Return the application acknowledgement of a message that was answered for when it was stored."""
+        """Return the application acknowledgement of a message that was accepted when it was stored.
+
+        ``None`` where MSH-16 wants none, and where the sender has no address that it could go to: its connection has
+        been answered already.
+        """
         if arrival.message is None:
             return None
-        application = application_code(arrival.message, verdict.outcome)
+        application = application_code(arrival.message, verdict.outcome, accepted=True)
+        if application is None:
+            return None
         endpoint = self._address(arrival)
-        if application is None or endpoint is None:
+        if endpoint is None:
+            log.warning(
+                "acknowledgement_without_address",
+                institution=arrival.institution,
+                correlation_id=arrival.correlation_id,
+                code=application,
+            )
             return None
         return self._delivery(arrival, endpoint, self._write(arrival, application, verdict, now))
 

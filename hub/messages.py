@@ -46,6 +46,8 @@ _STORED_FLAG = "stored"
 #: Lanes of stored messages that are worked on at a time. More gain nothing, as the interpreter runs one of them, but
 #: share one commit, which then keeps the doors waiting for their turn to write.
 _WORKERS = 2
+#: States in which a stored message has not got its application acknowledgement yet.
+_UNTOLD = frozenset({"received", "failed"})
 _PARKED_MAX = 10_000
 _LOCKS = 1024
 #: Name of the right to process stored messages, which one node at a time has.
@@ -333,33 +335,37 @@ class MessageService:
         return arrival
 
     def _finish_refused(self, entry: Entry, arrival: Arrival, verdict: Verdict, guard: _Guard) -> None:
-        now = self._services.clock()
-        later = self._acknowledger.later(arrival, verdict, now)
+        later = self._later(entry, arrival, verdict)
 
         def work(tx: Tx) -> None:
             guard(tx)
+            current = tx.journal.get(entry.seq)
             tx.journal.finish(entry.seq, state="refused", outcome=verdict.reason)
-            if later is not None:
+            if later is not None and current is not None and current.state in _UNTOLD:
                 tx.outbox.enqueue(later)
             self._audit(tx, arrival, Applied(), outcome="4")
 
         self._services.database.write(work)
         log.warning("message_refused", seq=entry.seq, institution=entry.institution, message_type=entry.message_type)
 
+    def _later(self, entry: Entry, arrival: Arrival, verdict: Verdict) -> NewDelivery | None:
+        """Return the application acknowledgement that *entry* still waits for if it was answered when it was stored."""
+        if _STORED_FLAG not in entry.flags.split():
+            return None
+        return self._acknowledger.later(arrival, verdict, self._services.clock())
+
     def _apply_later(self, entry: Entry, arrival: Arrival, states: frozenset[str] | None, guard: _Guard) -> None:
         if arrival.error is not None:
             raise arrival.error
         ready = self._ready(arrival)
-        now = self._services.clock()
-        answered_early = _STORED_FLAG in entry.flags.split()
-        later = self._acknowledger.later(ready.arrival, STORED, now) if answered_early else None
+        later = self._later(entry, arrival, STORED)
 
         def work(tx: Tx) -> None:
             guard(tx)
             current = tx.journal.get(entry.seq)
             if current is None or (states is not None and current.state not in states):
                 return
-            applied = self._apply(tx, ready, entry.seq, later if current.state == "received" else None)
+            applied = self._apply(tx, ready, entry.seq, later if current.state in _UNTOLD else None)
             tx.journal.finish(entry.seq, state="done", outcome=_outcome(applied), patient_id=applied.patient_id or "")
 
         self._write_anew_on_conflict(work)

@@ -143,14 +143,15 @@ def immediate_code(message: Message | None, outcome: Outcome) -> AckCode | None:
     return code if _wanted(message.get("MSH-15"), success=code == "CA") else None
 
 
-def application_code(message: Message, outcome: Outcome) -> AckCode | None:
+def application_code(message: Message, outcome: Outcome, *, accepted: bool = False) -> AckCode | None:
     """Return MSA-1 of the later application acknowledgement of enhanced mode, or ``None`` when MSH-16 wants none.
 
     After a CR or CE there is nothing left to acknowledge; where MSH-15 keeps those quiet, this answer is the only one.
+    *accepted* says that the message was accepted (CA) before its outcome was known: then no CR has told of a refusal.
     """
     if is_ack(message) or not is_enhanced(message):
         return None
-    if _ACCEPT[outcome] != "CA" and _wanted(message.get("MSH-15"), success=False):
+    if not accepted and _ACCEPT[outcome] != "CA" and _wanted(message.get("MSH-15"), success=False):
         return None
     return _APPLICATION[outcome] if _wanted(message.get("MSH-16"), success=outcome == "stored") else None
 

@@ -412,6 +412,108 @@ def test_the_application_acknowledgement_of_a_stored_feed_follows_the_processing
     assert [b"MSA|AA|1" in one.payload for one in deliveries(early)] == [True]
 
 
+def result(accept: str, application: str, control_id: str = "1") -> str:
+    """Return a result whose sender asks for these acknowledgements."""
+    segments = oru(control_id, "F", "6.90", at="20250611090000").split("\r")[1:]
+    return "\r".join([msh("ORU^R01", control_id, f15=accept, f16=application), *segments])
+
+
+def wrong(accept: str, application: str, control_id: str = "1") -> str:
+    """Return an admission without PV1."""
+    return "\r".join(
+        [msh("ADT^A01", control_id, f15=accept, f16=application), "EVN|A01|20250611", pid(), ""],
+    )
+
+
+def pharmacy(accept: str, application: str) -> str:
+    """Return an order of a kind that has no mapping, which only its segments tell."""
+    return "\r".join(
+        [msh("ORM^O01", "1", f15=accept, f16=application), pid(), "ORC|NW|PL9", "RXO|1^阿莫西林", ""],
+    )
+
+
+CLOSED = HubError(Category.CONFLICT, "The Task is closed.", where="Task")
+#: A message, what the workflow says of it, and MSA-1 of its application acknowledgement.
+_FATES: dict[str, tuple[Callable[[str, str], str], HubError | None, str]] = {
+    "taken": (result, None, "AA"),
+    "wrong in a segment": (wrong, None, "AE"),
+    "refused by the workflow": (result, CLOSED, "AE"),
+    "of a kind without mapping": (pharmacy, None, "AR"),
+}
+
+
+@pytest.mark.parametrize("ack", ["stored", "processed"])
+@pytest.mark.parametrize("accept", ["AL", "SU", "ER", "NE"])
+@pytest.mark.parametrize("application", ["AL", "SU", "ER", "NE"])
+@pytest.mark.parametrize("fate", _FATES)
+def test_a_sender_learns_what_it_asked_for_once_whichever_way_its_feed_is_answered(
+    sqlite_database: Database, ack: str, accept: str, application: str, fate: str
+) -> None:
+    hub = V2Hub(sqlite_database, ack=ack, address="192.0.2.9:2575")
+    message, hub.tasks.trouble, code = _FATES[fate]
+    at_once = hub.code(message(accept, application))
+    hub.messages.process_pending(10)
+
+    told = [
+        one for one in [at_once, *[parse(decode(sent.payload).text).get("MSA-1") for sent in deliveries(hub)]] if one
+    ]
+    assert hub.journal()[0].state == ("done" if code == "AA" else "refused")
+    success = code == "AA"
+    wanted = {"AL": True, "SU": success, "ER": not success, "NE": False}
+    # A stored feed is accepted before anybody knows what becomes of the message; the other one says CR to a kind that
+    # the hub does not do, after which nothing is left to say.
+    accepted = "CR" if ack == "processed" and code == "AR" else "CA"
+    expected = [accepted] if {"AL": True, "SU": accepted == "CA", "ER": accepted == "CR", "NE": False}[accept] else []
+    if wanted[application] and "CR" not in expected:
+        expected.append(code)
+    assert told == expected
+
+
+def test_a_refusal_is_told_once_however_often_the_message_is_replayed(sqlite_database: Database) -> None:
+    operator = Actor(institution="YY", roles=frozenset({"operator"}))
+    for ack in ("stored", "processed"):
+        hub = V2Hub(sqlite_database, ack=ack, address="192.0.2.9:2575")
+        hub.code(wrong("AL", "AL", ack))
+        hub.messages.process_pending(10)
+        before = deliveries(hub)
+        with pytest.raises(HubError):
+            hub.messages.replay(hub.journal()[-1].seq, operator)
+        assert len(deliveries(hub)) == len(before)
+
+
+def test_a_parked_message_that_is_replayed_gets_the_acknowledgement_it_still_waits_for(
+    sqlite_database: Database,
+) -> None:
+    operator = Actor(institution="YY", roles=frozenset({"operator"}))
+    hub = V2Hub(sqlite_database, ack="stored", address="192.0.2.9:2575")
+    hub.code(result("AL", "AL"))
+    hub.tasks.trouble = KeyError("x")
+    hub.messages.process_pending(10)
+    assert (hub.journal()[0].state, deliveries(hub)) == ("failed", [])
+    hub.tasks.trouble = None
+    for _ in range(2):
+        hub.messages.replay(1, operator)
+    assert [b"MSA|AA|1" in one.payload for one in deliveries(hub)] == [True]
+
+
+def test_what_a_replayed_message_is_refused_for_is_told_if_nothing_was_told_yet(sqlite_database: Database) -> None:
+    hub = V2Hub(sqlite_database, ack="stored", address="192.0.2.9:2575")
+    hub.code(result("AL", "ER"))
+    hub.tasks.trouble = KeyError("x")
+    hub.messages.process_pending(10)
+    hub.tasks.trouble = CLOSED
+    for _ in range(2):
+        with pytest.raises(HubError):
+            hub.messages.replay(1, HUB)
+    assert [b"MSA|AE|1" in one.payload for one in deliveries(hub)] == [True]
+
+
+def test_a_refusal_without_an_address_to_tell_it_to_is_kept_and_stops_nothing(early: V2Hub) -> None:
+    assert early.code(wrong("AL", "AL")) == "CA"
+    assert early.messages.process_pending(10) == 1
+    assert (early.journal()[0].state, deliveries(early)) == ("refused", [])
+
+
 def test_a_message_the_hub_fails_at_parks_its_own_patient_until_it_is_replayed(early: V2Hub) -> None:
     operator = Actor(institution="YY", roles=frozenset({"operator"}))
     early.code(oru("1", "F", "6.90", at="20250611090000"))

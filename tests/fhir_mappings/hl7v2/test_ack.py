@@ -94,6 +94,11 @@ def test_a_refusal_that_msh_15_keeps_quiet_is_told_as_msh_16_asks(
     assert ack.application_code(message(accept, application), outcome) == code
 
 
+@pytest.mark.parametrize(("application", "code"), [("AL", "AR"), ("ER", "AR"), ("SU", None), ("NE", None)])
+def test_a_refusal_after_the_acceptance_is_told_as_msh_16_asks(application: str, code: str | None) -> None:
+    assert ack.application_code(message("AL", application), "refused", accepted=True) == code
+
+
 def test_an_acknowledgement_is_never_acknowledged() -> None:
     received = message("AL", "AL", kind="ACK^A01")
     assert ack.is_ack(received)
