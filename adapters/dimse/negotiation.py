@@ -8,10 +8,8 @@ import struct
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import pynetdicom.sop_class
 from pydicom.uid import UID
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
@@ -21,13 +19,16 @@ from pynetdicom.pdu_primitives import (
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
+    SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
+from adapters.dimse.catalogue import RIGHTS, VERIFICATION, offer_for
 from adapters.dimse.upper_layer import ASSOCIATE_AC, ASSOCIATE_RQ, INVALID_PARAMETER, ProtocolError
-from fhir_mappings.dicom.scanner import DEFLATED, valid_uid
+from fhir_mappings.dicom.scanner import DEFLATED
 
-VERIFICATION = "1.2.840.10008.1.1"
+__all__ = ["VERIFICATION"]
+
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 #: Fixed for good: it is part of every stored object, and a change would make known objects look new.
 IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
@@ -49,7 +50,9 @@ LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 _KNOWN_SYNTAXES = frozenset(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
 #: Items and user items that decide something here; all others are to be ignored (PS3.8 section 9.3.1).
 _ITEMS = frozenset({0x10, 0x20, 0x50})
-_USER_ITEMS = frozenset({0x51, 0x52, 0x54, 0x55})
+_USER_ITEMS = frozenset({0x51, 0x52, 0x54, 0x55, 0x56})
+#: What short data sets (identifiers, attribute lists) travel in.
+_NATIVE_SYNTAXES = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +112,25 @@ def why_not(body: bytes, request: Request, *, ae_title: str) -> tuple[int, int, 
     return None
 
 
-def accept(request: Request, *, offered_pdu_bytes: int) -> tuple[bytes, Mapping[int, Context]]:
-    """Return the A-ASSOCIATE-AC PDU and the accepted contexts by id.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """What the hub agreed to.
 
-    Verification and every storage SOP class, private and unknown ones included, are taken in the peer's first transfer
-    syntax that is known; deflated only when nothing else is offered. The hub is SCP only.
+    Attributes:
+        pdu: the A-ASSOCIATE-AC.
+        contexts: accepted presentation contexts by id.
+        extended: accepted extended negotiation by SOP class (PS3.7 annex D.3.3.5).
+    """
+
+    pdu: bytes
+    contexts: Mapping[int, Context]
+    extended: Mapping[str, bytes]
+
+
+def accept(request: Request, *, offered_pdu_bytes: int, rights: frozenset[str] = RIGHTS) -> Acceptance:
+    """Return the answer to *request* for a peer with *rights* (:func:`adapters.dimse.catalogue.rights_of`).
+
+    Contexts get the peer's first transfer syntax that fits; deflated only when nothing else is offered.
     """
     proposed = request.primitive
     roles = {
@@ -124,7 +141,7 @@ def accept(request: Request, *, offered_pdu_bytes: int) -> tuple[bytes, Mapping[
     results, accepted = [], {}
     for context in proposed.presentation_context_definition_list:
         abstract = str(context.abstract_syntax or "")
-        syntax, result = _judge(abstract, [str(uid) for uid in context.transfer_syntax], roles.get(abstract))
+        syntax, result = _judge(abstract, [str(uid) for uid in context.transfer_syntax], roles.get(abstract), rights)
         answer = PresentationContext()
         answer.context_id = context.context_id
         answer.abstract_syntax = context.abstract_syntax
@@ -141,13 +158,31 @@ def accept(request: Request, *, offered_pdu_bytes: int) -> tuple[bytes, Mapping[
     primitive.result_source = 1
     primitive.presentation_context_definition_results_list = results
     information = _user_information(offered_pdu_bytes)
-    for abstract in {context.abstract_syntax for context in accepted.values()} & roles.keys():
+    taken = {context.abstract_syntax for context in accepted.values()}
+    for abstract in sorted(taken & roles.keys()):
         role = SCP_SCU_RoleSelectionNegotiation()
         role.sop_class_uid = UID(abstract)
-        role.scu_role, role.scp_role = roles[abstract][0], False
+        role.scu_role, role.scp_role = roles[abstract][0], roles[abstract][1] and _peer_may_be_scp(abstract, rights)
         information.append(role)
+    extended = _extended(proposed, taken)
+    for abstract, said in extended.items():
+        item = SOPClassExtendedNegotiation()
+        item.sop_class_uid, item.service_class_application_information = UID(abstract), said
+        information.append(item)
     primitive.user_information = information
-    return A_ASSOCIATE_AC(primitive).encode(), accepted
+    return Acceptance(pdu=bytes(A_ASSOCIATE_AC(primitive).encode()), contexts=accepted, extended=extended)
+
+
+def _extended(proposed: Any, taken: set[str]) -> dict[str, bytes]:
+    """Return, for each SOP class that was taken, the bytes of its extended negotiation that the hub can keep too."""
+    found: dict[str, bytes] = {}
+    for item in proposed.user_information:
+        if isinstance(item, SOPClassExtendedNegotiation) and str(item.sop_class_uid) in taken:
+            offer = offer_for(str(item.sop_class_uid))
+            if offer is not None and offer.extended:
+                asked = bytes(item.service_class_application_information)
+                found[str(item.sop_class_uid)] = bytes(a & b for a, b in zip(asked, offer.extended, strict=False))
+    return found
 
 
 def reject(triple: tuple[int, int, int]) -> bytes:
@@ -192,31 +227,32 @@ def read_acceptance(body: bytes) -> tuple[frozenset[int], int]:
     return accepted, int(length or 0)
 
 
-def _judge(abstract: str, offered: Sequence[str], role: tuple[bool, bool] | None) -> tuple[str, int]:
+def _judge(
+    abstract: str, offered: Sequence[str], role: tuple[bool, bool] | None, rights: frozenset[str]
+) -> tuple[str, int]:
     """Return (transfer syntax, result) for one proposed context."""
-    usable = [uid for uid in offered if uid in _KNOWN_SYNTAXES]
     first = offered[0] if offered else "1.2.840.10008.1.2"
-    if not takes(abstract):
+    offer = offer_for(abstract)
+    if offer is None:
         return first, ABSTRACT_SYNTAX_UNKNOWN
-    if role is not None and not role[0]:
+    as_scu = (role is None or role[0]) and offer.right in rights
+    as_scp = role is not None and role[1] and _peer_may_be_scp(abstract, rights)
+    if not as_scu and not as_scp:
         return first, USER_REJECTION
+    known = _KNOWN_SYNTAXES if offer.any_syntax else _NATIVE_SYNTAXES
+    usable = [uid for uid in offered if uid in known]
     if not usable:
         return first, TRANSFER_SYNTAXES_UNKNOWN
     return next((uid for uid in usable if uid not in DEFLATED), usable[0]), ACCEPTED
 
 
-@lru_cache(maxsize=1024)
-def takes(abstract: str) -> bool:
-    """Return whether the hub takes this SOP class: verification, storage, private and unknown ones."""
-    if abstract == VERIFICATION:
-        return True
-    if not valid_uid(abstract):
+def _peer_may_be_scp(abstract: str, rights: frozenset[str]) -> bool:
+    """Return whether the hub may act as SCU of *abstract* on an association that the peer opened."""
+    offer = offer_for(abstract)
+    if offer is None or not offer.peer_scp:
         return False
-    uid = UID(abstract)
-    if uid.is_private or abstract in pynetdicom.sop_class._STORAGE_CLASSES.values():  # noqa: SLF001 - the table has no public name
-        return True
-    # A UID of the standard that the library has a service for is not storage; one that it never heard of may be new.
-    return not hasattr(pynetdicom.sop_class, uid.keyword) if uid.keyword else True
+    # Instances go out on the peer's association as sub-operations of C-GET only.
+    return ("get" if offer.any_syntax else offer.right) in rights
 
 
 def _user_information(offered_pdu_bytes: int) -> list[Any]:

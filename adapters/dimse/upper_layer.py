@@ -8,7 +8,9 @@ buffer that is used again for the next PDU.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -61,6 +63,7 @@ class UpperLayer:
         self._small = bytearray(6)
         self._receive_timeout = 0.0
         self._pending: Iterator[tuple[int, int, memoryview]] = iter(())
+        self._ahead: tuple[int, int, memoryview] | None = None
         if self._plain:
             connection.settimeout(None)
             self._set_timeout(socket.SO_SNDTIMEO, pdu_deadline_s)
@@ -94,6 +97,9 @@ class UpperLayer:
             ConnectionEnd: as :meth:`read`, and when the peer aborts.
             ProtocolError: another PDU, or PDVs that do not fill their PDU exactly.
         """
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
         while True:
             found = next(self._pending, None)
             if found is not None:
@@ -109,6 +115,16 @@ class UpperLayer:
                 raise ProtocolError("unexpected-pdu", UNEXPECTED_PDU)
             else:
                 raise ProtocolError("unrecognized-pdu", UNRECOGNIZED_PDU)
+
+    def readable(self) -> bool:
+        """Return, without waiting, whether the peer has sent something, or has gone."""
+        if self._ahead is None:
+            self._ahead = next(self._pending, None)
+        if self._ahead is not None or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Send the parts as one; raises ConnectionEnd when the peer is gone or does not read."""

@@ -19,8 +19,8 @@ from pydicom.uid import UID
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
-from adapters.dimse.association import file_meta
 from adapters.dimse.negotiation import Context
+from adapters.dimse.store import file_meta
 from adapters.dimse.upper_layer import ASSOCIATE_RJ
 from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.dicom.scanner import DEFLATED as DEFLATED_SYNTAXES
@@ -384,10 +384,11 @@ def test_two_processes_share_one_port_and_one_goes_on_without_the_other(settings
 
 def test_deflated_is_chosen_only_when_nothing_else_is_offered(door: Door) -> None:
     from adapters.dimse import negotiation
+    from adapters.dimse.catalogue import RIGHTS
 
-    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED, EXPLICIT], None) == (EXPLICIT, 0)
-    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED], None) == (DEFLATED, 0)
-    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True))[1] == negotiation.USER_REJECTION
+    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED, EXPLICIT], None, RIGHTS) == (EXPLICIT, 0)
+    assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED], None, RIGHTS) == (DEFLATED, 0)
+    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), RIGHTS)[1] == negotiation.USER_REJECTION
 
 
 def test_our_implementation_uid_is_a_uid() -> None:
