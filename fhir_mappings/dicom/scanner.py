@@ -111,12 +111,15 @@ def encapsulated(TransferSyntaxUID: str) -> bool | None:
     return bool(uid.is_encapsulated) if uid.is_transfer_syntax and not uid.is_private else None
 
 
-def scan(stream: BinaryIO, transfer_syntax: str | None = None, *, limits: ScanLimits = LIMITS) -> Scan:
+def scan(
+    stream: BinaryIO, transfer_syntax: str | None = None, *, limits: ScanLimits = LIMITS, instance: bool = True
+) -> Scan:
     """Return the elements of the object in *stream*, having proved it complete.
 
     Args:
         stream: seekable; a Part 10 file, or a bare data set when *transfer_syntax* is given.
         transfer_syntax: of the bare data set; ``None`` for a Part 10 file.
+        instance: it must be a SOP Instance, with its UIDs and all of its pixels; else any data set, such as a query.
 
     Raises:
         MalformedError: naming the tag and the byte where the object breaks the standard or a limit.
@@ -142,8 +145,9 @@ def scan(stream: BinaryIO, transfer_syntax: str | None = None, *, limits: ScanLi
     else:
         dataset = walker.walk(start, size, implicit=implicit)
     top = {element.tag: element for element in dataset}
-    _check_uids(top, meta)
-    _check_pixels(top, transfer_syntax, walker.little_endian)
+    if instance:
+        _check_uids(top, meta)
+        _check_pixels(top, transfer_syntax, walker.little_endian)
     return Scan(
         TransferSyntaxUID=transfer_syntax,
         meta=meta,

@@ -1,0 +1,116 @@
+"""Short data sets on the wire as the DICOM JSON Model and back: identifiers, worklist items, attribute lists (PS3.7
+section 6.2; PS3.18 annex F).
+
+What arrives passes the bounded scanner and the rule for character sets, as objects do. What goes out is written in the
+character set that the asker named, and in UTF-8 where that set cannot hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from fhir_mappings.dicom.charset import choose_decoder
+from fhir_mappings.dicom.json_model import JsonModel, text_values
+from fhir_mappings.dicom.scanner import ScanLimits, scan
+from fhir_mappings.json import loads
+from fhir_mappings.text import codec_for
+
+Json = dict[str, Any]
+
+IMPLICIT, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+UTF8 = "ISO_IR 192"
+#: An identifier of any service class is far below this.
+MAX_BYTES = 1 << 20
+_LIMITS = ScanLimits(
+    depth=8, items=1000, elements=10_000, element_bytes=256 << 10, held_bytes=256 << 10, held_total_bytes=MAX_BYTES
+)
+_CHARACTER_SET = "00080005"
+#: Text that another character set than ASCII may be needed for (PS3.5 section 6.1.2.3).
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identifier:
+    """A short data set as it arrived.
+
+    Attributes:
+        attributes: the DICOM JSON Model, text in UTF-8; an empty element has no ``Value``.
+        character_set: (0008,0005) as the peer wrote it; empty when it did not.
+    """
+
+    attributes: Json
+    character_set: str = ""
+
+
+def read(data: bytes, transfer_syntax: str, *, charset_override: str | None = None) -> Identifier:
+    """Return the data set in *data*.
+
+    Raises:
+        MalformedError: it breaks the standard or a limit.
+    """
+    scanned = scan(BytesIO(data), transfer_syntax, limits=_LIMITS, instance=False)
+    label = scanned.top.get(0x00080005)
+    declared = label.value.decode("ascii", "replace").strip(" \0") if label and isinstance(label.value, bytes) else ""
+    decoder = choose_decoder(
+        text_values(scanned.dataset),
+        [one.strip(" \0") for one in declared.split("\\")] if declared else [],
+        override=charset_override,
+    )
+    model = JsonModel(decoder.codec, decoder.initial, little_endian=scanned.little_endian, signed=False)
+    attributes: Json = loads(b"{" + b",".join(model.members(scanned.dataset)) + b"}")
+    attributes.pop(_CHARACTER_SET, None)
+    return Identifier(attributes=attributes, character_set=declared)
+
+
+def write(attributes: Mapping[str, Any], transfer_syntax: str, *, character_set: str = "") -> bytes:
+    """Return *attributes* (DICOM JSON) as a data set.
+
+    Args:
+        character_set: the label the reader asked for; UTF-8 is written where it is empty and the text is not ASCII,
+            where the hub does not know it, and where it cannot hold the text.
+    """
+    content = {tag: element for tag, element in attributes.items() if tag != _CHARACTER_SET}
+    label = _label(list(_texts(content)), character_set)
+    dataset = Dataset.from_json(content, lambda *_: b"")
+    if label:
+        dataset.SpecificCharacterSet = label
+    stream = DicomBytesIO()
+    stream.is_little_endian = transfer_syntax != EXPLICIT_BIG
+    stream.is_implicit_VR = transfer_syntax == IMPLICIT
+    write_dataset(stream, dataset)
+    return stream.getvalue()
+
+
+def _label(texts: list[str], wanted: str) -> str:
+    if all(text.isascii() for text in texts):
+        # Text without a special character needs no label, and ASCII is in every set (PS3.3 C.12.1.1.2).
+        return wanted if wanted and "\\" not in wanted and codec_for(wanted) else ""
+    codec = codec_for(wanted) if wanted and "\\" not in wanted else None
+    if codec is None or wanted.startswith("ISO 2022"):
+        # Code extensions are read but not written: UTF-8 holds all of it without switching.
+        return UTF8
+    try:
+        "".join(texts).encode(codec)
+    except UnicodeEncodeError:
+        return UTF8
+    return wanted
+
+
+def _texts(attributes: Mapping[str, Any]) -> Iterator[str]:
+    for element in attributes.values():
+        if element["vr"] == "SQ":
+            for item in element.get("Value", ()):
+                yield from _texts(item)
+        elif element["vr"] in _TEXT_VRS:
+            for value in element.get("Value", ()):
+                if isinstance(value, dict):
+                    yield from (str(group) for group in value.values())
+                elif value is not None:
+                    yield str(value)

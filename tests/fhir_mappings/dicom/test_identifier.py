@@ -1,0 +1,80 @@
+"""Short data sets on the wire: read by the rules for objects, written in the character set the asker reads."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from fhir_mappings.dicom.identifier import EXPLICIT_BIG, IMPLICIT, Identifier, read, write
+from fhir_mappings.errors import MalformedError
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+ANSWER: dict[str, Any] = {
+    "00080061": {"vr": "CS", "Value": ["CT", "SR"]},
+    "00080050": {"vr": "SH"},
+    "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Zheng^Wei", "Ideographic": "郑^伟"}]},
+    "00100020": {"vr": "LO", "Value": ["10086"]},
+    "00201208": {"vr": "IS", "Value": [3]},
+    "00400100": {"vr": "SQ", "Value": [{"00400001": {"vr": "AE", "Value": ["CT1"]}, "00400002": {"vr": "DA"}}]},
+}
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, EXPLICIT_BIG])
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("", "ISO_IR 192"),
+        ("GB18030", "GB18030"),
+        ("GBK", "GBK"),
+        ("ISO_IR 192", "ISO_IR 192"),
+        ("ISO_IR 100", "ISO_IR 192"),
+        ("\\ISO 2022 IR 58", "ISO_IR 192"),
+        ("no such set", "ISO_IR 192"),
+    ],
+)
+def test_text_goes_out_as_asked_else_in_utf_8(syntax: str, asked: str, answered: str) -> None:
+    assert read(write(ANSWER, syntax, character_set=asked), syntax) == Identifier(
+        attributes=ANSWER, character_set=answered
+    )
+
+
+def test_ascii_needs_no_label() -> None:
+    data = write({"00100020": {"vr": "LO", "Value": ["10086"]}}, IMPLICIT)
+    assert read(data, IMPLICIT).character_set == ""
+
+
+def test_the_library_reads_what_is_written() -> None:
+    data = write(ANSWER, IMPLICIT, character_set="GB18030")
+    dataset = dcmread(BytesIO(data), force=True)
+    assert str(dataset.PatientName) == "Zheng^Wei=郑^伟"
+    assert "郑".encode("gb18030") in data
+    assert dataset["ScheduledProcedureStepSequence"].value[0].ScheduledStationAETitle == "CT1"
+
+
+def test_a_name_in_gbk_without_a_label_is_read() -> None:
+    dataset = Dataset()
+    dataset.PatientID = "10086"
+    stream = BytesIO()
+    from pydicom.filewriter import dcmwrite
+
+    dcmwrite(stream, dataset, implicit_vr=True, little_endian=True)
+    name = "郑伟".encode("gbk")
+    data = b"\x10\x00\x10\x00" + len(name).to_bytes(4, "little") + name + stream.getvalue()
+    assert read(data, IMPLICIT).attributes["00100010"]["Value"] == [{"Alphabetic": "郑伟"}]
+
+
+@pytest.mark.parametrize("cut", range(1, 36, 3))
+def test_a_truncated_data_set_is_refused(cut: int) -> None:
+    data = write(ANSWER, EXPLICIT)
+    with pytest.raises(MalformedError):
+        read(data[:-cut], EXPLICIT)
+
+
+def test_sequences_that_nest_without_end_are_refused() -> None:
+    one = b"\x40\x00\x00\x01" + b"\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0" + b"\xff\xff\xff\xff"
+    with pytest.raises(MalformedError):
+        read(one * 5000, IMPLICIT)
