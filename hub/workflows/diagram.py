@@ -98,6 +98,12 @@ _SENDING = """
 - **协议 Agreement**：目录中须有连接申请方与受邀方（方向不限）、`active` 且 `period` 含当前时间的 OrganizationAffiliation。
   The directory holds an OrganizationAffiliation of the two institutions, in either direction, `active`, with a `period` that
   covers now. Both being members of the consortium is not an agreement between them.
+- **协作关系 Relations**：协议的 `code` 可列出 `{system}` 的服务，即 `participatingOrganization` 为另一方提供的服务；双方一旦列出，
+  未列出、已停用或过期的即不可申请。未列出任何服务的协议不限服务。The `code` of an agreement may list services of `{system}` that
+  the `participatingOrganization` provides to the other side. Once two institutions list any, only what is listed and in force
+  may be asked; an agreement that lists none covers every service.
+- **申请人 Requester**：`Task.requester` 为 PractitionerRole 或 Practitioner 时，须 `active`，`period` 与执业资质
+  （`qualification.period`）含当前时间。A person there must be `active`, with a role and a licence whose `period` covers now.
 - **服务 Service**：受邀方须有 `active` 的 HealthcareService，`category` 为 `{system}` 的 `{service}`。
   The owner needs an `active` HealthcareService with that `category`.
 - **开通与停用 Switching on and off**：由运营方维护：`hub members import FILE`（文件可只含这一资源），或以运营方令牌

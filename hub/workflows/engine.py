@@ -76,6 +76,9 @@ def references(task: Resource, inputs: Inputs | None = None) -> frozenset[str]:
     """
     found = {plain(reference_in(task.get("focus"))), plain(reference_in(task.get("for")))}
     found.update(referred(task, "input"), referred(task, "output"))
+    requester = plain(reference_in(task.get("requester"))) or ""
+    if requester.startswith(("PractitionerRole/", "Practitioner/")):
+        found.add(requester)
     if inputs is not None:
         both = {"input": inputs.inputs, "output": inputs.outputs}
         found.update(referred(both, "input"), referred(both, "output"))
@@ -202,9 +205,10 @@ def judge(workflow: Workflow, instance: Instance, event: str, actor: Actor, inpu
         known = any(t.event == event for t in workflow.transitions)
         raise refused(
             Category.CONFLICT if known else Category.INCORRECT,
+            f"当前状态 {old!r} 不允许该发送方执行 {event!r}。 "
             f"The event {event!r} is not open to this sender while the Task is {old!r}."
             if known
-            else f"The workflow {workflow.code} has no event {event!r}.",
+            else f"此流程没有事件 {event!r}。 The workflow {workflow.code} has no event {event!r}.",
             allowed,
         )
     return _move(workflow, instance, transition, actor, inputs, now, old=old)
@@ -272,7 +276,7 @@ def _move(
     if problems:
         raise refused(
             Category.INCORRECT,
-            f"The event {transition.event!r} lacks something: {' '.join(problems)}",
+            f"缺少内容，不能执行 {transition.event!r}。 The event {transition.event!r} lacks something: {' '.join(problems)}",
             allowed_events(workflow, instance, actor),
             tuple(problems),
             where="Task",
@@ -349,13 +353,15 @@ def _problems(
     if transition.reasons:
         found.extend(_reason_problems(transition.reasons, case.inputs.reason))
     if transition.event == workflow.submit and not case.parties.get("owner"):
-        found.append("Task.owner must name the institution that is to do the work.")
+        found.append("须在 Task.owner 中指明承接机构。 Task.owner must name the institution that is to do the work.")
     if transition.assigns == "assignee":
         party = case.inputs.assignee
         if party is None or not party.practitioner:
-            found.append("A person must be named as the new Task.owner.")
+            found.append("须指派具体人员。 A person must be named as the new Task.owner.")
         elif party.institution != case.parties.get("owner"):
-            found.append("The new Task.owner must belong to the institution that does the work.")
+            found.append(
+                "所指派人员须属于承接机构。 The new Task.owner must belong to the institution that does the work."
+            )
     if not found:
         # Guards may rely on what is required, so they are asked only when it is there.
         found = [text for guard in transition.guards if (text := guard(case)) is not None]
@@ -372,15 +378,19 @@ def _missing(need: Require, case: Case, fresh: Mapping[str, tuple[Resource, ...]
     if present:
         return None
     what = " or ".join(need.types) or "something new"
-    return f"Task.{need.element} must hold {what}{' that comes with this event' if need.fresh and need.types else ''}."
+    zh = f"须{'随本次事件' if need.fresh else ''}在 Task.{need.element} 中提供 {'、'.join(need.types) or '新内容'}。"
+    return f"{zh} Task.{need.element} must hold {what}{' that comes with this event' if need.fresh and need.types else ''}."
 
 
 def _reason_problems(system: str, reason: Resource | None) -> list[str]:
     if reason is None or not (reason.get("text") or reason.get("coding")):
-        return [f"Task.statusReason is required: a code of {BASE}/CodeSystem/{system} or a text."]
+        needed = f"Task.statusReason is required: a code of {BASE}/CodeSystem/{system} or a text."
+        return [f"须填写原因。 {needed}"]
     code = code_in(reason, f"{BASE}/CodeSystem/{system}")
     if code and not codes.is_known(system, code):
-        return [f"Task.statusReason: {code!r} is not a code of {BASE}/CodeSystem/{system}."]
+        return [
+            f"原因代码 {code!r} 不在代码表中。 Task.statusReason: {code!r} is not a code of {BASE}/CodeSystem/{system}."
+        ]
     return []
 
 

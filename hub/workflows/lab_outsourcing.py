@@ -99,6 +99,7 @@ WORKFLOW = Workflow(
                 g.request_is_open,
                 s.agreement_in_force,
                 s.service_is_on,
+                s.requester_is_in_office,
                 s.patient_is_identified_unless_by_message,
             ),
             # A laboratory needs the diagnosis, not the story of the illness, and consent is given for the treatment.

@@ -97,6 +97,7 @@ WORKFLOW = Workflow(
                 g.request_is_open,
                 s.agreement_in_force,
                 s.service_is_on,
+                s.requester_is_in_office,
                 s.patient_is_identified_unless_by_message,
                 s.diagnosis_or_reason_given,
                 s.consent_given_if_awaited,

@@ -6,6 +6,8 @@ pool; overdue work is escalated and never expires by itself. IHE XRR-WD has the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hub.workflows import guards as g
 from hub.workflows import submission as s
 from hub.workflows.base import (
@@ -60,6 +62,22 @@ _FINAL = (
     Notify(role="requester"),
     _CRITICAL,
 )
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendStudy:
+    """The studies in Task.input go to the AE of *role*'s institution, if it asks for that, while in one of *states*.
+
+    Like a grant, it follows from the state and not from an event, so that no way into the state can forget it. What
+    comes late is sent as long as the grant is open; what waits when it closes is not sent.
+    """
+
+    role: str
+    states: tuple[str, ...]
+
+
+SEND_STUDIES = (SendStudy(role="desk", states=("assigned", *_BEGUN)),)
 
 WORKFLOW = Workflow(
     code="remote-reading",
@@ -123,6 +141,7 @@ WORKFLOW = Workflow(
                 g.images_are_available,
                 s.agreement_in_force,
                 s.service_is_on,
+                s.requester_is_in_office,
                 s.patient_is_identified_unless_by_message,
             ),
             advice=(

@@ -37,14 +37,43 @@ _REPEATED = timedelta(hours=24)
 
 
 def agreement_in_force(case: Case) -> str | None:
-    """An active OrganizationAffiliation joins requester and owner, and its period covers now."""
+    """An active OrganizationAffiliation joins requester and owner now, and lists this service where they list services."""
     if case.parties.get("requester") == case.parties.get("owner"):
         return None
-    if any(one.get("active", True) is True and _covers(one.get("period"), case.now) for one in case.known.agreements):
+    standing = [one for one in case.known.agreements if _in_force(one, case.now)]
+    if not standing:
+        return (
+            "申请方与受邀方之间没有生效的协作协议，请运营方登记。 "
+            "No active OrganizationAffiliation joins the two institutions now; ask the operator to enter the agreement."
+        )
+    # Entries that have run out still count here: the end of an entry must close what it allowed, and not fall back to
+    # the general agreement, which allows more.
+    if not any(_services_of(one) for one in case.known.agreements):
+        return None
+    # Each agreement is between these two, so that who provides tells the direction.
+    providers = {reference_in(one.get("providedBy")) for one in case.known.services}
+    for one in standing:
+        if case.service in _services_of(one) and reference_in(one.get("participatingOrganization")) in providers:
+            return None
+    return (
+        f"双方的协作关系未包含此项服务（{case.service}），请运营方登记。 "
+        f"The relation of the two institutions does not include {case.service} by the institution in Task.owner; "
+        "ask the operator to enter it."
+    )
+
+
+def requester_is_in_office(case: Case) -> str | None:
+    """The person in Task.requester is active there, with a role and a licence whose periods cover now."""
+    held = case.resources.get(plain(reference_in(case.task.get("requester"))) or "")
+    if held is None or held.resource.get("resourceType") not in ("PractitionerRole", "Practitioner"):
+        return None
+    licences = [one["period"] for one in held.resource.get("qualification") or () if one.get("period")]
+    licensed = not licences or any(_covers(one, case.now) for one in licences)
+    if licensed and _in_force(held.resource, case.now):
         return None
     return (
-        "申请方与受邀方之间没有生效的协作协议，请运营方登记。 "
-        "No active OrganizationAffiliation joins the two institutions now; ask the operator to enter the agreement."
+        "申请人的岗位或执业资质已失效，请运营方更新。 "
+        "The role or licence of the person in Task.requester is not in force now; ask the operator to renew it."
     )
 
 
@@ -165,6 +194,15 @@ def consents_named(request: Resource | None) -> Iterator[str]:
         reference = plain(reference_in(one)) or ""
         if reference.startswith("Consent/"):
             yield reference
+
+
+def _in_force(resource: Resource, now: datetime) -> bool:
+    return resource.get("active", True) is True and _covers(resource.get("period"), now)
+
+
+def _services_of(agreement: Resource) -> set[str]:
+    """Return the services that an OrganizationAffiliation lists, which its participating organization provides."""
+    return {code for concept in agreement.get("code") or () if (code := code_in(concept, SERVICE_SYSTEM))}
 
 
 def _has_consent(case: Case) -> bool:

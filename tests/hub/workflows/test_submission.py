@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hub.errors import Category, HubError
-from hub.workflows import HUB_ACTOR, WORKFLOWS, Earlier, Known
+from hub.workflows import HUB_ACTOR, WORKFLOWS, Earlier, Known, references
 from hub.workflows.base import BASE
 from hub.workflows.task import advice
 from tests.support.workflows import DESK, LIU, NOW, PATIENT, SONG_PARTY, Play, entry, make
@@ -378,3 +378,125 @@ def test_the_hub_and_the_owner_send_nothing() -> None:
         with pytest.raises(HubError) as caught:
             play.do("submit", actor)
         assert caught.value.category is Category.CONFLICT
+
+
+# --- the relation matrix -----------------------------------------------------------------------------------------
+
+
+def relation(provider: str, *services: str, **change: Any) -> dict[str, Any]:
+    """Return an entry of the matrix: *provider* may be asked for *services* by the other institution."""
+    codes = [{"coding": [{"system": f"{BASE}/CodeSystem/service", "code": one}]} for one in services]
+    return affiliation(participatingOrganization={"reference": f"Organization/{provider}"}, code=codes, **change)
+
+
+def offered_by(play: Play, organization: str) -> Play:
+    services = tuple(
+        {**one, "providedBy": {"reference": f"Organization/{organization}"}} for one in play.known.services
+    )
+    play.known = replace(play.known, services=services)
+    return play
+
+
+def test_an_agreement_that_names_no_service_covers_every_service() -> None:
+    general = affiliation(code=[{"coding": [{"system": f"{BASE}/CodeSystem/affiliation", "code": "cooperation"}]}])
+    with_agreement(offered_by(make("referral"), "yl"), general).create(LIU)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [relation("yl", "referral")],
+        [relation("yl", "imaging-read"), relation("yl", "lab", "referral")],
+        [affiliation(), relation("kn", "imaging-read"), relation("yl", "referral")],
+    ],
+)
+def test_a_relation_that_names_the_service_of_the_owner_lets_the_request_go(entries: list[dict[str, Any]]) -> None:
+    with_agreement(offered_by(make("referral"), "yl"), *entries).create(LIU)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        # Another service, and the same service in the other direction.
+        [affiliation(), relation("yl", "imaging-read")],
+        [affiliation(), relation("kn", "referral")],
+        # An entry that has run out or was switched off closes; it does not fall back to the general agreement.
+        [affiliation(), relation("yl", "referral", period={"end": "2025-06-10"})],
+        [affiliation(), relation("yl", "referral", active=False)],
+    ],
+)
+def test_where_two_institutions_list_services_only_what_is_listed_may_be_asked(entries: list[dict[str, Any]]) -> None:
+    play = with_agreement(offered_by(make("referral"), "yl"), *entries)
+
+    with pytest.raises(HubError, match=r"协作关系未包含此项服务（referral）.*relation .* does not include referral"):
+        play.create(LIU)
+
+
+# --- who asks ----------------------------------------------------------------------------------------------------
+
+OFFICE: dict[str, Any] = {"active": True, "practitioner": {"reference": "Practitioner/liu-min"}}
+
+
+def asked_by(play: Play, reference: str, **body: Any) -> Play:
+    play.hold(reference, "YY", **body)
+    play.create(LIU, requester={"reference": reference})
+    return play
+
+
+@pytest.mark.parametrize("code", WORKFLOWS)
+@pytest.mark.parametrize(
+    "change",
+    [{"active": False}, {"period": {"end": "2025-06-10"}}, {"period": {"start": "2025-06-12"}}, {"period": "always"}],
+)
+def test_nothing_is_sent_in_the_name_of_a_person_whose_role_has_ended(code: str, change: dict[str, Any]) -> None:
+    play = make(code)
+    play.hold("PractitionerRole/kn-liumin", "YY", **{**OFFICE, **change})
+
+    with pytest.raises(HubError, match=r"申请人的岗位或执业资质已失效.*not in force"):
+        play.create(
+            LIU,
+            owner=owner_of(code),
+            requester={"reference": "PractitionerRole/kn-liumin"},
+            input=[entry("ImagingStudy/is1")],
+        )
+
+
+@pytest.mark.parametrize("change", [{}, {"period": {"start": "2025-01-01"}}, {"period": {"end": "2025-06-11"}}])
+def test_a_role_lasts_to_the_end_of_its_last_day(change: dict[str, Any]) -> None:
+    asked_by(make("referral"), "PractitionerRole/kn-liumin", **{**OFFICE, **change})
+
+
+@pytest.mark.parametrize(
+    ("qualifications", "goes"),
+    [
+        ([], True),
+        ([{"code": {"text": "医师执业证书"}}], True),
+        ([{"code": {"text": "医师执业证书"}, "period": {"end": "2026-01-01"}}], True),
+        ([{"period": {"end": "2025-01-01"}}, {"period": {"start": "2025-01-01"}}], True),
+        ([{"code": {"text": "医师执业证书"}, "period": {"end": "2025-06-10"}}], False),
+    ],
+)
+def test_a_licence_that_has_run_out_sends_nothing(qualifications: list[dict[str, Any]], goes: bool) -> None:
+    play = make("referral")
+    if goes:
+        asked_by(play, "Practitioner/liu-min", active=True, qualification=qualifications)
+        return
+    with pytest.raises(HubError, match="执业资质已失效"):
+        asked_by(play, "Practitioner/liu-min", active=True, qualification=qualifications)
+
+
+def test_a_requester_whom_the_hub_does_not_hold_is_not_asked_for_a_licence() -> None:
+    make("referral").create(LIU, requester={"reference": "PractitionerRole/elsewhere"})
+
+
+def test_the_role_in_whose_name_a_request_is_made_is_loaded_with_it() -> None:
+    task = {"requester": {"reference": "PractitionerRole/kn-liumin"}, "owner": {"reference": "Organization/yl"}}
+    assert references(task) == {"PractitionerRole/kn-liumin"}
+
+
+def test_what_is_missing_is_told_in_chinese_first() -> None:
+    for change in ({"input": []}, {"input": [entry("ImagingStudy/is1")], "owner": None}):
+        with pytest.raises(HubError) as caught:
+            make("remote-reading").create(LIU, **change)
+        for text in (caught.value.message, caught.value.issues[0].message):
+            assert "\u4e00" <= text[0] <= "\u9fff", text
