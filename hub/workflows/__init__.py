@@ -1,11 +1,11 @@
-"""The workflows the hub runs: one declarative table per file, all checked when this package is imported.
+"""The workflows the hub runs: one declarative table per file, all checked at the first use of any.
 
 A new workflow is one new file with a ``WORKFLOW``, its steps in ``codes.py`` and a line here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hub.workflows import lab_outsourcing, referral, remote_reading
 from hub.workflows.acting import acting
@@ -40,10 +40,35 @@ from hub.workflows.engine import allowed_events, event_for_message, judge, parti
 from hub.workflows.task import workflow_code
 from hub.workflows.update import judge_update
 
-#: Task.code to table. The hub does not start with a table that cannot be run.
-WORKFLOWS: Mapping[str, Workflow] = {
-    module.WORKFLOW.code: check(module.WORKFLOW) for module in (remote_reading, referral, lab_outsourcing)
-}
+
+class _Tables(Mapping[str, Workflow]):
+    """Task.code to table; whoever first asks for one meets the faults of all.
+
+    Checked then and not at the import, so that a table that cannot be run stops the hub with a sentence, and does not
+    stop a command that moves no Task (``hub members list``, ``hub --help``).
+    """
+
+    def __init__(self, tables: Sequence[Workflow]) -> None:
+        self._tables = tables
+        self._checked: dict[str, Workflow] | None = None
+
+    def _by_code(self) -> dict[str, Workflow]:
+        if self._checked is None:
+            self._checked = {workflow.code: check(workflow) for workflow in self._tables}
+        return self._checked
+
+    def __getitem__(self, code: str) -> Workflow:
+        return self._by_code()[code]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_code())
+
+    def __len__(self) -> int:
+        return len(self._by_code())
+
+
+#: Task.code to table. The hub does not start with a table that cannot be run: using this raises HubError(fault) then.
+WORKFLOWS: Mapping[str, Workflow] = _Tables([module.WORKFLOW for module in (remote_reading, referral, lab_outsourcing)])
 
 
 def workflow_for(task: Resource) -> Workflow | None:

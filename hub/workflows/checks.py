@@ -27,9 +27,7 @@ MESSAGES = frozenset({"oru_r01", "orm_o01", "ref_i12", "ref_i13", "ref_i14", "rr
 def faults(workflow: Workflow) -> tuple[str, ...]:
     """Return everything that is wrong with a table, one sentence each; an empty tuple if it can be run."""
     return tuple(
-        f"{workflow.code}: {fault}"
-        for check in (_codes, _names, _service, _effects, _timers, _moves, _paths)
-        for fault in check(workflow)
+        fault for check in (_codes, _names, _service, _effects, _timers, _moves, _paths) for fault in check(workflow)
     )
 
 
@@ -37,7 +35,13 @@ def check(workflow: Workflow) -> Workflow:
     """Return *workflow* if it can be run; HubError FAULT with everything that is wrong with it otherwise."""
     found = faults(workflow)
     if found:
-        raise HubError(Category.FAULT, " ".join(found), where=f"workflow {workflow.code}", remedy="Mend the table.")
+        file = f"hub/workflows/{workflow.code.replace('-', '_')}.py"
+        raise HubError(
+            Category.FAULT,
+            f"流程表 {workflow.code} 不能运行 / The workflow table {workflow.code} cannot be run: {' '.join(found)}",
+            where=file,
+            remedy="请修改该表后再启动枢纽 / Mend this table, then start the hub again.",
+        )
     return workflow
 
 
