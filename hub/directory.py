@@ -95,6 +95,10 @@ class Directory:
         found = self._now().members.get(code)
         return found if found is not None and found.active else None
 
+    def all_endpoints(self) -> Sequence[MemberEndpoint]:
+        """Return the active endpoints of all members."""
+        return [one for one in self._now().endpoints if one.active]
+
     def endpoint(self, id: str) -> MemberEndpoint | None:
         """Return the endpoint called *id*, active or not."""
         return next((one for one in self._now().endpoints if one.id == id), None)

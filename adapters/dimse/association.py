@@ -19,6 +19,7 @@ from adapters.dimse.upper_layer import (
     UpperLayer,
 )
 from hub.actor import Actor
+from hub.certificates import OPEN_LINE, Line, why_not
 from hub.config import Settings
 from hub.envelope import new_correlation_id
 from hub.errors import HubError
@@ -36,10 +37,17 @@ class Association:
     Args:
         admit: called with the calling AE title before it is accepted; returns whether that AE may have one more
             association. The caller gives the place back when :meth:`run` returns.
+        line: how the peer came in, and what certificate it showed.
     """
 
     def __init__(
-        self, services: Services, layer: UpperLayer, peer: tuple[str, int], *, admit: Callable[[str], bool]
+        self,
+        services: Services,
+        layer: UpperLayer,
+        peer: tuple[str, int],
+        *,
+        admit: Callable[[str], bool],
+        line: Line = OPEN_LINE,
     ) -> None:
         self._services = services
         self._settings: Settings = services.settings
@@ -47,6 +55,7 @@ class Association:
         self._peer_ip, port = peer
         self._peer = f"[{self._peer_ip}]:{port}" if ":" in self._peer_ip else f"{self._peer_ip}:{port}"
         self._admit = admit
+        self._line = line
         self._correlation_id = new_correlation_id()
         self._exchange: Exchange | None = None
         self._serving: dict[str, catalogue.Service] = {}
@@ -111,14 +120,20 @@ class Association:
         request = negotiation.read_request(body)
         refusal = negotiation.why_not(body, request, ae_title=self._settings.ae_title)
         endpoint: MemberEndpoint | None = None
+        untrusted = ""
         if refusal is None:
             try:
-                endpoint = self._services.directory.dicom_member(request.calling_ae, self._peer_ip)
+                directory = self._services.directory
+                endpoint = directory.dicom_member(request.calling_ae, self._peer_ip)
+                untrusted = why_not(endpoint, self._line, directory.all_endpoints()) if endpoint is not None else ""
             except HubError as error:
                 _log.warning("directory_unavailable", peer=self._peer, error=error.message)
                 refusal = negotiation.TEMPORARY_CONGESTION
             else:
                 if endpoint is None or not endpoint.active:
+                    refusal = negotiation.CALLING_AE_UNKNOWN
+                elif untrusted:
+                    # The peer is told no more than a stranger is.
                     refusal = negotiation.CALLING_AE_UNKNOWN
                 elif not self._admit(request.calling_ae):
                     refusal = negotiation.LOCAL_LIMIT_EXCEEDED
@@ -131,6 +146,7 @@ class Association:
                 peer=self._peer,
                 calling_ae=request.calling_ae,
                 called_ae=request.called_ae,
+                why=untrusted,
                 reject="-".join(map(str, refusal)),
             )
             self._layer.finish(negotiation.reject(refusal))

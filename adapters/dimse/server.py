@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from adapters._tls import line_of, server_context
 from adapters.dimse import metrics
 from adapters.dimse.association import Association
 from adapters.dimse.upper_layer import UpperLayer, tune
-from hub.config import Settings
-from hub.errors import Category, HubError
+from hub.errors import HubError
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -41,31 +41,6 @@ STOP_S = 20.0
 _POLL_S = 0.25
 #: The default of 5 ms would let one association's parsing hold up another one's answer.
 _SWITCH_S = 0.0005
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Return the server side of TLS (PS3.15 annex B.9, BCP 195).
-
-    Raises:
-        HubError: incorrect, when certificate or key cannot be loaded.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if settings.tls_certificate is None:
-            raise FileNotFoundError("tls_certificate")
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        if settings.tls_client_ca is not None:
-            context.load_verify_locations(settings.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        raise HubError(
-            Category.INCORRECT,
-            "The TLS certificate, key or client authority cannot be loaded.",
-            where="tls_certificate, tls_key, tls_client_ca",
-            remedy="Set them to readable PEM files that belong together, or leave dimse_tls_bind empty.",
-        ) from error
-    return context
 
 
 class DimseServer:
@@ -148,7 +123,7 @@ class DimseServer:
                 max_pdu_bytes=self._settings.max_pdu_bytes,
                 pdu_deadline_s=self._settings.pdu_deadline_s,
             )
-            association = Association(self._services, layer, peer, admit=known.admit)
+            association = Association(self._services, layer, peer, admit=known.admit, line=line_of(connection))
             with self._lock:
                 self._running[association] = layer
                 stopping = self._stopping.is_set()
@@ -237,7 +212,7 @@ class _Known:
 def serve(services: Services, sockets: Mapping[str, int], stop: threading.Event) -> None:
     """Serve the inherited listening descriptors until *stop*; see :meth:`DimseServer.serve`."""
     sys.setswitchinterval(_SWITCH_S)
-    tls = tls_context(services.settings) if "tls" in sockets else None
+    tls = server_context(services.settings) if "tls" in sockets else None
     with contextlib.ExitStack() as stack:
         listeners = {
             name: stack.enter_context(socket.socket(fileno=os.dup(descriptor))) for name, descriptor in sockets.items()

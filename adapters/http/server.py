@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from adapters._tls import server_context
 from adapters.http.acceptor import Acceptor
 from adapters.http.app import build
-from hub.errors import Category, HubError
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -238,31 +237,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Return the context of the TLS socket; peers must show a certificate when ``tls_client_ca`` is set.
-
-    Raises:
-        HubError: incorrect when the certificate is missing or cannot be read.
-    """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        raise HubError(
-            Category.INCORRECT,
-            "TLS needs a certificate and its key.",
-            where="tls_certificate, tls_key",
-            remedy="Set both, or leave http_tls_bind empty.",
-        )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        if settings.tls_client_ca is not None:
-            context.load_verify_locations(settings.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise HubError(Category.INCORRECT, f"The TLS files cannot be used: {error}", where="tls_certificate") from error
-    return context
-
-
 class HttpDoor:
     """The :class:`hub.boot.Door` for HTTP."""
 
@@ -289,7 +263,7 @@ class HttpDoor:
             )
             config.load()
             if purpose == "tls":
-                config.ssl = tls_context(services.settings)
+                config.ssl = server_context(services.settings)
             servers.append(
                 (_Server(config, stop, shared=services.settings.http_processes > 1), socket.socket(fileno=descriptor))
             )

@@ -39,6 +39,9 @@ class FakeDirectory:
     def dicom_member(self, ae_title: str, peer_ip: str) -> MemberEndpoint | None:
         return self.endpoints.get(ae_title)
 
+    def all_endpoints(self) -> list[MemberEndpoint]:
+        return list(self.endpoints.values())
+
 
 @dataclass
 class FakeImaging:

@@ -1,0 +1,105 @@
+"""TLS for every door and sender: one profile, one way to read a peer's certificate (BCP 195 as of RFC 9325; PS3.15 B.9, B.12).
+
+TLS 1.2 is the oldest version; its suites are those with forward secrecy and authenticated encryption. Client
+certificates are asked for as soon as ``tls_client_ca`` names the authorities that members' certificates come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from typing import Any
+
+from hub.certificates import OPEN_LINE, Certificate, Line
+from hub.config import Settings
+from hub.errors import Category, HubError
+
+#: RFC 9325 section 4.2; TLS 1.3 has its own list, all of which fits.
+_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+
+
+def server_context(settings: Settings) -> ssl.SSLContext:
+    """Return the side that listens.
+
+    Raises:
+        HubError: incorrect, when certificate, key or client authority cannot be loaded.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _profile(context)
+    _load(context, settings, needed=True)
+    if settings.tls_client_ca is not None:
+        _trust(context, settings)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(settings: Settings) -> ssl.SSLContext:
+    """Return the side that calls: it trusts the members' authorities, else the system's, and shows the hub's certificate.
+
+    Raises:
+        HubError: incorrect, as :func:`server_context`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _profile(context)
+    if settings.tls_client_ca is not None:
+        _trust(context, settings)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    _load(context, settings, needed=False)
+    return context
+
+
+def line_of(connection: object) -> Line:
+    """Return how the peer of *connection* came in; anything that is not a TLS socket or object is an open line."""
+    if not isinstance(connection, ssl.SSLSocket | ssl.SSLObject):
+        return OPEN_LINE
+    der = connection.getpeercert(binary_form=True)
+    if not der:
+        return Line(encrypted=True)
+    said: dict[str, Any] = dict(connection.getpeercert() or {})
+    names = {str(value) for kind, value in said.get("subjectAltName", ()) if kind in {"DNS", "URI", "IP Address"}}
+    for part in said.get("subject", ()):
+        names |= {str(value) for kind, value in part if kind == "commonName"}
+    return Line(
+        encrypted=True,
+        certificate=Certificate(hashlib.sha256(der).hexdigest(), frozenset(name.lower() for name in names)),
+    )
+
+
+def _profile(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_SUITES)
+    # Without compression and renegotiation; the server's order of suites decides.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+
+
+def _load(context: ssl.SSLContext, settings: Settings, *, needed: bool) -> None:
+    if settings.tls_certificate is None:
+        if needed:
+            raise HubError(
+                Category.INCORRECT,
+                "TLS needs a certificate and its key.",
+                where="tls_certificate, tls_key",
+                remedy="Set both to PEM files, or leave the ..._tls_bind of the door empty.",
+            )
+        return
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise _unusable("tls_certificate, tls_key", error) from error
+
+
+def _trust(context: ssl.SSLContext, settings: Settings) -> None:
+    try:
+        context.load_verify_locations(settings.tls_client_ca)
+    except OSError as error:
+        raise _unusable("tls_client_ca", error) from error
+
+
+def _unusable(where: str, error: OSError) -> HubError:
+    return HubError(
+        Category.INCORRECT,
+        f"A TLS file cannot be used: {error.strerror or type(error).__name__}.",
+        where=where,
+        remedy="Name readable PEM files; certificate and key must belong together.",
+    )
