@@ -70,6 +70,25 @@ def encounter_status_allows(old: str, new: str) -> bool:
     return old != "entered-in-error" or new == "entered-in-error"
 
 
+def request_status_allows(old: str, new: str) -> bool:
+    """Whether a stored ServiceRequest in status *old* may become *new*.
+
+    A request is held and released at will; one that has ended stays so, but work that was done all the same completes
+    a revoked one. https://hl7.org/fhir/R4/valueset-request-status.html
+    """
+    if old == new:
+        return True
+    match old:
+        case "entered-in-error":
+            return False
+        case "completed":
+            return new == "entered-in-error"
+        case "revoked":
+            return new in {"completed", "entered-in-error"}
+        case _:
+            return True
+
+
 def is_older(stored_asserted_at: datetime | None, asserted_at: datetime) -> bool:
     """Whether *asserted_at* speaks of an earlier moment than what is stored; equal moments count by receipt."""
     return stored_asserted_at is not None and asserted_at < stored_asserted_at
@@ -130,6 +149,9 @@ def apply(
             merged.pop("_status", None)
         elif old != "unknown" and stored_asserted_at is not None and stored_asserted_at < asserted_at:
             merged.setdefault("_status", _as_of(stored_asserted_at))
+    elif kind == "ServiceRequest" and new and not request_status_allows(old, new):
+        merged["status"] = old
+        superseded = True
     return Applied(resource=merged, changed=merged != stored, superseded=superseded)
 
 

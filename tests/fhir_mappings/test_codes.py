@@ -53,6 +53,28 @@ def test_targets_are_codes_of_their_value_set(name: str) -> None:
     assert {row.target for row in codes.table(name).values()} <= _VALUES[name]
 
 
+#: HL7 table 0119, as the v2-to-FHIR map OrderControlCode lists it, and the status that each code gives a request.
+_ORDER_CONTROL = {
+    **dict.fromkeys(("NW", "OK", "RL", "OE", "OR", "RO", "RQ", "PR", "AF", "PY", "XO", "XX", "XR"), "active"),
+    **dict.fromkeys(("HD", "HR", "OH"), "on-hold"),
+    **dict.fromkeys(("DC", "DR", "OD", "CR", "OC", "DF"), "revoked"),
+    "FU": "completed",
+    "DE": "entered-in-error",
+    # A request to cancel changes nothing until it is answered.
+    "CA": None,
+    # These number, echo, answer or refill an order, report on it, or speak of another one; the order stays as it is.
+    **dict.fromkeys(("CH", "PA", "CN", "CP", "LI", "UN", "MC", "NA", "SN", "RE", "RR", "SC", "SR", "SS"), None),
+    **dict.fromkeys(("UA", "UC", "UD", "UF", "UH", "UM", "UR", "UX"), None),
+    **dict.fromkeys(("OF", "OP", "RF", "RP", "RU"), None),
+}
+
+
+def test_every_order_control_code_has_its_row_or_its_reason_for_none() -> None:
+    found = {code: codes.lookup("order_control", code) for code in _ORDER_CONTROL}
+    assert {code: row.target if row else None for code, row in found.items()} == _ORDER_CONTROL
+    assert set(codes.table("order_control")) <= set(_ORDER_CONTROL)
+
+
 def test_lookup_ignores_case_and_space_and_guesses_nothing() -> None:
     found = codes.lookup("administrative_sex", " m ")
     assert found is not None

@@ -104,8 +104,9 @@ def request_status(orc: Segment, assembly: Assembly) -> str | None:
     """Return the ServiceRequest status: ORC-5 where it is valued, else ORC-1; ``None`` when neither says one.
 
     The v2-to-FHIR OrderControlCode map has no row for SC, RE, UA, SN, NA and their like: they number, echo or answer an
-    order and do not change it. Its rows for CA, DC and HD are left out: a request to cancel, discontinue or hold changes
-    nothing until it is answered, and its "active" would reopen an order that has ended.
+    order and do not change it. Its row for CA is left out: a request to cancel changes nothing until it is answered. DC
+    and HD are the placer's own word that its order ends or waits; where a workflow carries the order, the hub leaves a
+    cancellation to it.
     """
     order_status = orc.get(5).strip()
     if order_status:

@@ -13,6 +13,7 @@ from fhir_mappings.hl7v2.status import (
     encounter_status_allows,
     observation_status_allows,
     report_status_allows,
+    request_status_allows,
     retire,
 )
 
@@ -31,6 +32,25 @@ def test_results_move_up_the_lattice_only(allows: Any) -> None:
 def test_corrected_and_amended_are_of_one_rank() -> None:
     assert report_status_allows("corrected", "amended")
     assert report_status_allows("amended", "corrected")
+
+
+def test_an_order_that_has_ended_is_not_opened_again() -> None:
+    ends = ("completed", "revoked", "entered-in-error")
+    assert all(request_status_allows("active", new) for new in ("on-hold", *ends))
+    assert request_status_allows("on-hold", "active")
+    assert not any(request_status_allows(old, new) for old in ends for new in ("draft", "active", "on-hold", "unknown"))
+    assert request_status_allows("revoked", "completed"), "the work was done all the same"
+    assert not request_status_allows("completed", "revoked")
+    assert [request_status_allows(old, "entered-in-error") for old in ends] == [True] * 3
+    assert not any(request_status_allows("entered-in-error", new) for new in ("completed", "revoked"))
+
+
+def test_a_release_after_the_end_of_an_order_changes_everything_but_its_status() -> None:
+    stored = {"resourceType": "ServiceRequest", "id": "1", "status": "revoked", "priority": "routine"}
+    given = {"resourceType": "ServiceRequest", "id": "1", "status": "active", "priority": "stat"}
+    result = apply(stored, Upsert(resource=given, guard="demographics"), asserted_at=LATER, stored_asserted_at=T0)
+    assert result.resource == {**stored, "priority": "stat"}
+    assert result.superseded
 
 
 @pytest.mark.parametrize("terminal", ["cancelled", "entered-in-error"])
