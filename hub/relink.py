@@ -13,7 +13,7 @@ from typing import Any
 
 from fhir_mappings.hl7v2.base import Attachment, Change, Snapshot, Translation, Upsert, WorkflowEvent
 from fhir_mappings.json import loads
-from hub import workflows
+from hub import commands, workflows
 from hub.access import UNRESTRICTED
 from hub.ports import Stored, Tx
 from hub.workflows.task import plain, reference_in
@@ -69,6 +69,33 @@ def relinked(tx: Tx, translation: Translation, sender: str) -> Translation:
         workflow_events=tuple(
             replace(event, focus=tuple(renames.get(one, one) for one in event.focus))
             for event in translation.workflow_events
+        ),
+    )
+
+
+def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translation:
+    """Return *translation* without the status that a cancellation gives a request whose work goes on.
+
+    Whether that work stops is for its table to say, which may have to ask the other side first.
+    """
+    ruled: set[str] = set()
+    for event in translation.workflow_events:
+        if event.kind not in commands.CANCELLATIONS:
+            continue
+        for stored in tasks_of(tx, event, sender):
+            task = loads(stored.body)
+            workflow = workflows.workflow_for(task)
+            if workflow is not None and commands.goes_on(workflow, task):
+                ruled.add(plain(reference_in(task.get("focus"))) or "")
+    if not ruled:
+        return translation
+    return replace(
+        translation,
+        changes=tuple(
+            replace(one, resource={name: value for name, value in one.resource.items() if name != "status"})
+            if isinstance(one, Upsert) and one.reference in ruled
+            else one
+            for one in translation.changes
         ),
     )
 

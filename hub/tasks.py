@@ -17,7 +17,7 @@ import structlog
 from fhir_mappings.hl7v2.base import Translation, WorkflowEvent
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
-from hub import relink, workflows
+from hub import commands, relink, workflows
 from hub.access import UNRESTRICTED, scope_of
 from hub.actor import HUB, Actor
 from hub.clock import Clock
@@ -274,15 +274,26 @@ class TaskService:
     # --- HL7 v2 ----------------------------------------------------------------------------------------------
 
     def relinked(self, tx: Tx, translation: Translation, sender: str) -> Translation:
-        """Return *translation* with a partner's answer tied to the request it answers, at the institution that asked."""
-        return relink.relinked(tx, translation, sender)
+        """Return *translation* as it may be applied.
+
+        A partner's answer is tied to the request it answers, at the institution that asked, and the status of a request
+        whose work goes on is left to the workflow.
+        """
+        return relink.left_to_workflow(tx, relink.relinked(tx, translation, sender), sender)
 
     def on_message_events(
         self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
     ) -> tuple[str, ...]:
-        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved."""
+        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved.
+
+        Raises:
+            HubError: the message commands what the table of its Task does not take now; a result raises nothing.
+        """
         touched: list[str] = []
         for event in translation.workflow_events:
+            if event.kind in commands.UNRULED:
+                for stored in relink.tasks_of(tx, event, actor.institution):
+                    log.info("request_changed_without_step", task=stored.id, workflow_event=event.kind)
             if event.kind not in _LISTENED:
                 continue
             if event.kind in {"referral.requested", "order.new"}:
@@ -341,17 +352,26 @@ class TaskService:
     def _move_from_message(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
         reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
         moved: list[str] = []
+        refused: list[HubError] = []
+        fulfilled = False
         for stored in relink.tasks_of(tx, event, actor.institution):
             task = loads(stored.body)
             workflow = workflows.workflow_for(task)
-            if workflow is None:
+            if workflow is None or not commands.concerns(workflow, event.kind):
                 continue
             outputs = [{"type": {"text": "报告"}, "valueReference": {"reference": one}} for one in reports]
             given = workflows.Inputs(outputs=tuple(outputs))
             instance = self._instance(tx, task, (), given)
-            name = workflows.event_for_message(workflow, instance, event.kind, self.party(actor))
+            party = self.party(actor)
+            if commands.is_command(event.kind) and commands.is_fulfilled(workflow, instance, event.kind, party):
+                log.info("command_fulfilled_already", task=stored.id, workflow_event=event.kind)
+                fulfilled = True
+                continue
+            name = workflows.event_for_message(workflow, instance, event.kind, party)
             if name is None:
                 log.info("message_event_not_open", task=stored.id, workflow_event=event.kind)
+                if commands.is_command(event.kind):
+                    refused.append(commands.refusal(workflow, instance, event.kind, party, stored.id))
                 continue
             if reports and newest(task, "output", "DiagnosticReport") in reports:
                 outputs = []
@@ -373,6 +393,9 @@ class TaskService:
                 log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
                 continue
             moved.append(f"Task/{stored.id}")
+        if refused and not moved and not fulfilled:
+            # One request may have several Tasks, of which the ended ones take nothing more.
+            raise refused[0]
         return moved
 
     # --- loading and keeping ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ KN, YL, QM = (
     Actor(institution="YL", practitioner="C101", roles=frozenset({"doctor", "physician", "desk"})),
     Actor(institution="QM"),
 )
+QM_LAB = Actor(institution="QM", roles=frozenset({"lab"}))
 
 
 @pytest.fixture
@@ -179,6 +180,181 @@ def test_an_open_timer_fires_the_table_s_event_once(hub: Services) -> None:
     first, second = hub.database.write(fire), hub.database.write(fire)
 
     assert (timer.kind, first, second) == ("workflow", True, False)
+
+
+# --- commands by message that the table does not take ------------------------------------------------------------
+
+
+def order(control_id: str, control: str, *, at: str = "20250611110000") -> bytes:
+    """Return KN's laboratory order again, with another ORC-1."""
+    text = LAB_ORDER.decode("gb18030").replace("KN20250611LAB01", control_id).replace("ORC|NW|", f"ORC|{control}|")
+    return text.replace("|QMJY|20250611100000|", f"|QMJY|{at}|").encode("gb18030")
+
+
+def referral(control_id: str, trigger: str, *, at: str = "20250612101500") -> bytes:
+    """Return KN's referral again, as another event."""
+    text = REFERRAL.decode("gb18030").replace("KN20250612REF01", control_id).replace("I12^REF", f"{trigger}^REF")
+    return text.replace("|HUB|20250612094500|", f"|HUB|{at}|").replace("RF1|P|", "RF1|R|").encode("gb18030")
+
+
+def application(hub: Services, message: bytes) -> str:
+    """Send *message* and return what its sender is told in the end."""
+    before = len(deliveries(hub))
+    assert hub.messages.receive(message, "127.0.0.1:5000") is not None
+    return next(
+        "\r".join(one)
+        for one in deliveries(hub)[before:]
+        if one[0].split("|")[8].startswith("ACK") and one[1].startswith("MSA")
+    )
+
+
+def at_work(hub: Services, code: str) -> str:
+    [task] = search(hub, "Task", code=code)
+    return str(task["businessStatus"]["coding"][0]["code"])
+
+
+def move(hub: Services, code: str, actor: Actor, *events: str) -> None:
+    [task] = search(hub, "Task", code=code)
+
+    def work(tx: Any) -> None:
+        for event in events:
+            hub.tasks.transition(tx, task["id"], event, actor, reason={"text": "原因"})
+
+    hub.database.write(work)
+
+
+def request_status(hub: Services) -> str:
+    [request] = search(hub, "ServiceRequest", "KN")
+    return str(request["status"])
+
+
+def test_a_command_that_the_table_refuses_is_answered_ae_and_nothing_of_it_is_kept(hub: Services) -> None:
+    receive(hub, LAB_ORDER, result("QM1", "F", "6.90", at="20250611142000"))
+    text = order("KN2", "CA", at="20250611150000").decode("gb18030")
+    late = text.replace("电解质四项", "电解质六项").encode("gb18030")
+
+    told = application(hub, late)
+
+    assert "MSA|AE|KN2|" in told
+    assert "order.cancel" in told
+    assert "'final'" in told
+    assert "Allowed events: " in told
+    assert at_work(hub, "lab-outsourcing") == "final"
+    [request] = search(hub, "ServiceRequest", "KN")
+    assert (request["status"], request["code"]["coding"][0]["display"]) == ("completed", "电解质四项")
+    [entry] = hub.database.read(lambda tx: tx.journal.search({"state": "refused"}, limit=5))
+    assert "'final'" in entry.outcome
+    assert "Allowed events: " in entry.outcome
+
+
+def test_a_refused_command_is_taken_by_a_replay_once_the_table_is_open_to_it(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+    answer = hub.messages.receive(order("QM2", "UC").replace(b"|HIS|KNYY|", b"|LIS|QMJY|"), "127.0.0.1:5000")
+    assert answer is not None
+    [entry] = hub.database.read(lambda tx: tx.journal.search({"state": "refused"}, limit=5))
+    assert "order.cancel-refused" in entry.outcome
+    assert "'ordered'" in entry.outcome
+
+    move(hub, "lab-outsourcing", QM_LAB, "receive", "start")
+    receive(hub, order("KN3", "CA"))
+    hub.messages.replay(entry.seq, Actor(institution="YY", roles=frozenset({"operator"})))
+
+    [abort] = search(hub, "Task", code="abort")
+    assert abort["status"] == "rejected"
+
+
+def test_a_command_that_comes_again_when_it_is_fulfilled_is_accepted_and_changes_nothing(hub: Services) -> None:
+    receive(hub, LAB_ORDER, order("KN2", "CA"))
+    [before] = search(hub, "Task", code="lab-outsourcing")
+
+    receive(hub, order("KN3", "CA", at="20250611120000"))
+
+    [after] = search(hub, "Task", code="lab-outsourcing")
+    assert at_work(hub, "lab-outsourcing") == "cancelled"
+    assert after == before
+    assert hub.database.read(lambda tx: tx.journal.search({"state": "refused"}, limit=5)) == []
+
+
+def test_a_question_to_cancel_that_is_asked_again_is_asked_once(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+    move(hub, "lab-outsourcing", QM_LAB, "receive", "start")
+
+    receive(hub, order("KN2", "CA"))
+    assert "MSA|AA|KN3" in application(hub, order("KN3", "CA", at="20250611120000"))
+
+    assert len(search(hub, "Task", code="abort")) == 1
+
+
+@pytest.mark.parametrize("control", ["CA", "DC"])
+def test_an_order_stays_until_the_laboratory_agrees_to_stop(hub: Services, control: str) -> None:
+    receive(hub, LAB_ORDER)
+    move(hub, "lab-outsourcing", QM_LAB, "receive", "start")
+
+    receive(hub, order("KN2", control))
+
+    assert (at_work(hub, "lab-outsourcing"), request_status(hub)) == ("testing", "active")
+    move(hub, "lab-outsourcing", QM_LAB, "confirm-cancel")
+    assert (at_work(hub, "lab-outsourcing"), request_status(hub)) == ("cancelled", "revoked")
+
+
+def test_a_referral_withdrawn_after_arrival_stands_until_the_other_side_agrees(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    move(hub, "referral", YL, "review", "accept", "arrive")
+
+    receive(hub, referral("KNR2", "I14"))
+
+    assert (at_work(hub, "referral"), request_status(hub)) == ("arrived", "active")
+    assert len(search(hub, "Task", code="abort")) == 1
+
+
+def test_an_order_sent_again_while_the_work_goes_on_is_accepted(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+    move(hub, "lab-outsourcing", QM_LAB, "receive", "start")
+
+    assert "MSA|AA|KN2" in application(hub, order("KN2", "NW"))
+
+    assert at_work(hub, "lab-outsourcing") == "testing"
+
+
+def test_an_order_sent_again_after_its_end_is_refused(hub: Services) -> None:
+    receive(hub, LAB_ORDER, order("KN2", "CA"))
+
+    assert "MSA|AE|KN3" in application(hub, order("KN3", "NW", at="20250611120000"))
+
+    assert request_status(hub) == "revoked"
+
+
+def test_an_order_is_cancelled_though_the_laboratory_refused_it_before(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+    move(hub, "lab-outsourcing", QM_LAB, "reject-specimen")
+
+    assert "MSA|AA|KN2" in application(hub, order("KN2", "DC"))
+
+    assert (at_work(hub, "lab-outsourcing"), request_status(hub)) == ("specimen-rejected", "revoked")
+
+
+def test_a_command_about_an_order_that_no_task_carries_is_none(hub: Services) -> None:
+    receive(hub, *(order(id, control).replace(b"|QMJY|", b"|HUB|") for id, control in (("KN2", "NW"), ("KN3", "DC"))))
+
+    assert search(hub, "Task") == []
+    assert request_status(hub) == "revoked"
+
+
+def test_an_order_on_hold_waits_without_a_step_of_the_workflow_and_goes_on_when_released(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+
+    receive(hub, order("KN2", "HD"))
+    held = request_status(hub)
+    receive(hub, order("KN3", "RL", at="20250611120000"))
+
+    assert (held, request_status(hub), at_work(hub, "lab-outsourcing")) == ("on-hold", "active", "ordered")
+
+
+def test_a_result_is_kept_whatever_has_become_of_its_order(hub: Services) -> None:
+    receive(hub, LAB_ORDER, order("KN2", "CA"), result("QM1", "F", "6.90", at="20250611142000"))
+
+    assert len(search(hub, "DiagnosticReport")) == 1
+    assert at_work(hub, "lab-outsourcing") == "cancelled"
 
 
 # --- what is checked before a request is sent ----------------------------------------------------------------------
