@@ -7,7 +7,7 @@ its DICOM keyword.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,6 +93,11 @@ def parse(keyword: str, value: str, *, level: Level, fuzzy: bool = False) -> Mat
             where=keyword,
             remedy=f"Match by {', '.join(sorted(keys_of(level)))}; other attributes can be asked for by includefield.",
         )
+    return parse_as(keyword, vr, value, fuzzy=fuzzy)
+
+
+def parse_as(keyword: str, vr: str, value: str, *, fuzzy: bool = False) -> Match | None:
+    """Return the match that *value* asks of an attribute of *vr*, called *keyword* in answers; see :func:`parse`."""
     text = value.strip()
     if not text or set(text) == {"*"}:
         return None
@@ -151,6 +156,84 @@ def _range(keyword: str, vr: str, text: str) -> Match:
 def _moment(text: str, vr: str) -> str:
     # ACR-NEMA wrote 2025.06.11 and 08:30:00, and so do some programs still.
     return text.replace("." if vr == "DA" else ":", "")
+
+
+#: Dates and times that are matched as one moment when both are asked for (PS3.4 C.2.2.2.5).
+_COMBINED = (
+    ("StudyDate", "StudyTime"),
+    ("SeriesDate", "SeriesTime"),
+    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
+)
+
+
+def combined(keys: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return lists of (keyword, value) of which the first, or the second, ... is to match, newest moments first.
+
+    A date range beside a time range means one span from moment to moment, not these hours of each day (PS3.18
+    8.3.4.1.1). Such a span is the end of its first day, the whole days after it, and the beginning of its last: no row
+    is in two of them, so their answers can be put one behind the other.
+    """
+    found = [list(keys)]
+    for date, time in _COMBINED:
+        given = dict(keys)
+        if date in given and time in given:
+            spans = _spans(given[date].strip(), given[time].strip())
+            found = [
+                [(name, span.get(name, value)) for name, value in one if span.get(name, value)]
+                for one in found
+                for span in ({date: day, time: hours} for day, hours in spans)
+            ]
+    return found
+
+
+def _spans(dates: str, times: str) -> list[tuple[str, str]]:
+    """Return (date range, time range) of the parts of the span; an empty one asks for nothing."""
+    if "-" not in dates or "-" not in times:
+        return [(dates, times)]
+    (first, last), (start, end) = (
+        [_moment(part.strip(), vr) for part in text.split("-", 1)] for text, vr in ((dates, "DA"), (times, "TM"))
+    )
+    wrong = any(day and _DATE.fullmatch(day) is None for day in (first, last))
+    wrong = wrong or any(hour and _TIME.fullmatch(hour) is None for hour in (start, end))
+    if wrong or first == last or not (start or end):
+        # Left as it is, so that whoever parses it says what is wrong.
+        return [(dates, times)]
+    spans: list[tuple[str, str]] = []
+    low, high = first, last
+    if last and end:
+        spans.append((last, f"-{end}"))
+        # The day before need not be in the calendar: dates are compared as text, and none lies between.
+        high = f"{int(last) - 1:08d}"
+    if first and start:
+        low = f"{int(first) + 1:08d}"
+    if not (low and high and low > high):
+        spans.append((f"{low}-{high}" if low or high else "", ""))
+    if first and start:
+        spans.append((first, f"{start}-"))
+    return spans
+
+
+def fits(match: Match, values: Iterable[str]) -> bool:
+    """Return whether one of *values*, as they stand in the attribute, is what *match* asks; stores do this in SQL."""
+    return any(_fits(match, value.strip()) for value in values)
+
+
+def _fits(match: Match, value: str) -> bool:
+    if match.kind == "range":
+        low, high = match.values
+        if match.vr == "TM":
+            value, low = value[:6].ljust(6, "0") if value else "", low[:6]
+            return bool(value) and (not low or value >= low) and (not high or value[: len(high[:6])] <= high[:6])
+        return bool(value) and (not low or value >= low) and (not high or value <= high)
+    if match.vr == "PN":
+        value = value.lower()
+    if match.kind == "fuzzy":
+        ways = name_search(value, "").replace("~", "")
+        return all(f" {word}" in ways for word in match.values)
+    if match.kind == "wildcard":
+        pattern = "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in match.values[0])
+        return re.fullmatch(pattern, value, re.IGNORECASE | re.DOTALL) is not None
+    return value in (tuple(one.lower() for one in match.values) if match.vr == "PN" else match.values)
 
 
 def name_search(name: str, alphabetic: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from fhir_mappings.text import has_han
 from hub.attribute_matching import Level
@@ -17,6 +17,8 @@ from hub.errors import Category, HubError
 from hub.ports import InstanceRow
 
 Json = dict[str, Any]
+#: Tags from the outermost sequence to an attribute, each as eight hex digits.
+Path = tuple[str, ...]
 
 _STUDY_COLUMNS = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
@@ -109,15 +111,17 @@ _SERIES_TAGS = frozenset(
 _DERIVED = frozenset({"00080005", "00080056", "00080061", "00080062", "00081190", "00201206", "00201208", "00201209"})
 _TIMEZONE, _REQUEST_ATTRIBUTES = "00080201", "00400275"
 _REQUEST_KEYS = ("00400009", "00401001")
+#: What a search returns of the requests of a series in any case (PS3.18 table 10.6.3-4).
+REQUEST_PATHS: tuple[Path, ...] = tuple((_REQUEST_ATTRIBUTES, tag) for tag in _REQUEST_KEYS)
 
 
 def tag_of(name: str) -> str:
-    """Return the tag, as eight hex digits, that *name* means: a keyword or a tag; the first of a dotted path.
+    """Return the tag, as eight hex digits, that *name* means: a keyword or a tag.
 
     Raises:
         HubError: incorrect when it is neither.
     """
-    first = name.split(".", 1)[0].strip()
+    first = name.strip()
     if len(first) == 8 and all(char in "0123456789abcdefABCDEF" for char in first):
         return first.upper()
     tag = tag_for_keyword(first)
@@ -129,6 +133,33 @@ def tag_of(name: str) -> str:
             remedy="Use a DICOM keyword such as PatientID, or a tag such as 00100020.",
         )
     return f"{tag:08X}"
+
+
+def path_of(name: str) -> tuple[str, ...]:
+    """Return the tags of a dotted path, such as ``00400275.00400009`` or their keywords (PS3.18 section 8.3.4.1).
+
+    Raises:
+        HubError: incorrect as :func:`tag_of`, or when a step but the last is no sequence.
+    """
+    steps = tuple(tag_of(step) for step in name.split("."))
+    for step in steps[:-1]:
+        # A private sequence has no entry in the dictionary, and is taken at its word.
+        if not int(step[3], 16) & 1 and vr_of(step) != "SQ":
+            raise HubError(
+                Category.INCORRECT,
+                "Only a sequence can hold another attribute.",
+                where=name[:128],
+                remedy="Write SEQUENCE.ATTRIBUTE, by keywords or tags.",
+            )
+    return steps
+
+
+def vr_of(tag: str) -> str:
+    """Return the value representation that the data dictionary gives *tag*; ``""`` where it has none."""
+    try:
+        return str(dictionary_VR(int(tag, 16)))
+    except KeyError:
+        return ""
 
 
 def keyword_of(name: str) -> str:
@@ -202,11 +233,45 @@ def instance(row: InstanceRow, url: str, header: Mapping[str, Any]) -> Json:
     return found
 
 
-def beyond(level: Level, header: Mapping[str, Any], wanted: Iterable[str], *, everything: bool) -> Json:
-    """Return what ``includefield`` asks of *header* that belongs to *level*; bulk stays out of searches."""
-    tags = header.keys() if everything else wanted
+def beyond(level: Level, header: Mapping[str, Any], wanted: Iterable[Path], *, everything: bool) -> Json:
+    """Return what ``includefield`` asks of *header* that belongs to *level*; bulk stays out of searches.
+
+    A path into a sequence returns its items with what was asked of them alone, unless the sequence itself was asked for.
+    """
+    paths = sorted((tag,) for tag in header) if everything else sorted(set(wanted), key=len)
+    found: Json = {}
+    for path in paths:
+        if belongs(level, path[0]):
+            _take(header, found, path)
+    return found
+
+
+def _take(source: Mapping[str, Any], found: Json, path: Path) -> None:
+    """Copy what stands at *path* in *source* to the same place in *found*."""
+    tag = path[0]
+    element = source.get(tag)
+    if element is None or "BulkDataURI" in element:
+        return
+    if len(path) == 1:
+        found[tag] = without_bulk(element)
+        return
+    items = element.get("Value") or ()
+    if tag not in found:
+        found[tag] = {"vr": "SQ", "Value": [{} for _ in items]} if items else {"vr": "SQ"}
+    for item, copy in zip(items, found[tag].get("Value", ()), strict=False):
+        _take(item, copy, path[1:])
+
+
+def without_bulk(element: Json) -> Json:
+    """Return *element* without the bulk data that its items refer to: those addresses belong to metadata."""
+    if element["vr"] != "SQ" or "Value" not in element:
+        return element
     return {
-        tag: header[tag] for tag in tags if tag in header and belongs(level, tag) and "BulkDataURI" not in header[tag]
+        "vr": "SQ",
+        "Value": [
+            {tag: without_bulk(one) for tag, one in (item or {}).items() if "BulkDataURI" not in one}
+            for item in element["Value"]
+        ],
     }
 
 

@@ -14,6 +14,11 @@ from starlette.requests import Request
 from hub.errors import Category, HubError
 
 JSON_TYPE = "application/dicom+json"
+XML_TYPE = "application/dicom+xml"
+_ALSO_JSON = frozenset(["application/json"])
+_ALSO_XML = frozenset(["application/xml", "text/xml"])
+#: Character sets that UTF-8 answers, the only ones of these models (PS3.18 sections F.2.3 and 8.7.3.3).
+_UTF8 = frozenset(["utf-8", "utf8", "us-ascii", "iso_ir 192", "*", ""])
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9\-_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"]*)')
 _RANGE = re.compile(r'((?:[^,"]|"(?:[^"\\]|\\.)*")+)')
 #: Longest Accept header looked at; a longer one is refused before any pattern runs over it.
@@ -84,6 +89,37 @@ def require_json(request: Request) -> None:
         if one.takes(JSON_TYPE) or one.media_type in {"application/json", "application/octet-stream"}:
             return
     raise not_acceptable(f"Ask for {JSON_TYPE}.")
+
+
+def wants_xml(request: Request) -> bool:
+    """Return whether a data set is to be answered in the Native DICOM Model rather than in DICOM JSON.
+
+    JSON is what a wildcard means (PS3.18 section 8.7.5), and what stands by itself beside a type of bulk data.
+
+    Raises:
+        HubError: unsupported, 406, when neither is accepted, or no character set that UTF-8 answers.
+    """
+    charset = request.query_params.get("charset", "").lower()
+    if not any(one.partition(";")[0].strip() in _UTF8 for one in charset.split(",")):
+        raise not_acceptable("Ask for UTF-8; these media types have no other character set.")
+    ranges = accepted(request)
+    for one in ranges:
+        if one.takes(JSON_TYPE) or one.media_type in _ALSO_JSON:
+            return False
+        if one.takes(XML_TYPE) or one.media_type in _ALSO_XML:
+            return True
+    if any(one.media_type == "application/octet-stream" for one in ranges):
+        return False
+    raise not_acceptable(f'Ask for {JSON_TYPE} or multipart/related; type="{XML_TYPE}".')
+
+
+def takes_gzip(request: Request) -> bool:
+    """Return whether the asker takes ``gzip`` (RFC 9110 section 12.5.3)."""
+    for one in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, parameters = one.partition(";")
+        if name.strip() in {"gzip", "x-gzip"}:
+            return _quality(parameters.replace(" ", "").removeprefix("q=") or "1") > 0
+    return False
 
 
 def not_acceptable(remedy: str) -> HubError:

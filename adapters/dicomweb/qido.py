@@ -1,27 +1,43 @@
-"""QIDO-RS: searching studies, series and instances (PS3.18 section 10.6)."""
+"""QIDO-RS: searching studies, series and instances (PS3.18 section 10.6).
+
+Keys are matched as C-FIND matches them, combined dates and times among them (section 8.3.4.1.1). A page that does not
+hold the last result says how many are left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters._http import Workers, actor_of, json_response
+from adapters._http import Workers, actor_of
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import uid
-from adapters.dicomweb.negotiation import JSON_TYPE, require_json
+from adapters.dicomweb.negotiation import wants_xml
+from adapters.dicomweb.xml import datasets_response
 from fhir_mappings.json import loads
 from hub.actor import Actor
-from hub.attribute_matching import Level
+from hub.attribute_matching import Level, combined
 from hub.errors import Category, HubError
+from hub.imaging import MAX_ROWS, Found
+from hub.sequence_matching import SequenceKey, matching
 
 if TYPE_CHECKING:
     from hub.boot import Services
 
 _MAX_OFFSET = 1_000_000
 _MAX_PARAMETERS = 100
+#: Sequences inside one another in one key or field; the data dictionary has no use for more.
+_MAX_STEPS = 8
+_UID_OF: Mapping[Level, str] = {
+    "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"
+}  # fmt: skip
+#: Parameters that are no attributes; ``accept`` and ``charset`` are read with the media types.
+_NOT_ATTRIBUTES = frozenset(["accept", "charset"])
+_REQUESTS = attributes.REQUEST_PATHS[0][0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +46,14 @@ class Question:
 
     Attributes:
         keys: (keyword, value) to match.
-        include: tags asked for besides; ``everything`` for ``includefield=all``.
+        inside: keys inside sequences.
+        include: paths asked for besides; ``everything`` for ``includefield=all``.
         ignored: tags asked for that do not belong to the level.
     """
 
     keys: tuple[tuple[str, str], ...]
-    include: tuple[str, ...]
+    inside: tuple[SequenceKey, ...]
+    include: tuple[attributes.Path, ...]
     everything: bool
     ignored: tuple[str, ...]
     fuzzy: bool
@@ -46,7 +64,8 @@ class Question:
 def question(request: Request, level: Level) -> Question:
     """Return the question of *request*; raises HubError(incorrect) naming the parameter that is wrong."""
     keys: list[tuple[str, str]] = []
-    include: list[str] = []
+    inside: list[SequenceKey] = []
+    include: list[attributes.Path] = []
     everything = fuzzy = False
     limit: int | None = None
     offset = 0
@@ -66,19 +85,43 @@ def question(request: Request, level: Level) -> Question:
                 if part.strip().lower() == "all":
                     everything = True
                 elif part.strip():
-                    include.append(attributes.tag_of(part))
-        elif lower != "accept":
+                    include.append(_path(part))
+        elif "." in name:
+            inside.append(_inside(level, name, value))
+        elif lower not in _NOT_ATTRIBUTES:
             keys.append((attributes.keyword_of(name), value))
-    inside = [tag for tag in include if attributes.belongs(level, tag)]
+    fitting = [path for path in include if attributes.belongs(level, path[0])]
     return Question(
         keys=tuple(_joined(keys)),
-        include=tuple(inside),
+        inside=tuple(inside),
+        include=tuple(fitting),
         everything=everything,
-        ignored=tuple(tag for tag in include if tag not in inside),
+        ignored=tuple(path[0] for path in include if path not in fitting),
         fuzzy=fuzzy,
         limit=limit,
         offset=offset,
     )
+
+
+def _path(name: str) -> attributes.Path:
+    if name.count(".") >= _MAX_STEPS:
+        raise HubError(Category.INCORRECT, f"The path has more than {_MAX_STEPS} steps.", where=name[:128])
+    return attributes.path_of(name)
+
+
+def _inside(level: Level, name: str, value: str) -> SequenceKey:
+    """Return the key that a dotted *name* means; raises HubError(incorrect) where it cannot be matched on *level*."""
+    path = _path(name)
+    vr = attributes.vr_of(path[-1])
+    if not attributes.belongs(level, path[0]) or not vr or vr == "SQ" or len(path) < 2:
+        raise HubError(
+            Category.INCORRECT,
+            f"{name[:128]} cannot be matched on the {level} level.",
+            where=name[:128],
+            remedy="Match by attributes of sequences that belong to the level, such as "
+            "RequestAttributesSequence.ScheduledProcedureStepID of series.",
+        )
+    return SequenceKey(path=path, name=name, vr=vr, value=value)
 
 
 def _joined(keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -124,7 +167,7 @@ class Search:
         return await self._workers.run(lambda: self._search(request, level))
 
     def _search(self, request: Request, level: Level) -> Response:
-        require_json(request)
+        xml = wants_xml(request)
         actor = actor_of(request, self._services)
         asked = question(request, level)
         owner = request.path_params.get("owner")
@@ -137,11 +180,14 @@ class Search:
             keys.append(("StudyInstanceUID", study))
         if series is not None:
             keys.append(("SeriesInstanceUID", series))
-        return self._found(request, actor, level, asked, keys, owner, relational=study is None)
+        relational = study is None
+        found = self._found(actor, level, asked, keys, owner, relational=relational)
+        base = f"{self._services.settings.public()}/dicom-web"
+        answer = [self._row(level, row, f"{base}/studies", asked, relational=relational) for row in found.rows]
+        return datasets_response(answer, request, xml=xml, headers=_notes(asked, found, base))
 
     def _found(
         self,
-        request: Request,
         actor: Actor,
         level: Level,
         asked: Question,
@@ -149,32 +195,39 @@ class Search:
         owner: str | None,
         *,
         relational: bool,
-    ) -> Response:
+    ) -> Found:
         more = asked.everything or bool(asked.include)
         needed = more or level == "series" or (level == "instance" and relational)
-        found = self._services.imaging.find(
-            actor,
-            level,
-            keys,
-            limit=asked.limit,
-            offset=asked.offset,
-            fuzzy=asked.fuzzy,
-            owner=owner,
-            attributes=needed,
-        )
-        base = f"{self._services.settings.public()}/dicom-web/studies"
-        answer = [self._row(level, row, base, asked, relational=relational) for row in found.rows]
-        headers: dict[str, str] = {}
-        warnings = []
-        if found.total is not None:
-            left = max(found.total - asked.offset - len(found.rows), 0)
-            warnings.append(f'299 yixie-hub "There are {left} additional results that can be requested"')
-            headers["X-Total-Count"] = str(found.total)
-        if asked.ignored:
-            warnings.append(f'299 yixie-hub "Not returned on this level: {" ".join(asked.ignored)}"')
-        if warnings:
-            headers["Warning"] = ", ".join(warnings)
-        return json_response(answer, request, media_type=JSON_TYPE, headers=headers)
+        fitting: frozenset[tuple[str, str]] | None = None
+        spans = combined(keys)
+        if asked.inside:
+            fitting = frozenset().union(
+                *(
+                    matching(self._services, actor, level, span, asked.inside, owner=owner, fuzzy=asked.fuzzy)
+                    for span in spans
+                )
+            )
+            # What was found is then asked for by name, so that pages and audit lines are those of any other query. No
+            # object has the UID 0, which is an arc of all UIDs.
+            found = "\\".join(sorted({name for _, name in fitting})) or "0"
+            keys = [*((name, value) for name, value in keys if name != _UID_OF[level]), (_UID_OF[level], found)]
+
+        def page(span: Sequence[tuple[str, str]], limit: int | None, offset: int) -> Found:
+            return self._services.imaging.find(
+                actor, level, span, limit=limit, offset=offset, fuzzy=asked.fuzzy, owner=owner, attributes=needed
+            )
+
+        spans = combined(keys)
+        if len(spans) == 1:
+            whole = page(spans[0], asked.limit, asked.offset)
+        else:
+            wanted = MAX_ROWS[level] if asked.limit is None else min(asked.limit, MAX_ROWS[level])
+            whole = _pieced(page, spans, wanted, asked.offset)
+        if fitting is None:
+            return whole
+        # Two institutions may hold one UID with different headers; only what was looked into is answered.
+        rows = [row for row in whole.rows if _identity(level, row) in fitting]
+        return Found(rows=rows, total=whole.total)
 
     def _row(self, level: Level, row: Any, base: str, asked: Question, *, relational: bool) -> attributes.Json:
         if level == "study":
@@ -191,5 +244,50 @@ class Search:
             made = attributes.instance(row, self._services.imaging.instance_url(row), header)
             if relational:
                 made = {**attributes.parents(header), **made}
-        made = {**attributes.beyond(level, header, asked.include, everything=asked.everything), **made}
+        include = asked.include
+        if level == "series" and (asked.everything or any(path[0] == _REQUESTS for path in include)):
+            # Who asks for more of the requests than a search always returns gets what he asked for besides.
+            include = (*include, *attributes.REQUEST_PATHS)
+            made.pop(_REQUESTS, None)
+        made = {**attributes.beyond(level, header, include, everything=asked.everything), **made}
         return dict(sorted(made.items()))
+
+
+def _pieced(
+    page: Callable[[Sequence[tuple[str, str]], int | None, int], Found],
+    spans: Sequence[Sequence[tuple[str, str]]],
+    wanted: int,
+    offset: int,
+) -> Found:
+    """Return one page over the answers to all *spans*, one behind the other."""
+    rows: list[Any] = []
+    total = 0
+    first, last = offset, offset + wanted
+    for span in spans:
+        count = page(span, 0, 0).total or 0
+        low, high = max(first - total, 0), min(last - total, count)
+        if low < high:
+            rows += page(span, high - low, low).rows
+        total += count
+    return Found(rows=rows, total=total if total > offset + len(rows) else None)
+
+
+def _identity(level: Level, row: Any) -> tuple[str, str]:
+    if level == "instance":
+        return row.owner, row.SOPInstanceUID
+    return row["owner"], row[_UID_OF[level]]
+
+
+def _notes(asked: Question, found: Found, service: str) -> dict[str, str]:
+    """Return the headers that say what the answer does not hold (PS3.18 section 8.3.4.4)."""
+    headers: dict[str, str] = {}
+    warnings = []
+    if found.total is not None:
+        left = max(found.total - asked.offset - len(found.rows), 0)
+        warnings.append(f'299 {service}: "There are {left} additional results that can be requested"')
+        headers["X-Total-Count"] = str(found.total)
+    if asked.ignored:
+        warnings.append(f'299 {service}: "Not returned on this level: {" ".join(asked.ignored)}"')
+    if warnings:
+        headers["Warning"] = ", ".join(warnings)
+    return headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub.attribute_matching import Match, name_search, parse
+from hub.attribute_matching import Match, combined, fits, name_search, parse, parse_as
 from hub.errors import Category, HubError
 
 
@@ -63,3 +63,70 @@ def test_fuzzy_names_become_folded_words_and_a_wildcard_stays_one() -> None:
 def test_a_name_is_findable_by_han_pinyin_and_initials() -> None:
     assert name_search("欧阳明月", "") == " 欧阳明月 ouyangmingyue ~oymy "
     assert name_search("", "") == ""
+
+
+def times(*keys: tuple[str, str]) -> list[dict[str, str]]:
+    """Return the parts that the moments of *keys* are asked for in."""
+    return [dict(one) for one in combined(keys)]
+
+
+def test_a_date_range_beside_a_time_range_is_one_span_of_moments() -> None:
+    assert times(("StudyDate", "20250601-20250630"), ("PatientID", "7"), ("StudyTime", "0830-1200")) == [
+        {"StudyDate": "20250630", "PatientID": "7", "StudyTime": "-1200"},
+        {"StudyDate": "20250602-20250629", "PatientID": "7"},
+        {"StudyDate": "20250601", "PatientID": "7", "StudyTime": "0830-"},
+    ]
+
+
+def test_an_open_end_of_a_span_stays_open() -> None:
+    assert times(("StudyDate", "20250601-"), ("StudyTime", "0830-")) == [
+        {"StudyDate": "20250602-"},
+        {"StudyDate": "20250601", "StudyTime": "0830-"},
+    ]
+    assert times(("StudyDate", "20250601-20250602"), ("StudyTime", "0830-")) == [
+        {"StudyDate": "20250602-20250602"},
+        {"StudyDate": "20250601", "StudyTime": "0830-"},
+    ]
+
+
+def test_days_that_follow_each_other_have_no_days_between() -> None:
+    assert times(("StudyDate", "20250601-20250602"), ("StudyTime", "0830-1200")) == [
+        {"StudyDate": "20250602", "StudyTime": "-1200"},
+        {"StudyDate": "20250601", "StudyTime": "0830-"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("date", "time"), [("20250601", "0830-1200"), ("20250601-20250630", "0830"), ("soon-", "0830-"), ("20250601-", "-")]
+)
+def test_what_is_no_span_is_left_as_it_is(date: str, time: str) -> None:
+    assert times(("StudyDate", date), ("StudyTime", time)) == [{"StudyDate": date, "StudyTime": time}]
+
+
+@pytest.mark.parametrize(
+    ("vr", "asked", "value", "fit"),
+    [
+        ("SH", "S1", "S1", True),
+        ("SH", "S1", "s1", False),
+        ("SH", "S*", "S77", True),
+        ("SH", "S?", "S77", False),
+        ("SH", "a.c", "abc", False),
+        ("CS", "CT,MR", "MR", True),
+        ("PN", "zheng*", "ZHENG^WEI", True),
+        ("DA", "20250601-20250630", "20250611", True),
+        ("DA", "20250601-", "20250531", False),
+        ("TM", "0800-0900", "083015", True),
+        ("TM", "0800-0900", "", False),
+    ],
+)
+def test_values_can_be_compared_outside_a_store(vr: str, asked: str, value: str, fit: bool) -> None:
+    match = parse_as("Key", vr, asked)
+    assert match is not None
+    assert fits(match, [value]) is fit
+
+
+@pytest.mark.parametrize("asked", ["wei", "zheng", "郑", "zhengw", "zw"])
+def test_names_fit_by_the_beginnings_of_words_pinyin_and_han(asked: str) -> None:
+    match = parse_as("PersonName", "PN", asked, fuzzy=True)
+    assert match is not None
+    assert fits(match, ["郑^伟", "ZHENG^WEI"])
