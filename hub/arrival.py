@@ -18,6 +18,7 @@ from fhir_mappings.identifiers import patient_key
 from hub.actor import HUB, Actor
 from hub.directory import Directory
 from hub.envelope import new_correlation_id
+from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, NewEntry
 
 #: A body of at most this size stands in the journal itself; a larger one is an object.
@@ -60,6 +61,26 @@ class Arrival:
         """MSH-9 as ``ADT^A01``."""
         kind, trigger = self.field("MSH-9.1")[:_NAME_MAX], self.field("MSH-9.2")[:_NAME_MAX]
         return f"{kind}^{trigger}" if trigger else kind
+
+    def check_processing_id(self) -> None:
+        """Make sure that the feed of a known sender takes messages of this MSH-11; an empty one is production.
+
+        The endpoint setting ``processing-ids`` names what it takes, ``P`` (production) if it is absent. Training and
+        debugging messages of other feeds must not reach production data (HL7 v2 chapter 2.9.2.2, table 0103).
+
+        Raises:
+            HubError: unsupported (202).
+        """
+        assert self.endpoint is not None
+        allowed = str(self.endpoint.settings.get("processing-ids", "")).upper().split() or ["P"]
+        if (self.field("MSH-11.1").upper() or "P") not in allowed:
+            raise HubError(
+                Category.UNSUPPORTED,
+                "本接口不接收此处理类型的消息 / This feed takes no messages of that processing id.",
+                where="MSH-11 of segment 1",
+                remedy=f"Send {' or '.join(allowed)} in MSH-11, or ask the operator to allow another one.",
+                code=202,
+            )
 
     @property
     def actor(self) -> Actor:

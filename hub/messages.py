@@ -375,6 +375,7 @@ class MessageService:
     def _ready(self, arrival: Arrival) -> _Ready:
         assert arrival.message is not None
         assert arrival.endpoint is not None
+        arrival.check_processing_id()
         directory = self._services.directory
         mapping = replace(directory.context(arrival.endpoint), received_at=arrival.received_at)
         translation = translate(arrival.message, mapping)
@@ -419,6 +420,7 @@ class MessageService:
     def _store(self, arrival: Arrival) -> bytes | None:
         assert arrival.message is not None
         check_header(arrival.message)
+        arrival.check_processing_id()
         answer = self._acknowledger.answer(arrival, STORED, self._services.clock(), processed=False)
         self._keep_body(arrival)
 

@@ -21,7 +21,8 @@ class MemberEndpoint:
         address: ``host:port`` or URL for sending; empty when the member only sends.
         sending_application, sending_facility: MSH-3 and MSH-4 the member writes (empty application = any).
         cidr: networks the member may connect from; empty = any.
-        settings: dialect, charset-in, charset-out, version, ack, services and so on.
+        settings: dialect, charset-in, charset-out, version, ack, services and so on; of ``mllp`` also processing-ids,
+            the values of MSH-11 that the feed takes with spaces between (``P T``; absent = ``P``, as an empty MSH-11).
     """
 
     id: str

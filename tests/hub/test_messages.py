@@ -359,6 +359,57 @@ def test_a_result_raises_its_workflow_event(hub: V2Hub) -> None:
     assert ("KN", "report.final") in hub.tasks.seen
 
 
+# --- processing id (chapter 2.9.2.2, table 0103) --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ack", ["processed", "stored"])
+@pytest.mark.parametrize(
+    ("allowed", "given", "taken"),
+    [
+        ({}, "P", True),
+        ({}, "p", True),
+        ({}, "P^T", True),
+        ({}, "", True),
+        ({}, "T", False),
+        ({}, "D", False),
+        ({}, "X", False),
+        ({"processing-ids": ""}, "T", False),
+        ({"processing-ids": "P T"}, "T", True),
+        ({"processing-ids": "P T"}, "", True),
+        ({"processing-ids": "P T"}, "D", False),
+        ({"processing-ids": "T"}, "P", False),
+        ({"processing-ids": "T"}, "", False),
+    ],
+)
+def test_a_message_for_training_or_debugging_reaches_no_record_of_a_feed_that_does_not_allow_it(
+    sqlite_database: Database, ack: str, allowed: dict[str, str], given: str, taken: bool
+) -> None:
+    hub = V2Hub(sqlite_database, ack=ack, **allowed)
+    answer = hub.send(adt("A01", "1", f11=given))
+    hub.messages.process_pending(10)
+
+    assert answer is not None
+    assert answer.get("MSA-1") == ("AA" if taken else "AR")
+    assert ("202&Unsupported processing id" in answer.raw) == (not taken)
+    assert hub.journal()[0].state == ("done" if taken else "refused")
+    assert len(hub.all("Patient")) == taken
+
+
+def test_a_refused_training_message_is_not_taken_by_a_replay_until_its_feed_allows_it(hub: V2Hub) -> None:
+    hub.code(adt("A01", "1", f11="T"))
+    with pytest.raises(HubError) as caught:
+        hub.messages.replay(1, HUB)
+    assert caught.value.code == 202
+    assert hub.all("Patient") == []
+    hub.configure(**{"processing-ids": "P T"})
+    hub.messages.replay(1, HUB)
+    assert len(hub.all("Patient")) == 1
+
+
+def test_a_sender_in_enhanced_mode_is_told_cr_of_a_training_message(early: V2Hub) -> None:
+    assert early.code(adt("A01", "1", f11="T", f15="AL", f16="AL")) == "CR"
+
+
 # --- feeds that are answered first -----------------------------------------------------------------------------------
 
 
