@@ -62,6 +62,7 @@ _STORE = Offer("store", "adapters.dimse.store:Store", any_syntax=True, peer_scp=
 #: Services by SOP class; storage SOP classes are known by :func:`offer_for` and not listed.
 OFFERS: Mapping[str, Offer] = {
     VERIFICATION: Offer("echo", "adapters.dimse.echo:Echo"),
+    "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment"),
 }
 #: Every word of the setting ``services``.
 RIGHTS = frozenset({_STORE.right, *(offer.right for offer in OFFERS.values())})

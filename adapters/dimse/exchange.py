@@ -244,7 +244,7 @@ class Exchange:
         A C-CANCEL that comes meanwhile is noted for :meth:`cancelled` (PS3.4 section C.4.3.3). The association is of no
         more use after ConnectionEnd or ProtocolError, or when *fragments* raises once it has begun.
         """
-        self._sub_operation = self._sub_operation % 0xFFFF + 1
+        message_id = self._next_id()
         pieces = fragments(self.fragment_bytes)
         # Opened before the command, so that a missing object does not leave a message without its data set.
         piece = next(pieces)
@@ -254,7 +254,7 @@ class Exchange:
                 {
                     dimse.AFFECTED_SOP_CLASS_UID: self.contexts[context_id].abstract_syntax,
                     dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
-                    dimse.MESSAGE_ID: self._sub_operation,
+                    dimse.MESSAGE_ID: message_id,
                     dimse.PRIORITY: 0,
                     dimse.COMMAND_DATA_SET_TYPE: dimse.DATA_SET,
                     dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance,
@@ -265,14 +265,34 @@ class Exchange:
             self.layer.send(pdv_header(context_id, 0, len(piece)), piece)
             piece = following
         self.layer.send(pdv_header(context_id, 2, len(piece)), piece)
+        return self._outcome(dimse.C_STORE_RSP, message_id)
+
+    def request(self, context_id: int, values: Mapping[int, int | str], data: bytes | None = None) -> int:
+        """Send a request of the hub's own on this association; returns the status that the peer answers.
+
+        Raises:
+            ConnectionEnd, ProtocolError: the association is of no more use.
+        """
+        message_id = self._next_id()
+        kind = int(values[dimse.COMMAND_FIELD])
+        data_set = dimse.NO_DATA_SET if data is None else dimse.DATA_SET
+        self.send(context_id, {**values, dimse.MESSAGE_ID: message_id, dimse.COMMAND_DATA_SET_TYPE: data_set}, data)
+        return self._outcome(kind | 0x8000, message_id)
+
+    def _next_id(self) -> int:
+        self._sub_operation = self._sub_operation % 0xFFFF + 1
+        return self._sub_operation
+
+    def _outcome(self, kind: int, message_id: int) -> int:
+        """Return the status of the response *kind* to the hub's own request *message_id*."""
         while True:
             found = self.layer.read_pdv(wait_s=self.settings.association_idle_s)
             if found is None:
                 raise ProtocolError("release-inside-message")
             answer = self.message(found)
-            if answer.kind == dimse.C_STORE_RSP:
+            if answer.kind == kind:
                 self.pass_over(answer)
-                if dimse.number(answer.command, dimse.MESSAGE_ID_RESPONDED_TO) != self._sub_operation:
+                if dimse.number(answer.command, dimse.MESSAGE_ID_RESPONDED_TO) != message_id:
                     raise ProtocolError("answer-to-another-message")
                 return dimse.number(answer.command, dimse.STATUS)
             self._note_cancel(answer)
