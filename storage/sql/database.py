@@ -7,6 +7,10 @@ savepoint only. What another node's commit may cure (a key that it has just writ
 function by itself. A commit whose outcome is unknown is never tried again: the caller hears that it failed, and
 sending twice is harmless.
 
+A write waits for others' locks until one deadline that is its own, counted from the moment it was asked for: the wait for
+the turn among the hub's processes and the wait inside the database are parts of it. Whoever is late is told so; whoever
+shared its batch and came later waits on.
+
 SQLite runs in WAL mode with ``synchronous=FULL``: https://www.sqlite.org/pragma.html#pragma_synchronous. PostgreSQL
 must run with ``synchronous_commit``, ``fsync`` and ``full_page_writes`` on. A weaker database is refused at start.
 """
@@ -18,7 +22,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +38,14 @@ from hub.errors import Category, HubError
 from hub.ports import Tx
 from storage.sql.prepared import execute
 from storage.sql.transaction import SqlTx
-from storage.sql.trouble import connection_lost, repeatable, translated
+from storage.sql.trouble import connection_lost, late, locked, repeatable, translated
 from storage.sql.turn import Turn
 
 T = TypeVar("T")
 
 #: At most this many waiting functions share one commit (DESIGN rule 1).
 BATCH = 64
-#: How long a second process may hold the write lock before a caller is told to come back.
+#: How long others' locks may keep one write waiting, all in all, before its caller is told to come back.
 BUSY_TIMEOUT_S = 10.0
 #: A function that met another node's write is repeated this often.
 RETRIES = 3
@@ -52,17 +56,30 @@ log = structlog.get_logger("storage.sql")
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Tx], Any]
+    #: Until when it may wait for others' locks, by the monotonic clock.
+    due: float
     future: Future[Any] = field(default_factory=Future)
 
 
 class SqlDatabase:
     """The :class:`hub.ports.Database` on SQLite or PostgreSQL."""
 
-    def __init__(self, engine: Engine, *, node: str, clock: Clock = utc_now, readers: Engine | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node: str,
+        clock: Clock = utc_now,
+        readers: Engine | None = None,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
         self._readers = readers or engine
         self._node = node
         self._clock = clock
+        self._patience_s = busy_timeout_s
+        self._monotonic = monotonic
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # Held while a job is queued, so that none can slip in behind the stop mark and wait for ever.
         self._gate = threading.Lock()
@@ -71,6 +88,8 @@ class SqlDatabase:
         self._audit_tail: dict[str, Any] = {}
         #: The writer's connection to SQLite, kept from one transaction to the next.
         self._kept: Connection | None = None
+        #: Whether that connection waits for a lock less long than usual.
+        self._shorter = False
         self._turn = _turn_of(engine)
         self._thread = threading.Thread(target=self._run, name=f"writer-{node}", daemon=True)
         self._thread.start()
@@ -84,7 +103,7 @@ class SqlDatabase:
         """Run *work* and return its value once the commit is durable; see :class:`hub.ports.Database`."""
         if threading.current_thread() is self._thread:
             raise HubError(Category.FAULT, "A write was started inside another; it would wait for itself.")
-        job = _Job(work)
+        job = _Job(work, due=self._monotonic() + self._patience_s)
         with self._gate:
             if self._dead is not None:
                 raise _stopped()
@@ -137,10 +156,15 @@ class SqlDatabase:
         while not stop:
             batch, stop = self._next()
             try:
-                with self._turn.taken() if self._turn is not None else contextlib.nullcontext():
-                    # Whoever came while another process had its turn shares this one.
-                    stop = stop or self._fill(batch)
-                    self._commit(batch)
+                while batch:
+                    wait = self._left(batch)
+                    try:
+                        with self._turn.taken(wait) if self._turn is not None else contextlib.nullcontext():
+                            # Whoever came while another process had its turn shares this one.
+                            stop = stop or self._fill(batch)
+                            batch = self._commit(batch)
+                    except TimeoutError:
+                        batch = self._without_late(batch)
             except BaseException as error:  # noqa: BLE001 - a bug here must not leave callers waiting
                 log.critical("writer_failed", error=type(error).__name__)
                 self._audit_tail = {}
@@ -168,25 +192,39 @@ class SqlDatabase:
             batch.append(job)
         return False
 
-    def _commit(self, batch: list[_Job]) -> None:
-        alone = self._together(batch) if len(batch) > 1 else batch
+    def _left(self, batch: Sequence[_Job]) -> float:
+        """Return how long locks may still be waited for until the first of *batch* is late."""
+        return max(0.0, min(job.due for job in batch) - self._monotonic())
+
+    def _without_late(self, batch: Sequence[_Job]) -> list[_Job]:
+        """Answer those of *batch* whose wait is over, the first one at any rate; returns the others."""
+        limit = max(self._monotonic(), min(job.due for job in batch))
+        for job in batch:
+            if job.due <= limit:
+                job.future.set_exception(late())
+        return [job for job in batch if job.due > limit]
+
+    def _commit(self, batch: list[_Job]) -> list[_Job]:
+        """Commit *batch*; returns the jobs that a lock kept out and that may wait for another turn."""
+        alone, waiting = self._together(batch) if len(batch) > 1 else (batch, [])
         for job in alone:
             if self._dead is not None:
                 job.future.set_exception(_stopped())
             else:
                 self._alone(job)
+        return waiting
 
-    def _together(self, batch: list[_Job]) -> list[_Job]:
-        """Commit *batch* in one transaction; returns the jobs that must be tried by themselves."""
+    def _together(self, batch: list[_Job]) -> tuple[list[_Job], list[_Job]]:
+        """Commit *batch* in one transaction; returns the jobs to be tried by themselves, and those to wait on."""
         if self._dead is not None:
-            return batch
+            return batch, []
         tail = dict(self._audit_tail)
         done: list[tuple[_Job, Any]] = []
         failed: list[tuple[_Job, BaseException]] = []
         again: list[_Job] = []
         stage = "begin"
         try:
-            with self._transaction() as connection:
+            with self._transaction(self._left(batch)) as connection:
                 stage = "work"
                 tx = SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)
                 for job in batch:
@@ -211,18 +249,23 @@ class SqlDatabase:
                 stage = "commit"
         except BaseException as error:  # noqa: BLE001 - the writer must outlive whatever one batch meets
             self._audit_tail = {}
+            if stage == "begin" and locked(error):
+                return [], self._without_late(batch)
+            if stage == "work" and locked(error):
+                # Their wait was this one; each of the others is tried with what is left of its own.
+                return self._without_late(batch), []
             if stage == "work" and not connection_lost(error) and not self._note(error).fatal:
                 # One function met it and the transaction of all is gone with it; by itself each gets its own answer.
-                return batch
+                return batch, []
             for job in batch:
                 job.future.set_exception(self._note(error))
-            return []
+            return [], []
         self._audit_tail = tail
         for job, value in done:
             job.future.set_result(value)
         for job, problem in failed:
             job.future.set_exception(_words(problem))
-        return again
+        return again, []
 
     def _alone(self, job: _Job) -> None:
         """Commit *job* in a transaction of its own."""
@@ -230,7 +273,7 @@ class SqlDatabase:
             tail = dict(self._audit_tail)
             stage = "begin"
             try:
-                with self._transaction() as connection:
+                with self._transaction(self._left([job])) as connection:
                     stage = "work"
                     value = job.work(cast("Tx", SqlTx(connection, node=self._node, clock=self._clock, audit_tail=tail)))
                     stage = "commit"
@@ -249,15 +292,26 @@ class SqlDatabase:
             return
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """Open a transaction that commits with the block; a failed one leaves nothing, its connection included."""
+    def _transaction(self, wait_s: float) -> Iterator[Connection]:
+        """Open a transaction that commits with the block; a failed one leaves nothing, its connection included.
+
+        Locks of others are waited for as long as *wait_s*.
+        """
+        # As long as nearly nothing was waited, the timeout that the connection has already will do.
+        shorter = wait_s < 0.9 * self._patience_s
         if self._engine.dialect.name != "sqlite":
             with self._engine.begin() as connection:
+                if shorter:
+                    # Zero would mean for ever (https://www.postgresql.org/docs/current/runtime-config-client.html).
+                    execute(connection, f"SET LOCAL lock_timeout = {max(1, int(wait_s * 1000))}")
                 yield connection
             return
         kept, self._kept = self._kept, None
         connection = kept or self._engine.connect()
         try:
+            if shorter or self._shorter:
+                self._shorter = shorter
+                execute(connection, f"PRAGMA busy_timeout={int((wait_s if shorter else self._patience_s) * 1000)}")
             with connection.begin():
                 yield connection
         except BaseException:

@@ -37,6 +37,23 @@ def repeatable(error: BaseException) -> bool:
     return _sqlstate(error) in {"40001", "40P01"}
 
 
+def locked(error: BaseException) -> bool:
+    """Return whether *error* says that another process held a lock for as long as it may be waited for."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", 1) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED}
+    return _sqlstate(error) == "55P03"
+
+
+def late() -> HubError:
+    """Return what a write is answered whose turn did not come in time."""
+    return HubError(
+        Category.UNAVAILABLE,
+        "The database is locked by another process.",
+        remedy="Send again in a moment; if it lasts, end the program that holds the database.",
+    )
+
+
 def connection_lost(error: BaseException) -> bool:
     """Return whether the connection went with *error*."""
     return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
@@ -67,7 +84,7 @@ def _sqlite(original: sqlite3.Error) -> HubError:
     extended = getattr(original, "sqlite_errorcode", 1)
     code = extended & 0xFF
     if code in {_SQLITE_BUSY, _SQLITE_LOCKED}:
-        return HubError(Category.BUSY, "The database is locked by another process.", remedy="Send again in a moment.")
+        return late()
     if code == _SQLITE_FULL:
         return _full()
     if code in {_SQLITE_CORRUPT, _SQLITE_NOTADB} or (code == _SQLITE_IOERR and extended not in _SQLITE_IOERR_PASSING):
@@ -89,7 +106,7 @@ def _postgres(error: sa.exc.DBAPIError) -> HubError:
     if state in {"40001", "40P01"}:
         return HubError(Category.BUSY, "Two transactions met; one must repeat.", remedy="Send again.")
     if state == "55P03":
-        return HubError(Category.BUSY, "The database is locked by another process.", remedy="Send again in a moment.")
+        return late()
     if state == "57014":
         return HubError(Category.BUSY, "The answer took too long to find.", remedy="Ask for less, or more exactly.")
     if state == "53100":

@@ -105,7 +105,7 @@ def opened(
 ) -> Iterator[SqlDatabase]:
     """Open a migrated database and close it again."""
     writer, readers = engines(url, busy_timeout_s=busy_timeout_s)
-    database = SqlDatabase(writer, node=node, clock=clock, readers=readers)
+    database = SqlDatabase(writer, node=node, clock=clock, readers=readers, busy_timeout_s=busy_timeout_s)
     try:
         yield database
     finally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,16 +224,106 @@ def test_closing_twice_is_harmless_and_a_closed_database_is_not_healthy(database
 # --- faults ------------------------------------------------------------------------------------------------------
 
 
-def test_a_database_locked_by_another_process_is_busy_and_then_goes_on(sqlite_database: SqlDatabase) -> None:
-    path = str(sqlite_database.engine.url.database)
-    with opened(f"sqlite:///{path}", busy_timeout_s=0.2) as database:
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        results = together_locked(database)
-        other.execute("ROLLBACK")
-        other.close()
+LOCKER = """
+import sqlite3, sys
 
-        assert [one.category for one in results] == [Category.BUSY] * 5
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+other.execute("ROLLBACK")
+"""
+
+
+@contextlib.contextmanager
+def foreign_lock(database: SqlDatabase) -> Iterator[None]:
+    """Lock the file from a process that knows nothing of the hub's turns."""
+    path = str(database.engine.url.database)
+    command = [sys.executable, "-c", LOCKER, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            other.stdin.write("go on\n")
+            other.stdin.flush()
+            assert other.wait(30) == 0
+
+
+def test_a_database_locked_by_another_process_is_unavailable_and_then_goes_on(sqlite_database: SqlDatabase) -> None:
+    with opened(str(sqlite_database.engine.url), busy_timeout_s=0.2) as database:
+        with foreign_lock(database):
+            results = together_locked(database)
+
+        assert [one.category for one in results] == [Category.UNAVAILABLE] * 5
+        assert put(database, "after").version == 1
+
+
+def test_a_wait_for_the_turn_ends_though_the_process_whose_turn_it_is_waits_longer(
+    sqlite_database: SqlDatabase,
+) -> None:
+    url = str(sqlite_database.engine.url)
+    with opened(url, node="patient", busy_timeout_s=600) as patient_one, opened(url, busy_timeout_s=0.2) as database:
+        with foreign_lock(database):
+            begins = threading.Event()
+            sa.event.listen(patient_one.engine, "checkout", lambda *_: begins.set())
+            first = threading.Thread(target=put, args=(patient_one, "first"))
+            first.start()
+            # From here on it has the turn, and waits inside SQLite until the foreign program ends.
+            assert begins.wait(30)
+            results = together_locked(database)
+            assert first.is_alive()
+        first.join(30)
+
+        assert [one.category for one in results] == [Category.UNAVAILABLE] * 5
+        assert exists(database, "first")
+        # Its place in the queue was given back.
+        assert put(database, "after").version == 1
+        assert put(patient_one, "later").version == 1
+
+
+def test_what_is_left_of_the_wait_after_the_turn_is_all_that_sqlite_may_wait(sqlite_database: SqlDatabase) -> None:
+    waits: list[str] = []
+    now = [0.0]
+
+    def slow_turn() -> float:
+        # Each look at the clock finds three seconds gone.
+        now[0] += 3.0
+        return now[0]
+
+    writer, readers = engines(str(sqlite_database.engine.url), busy_timeout_s=10)
+    database = SqlDatabase(writer, node="slow", readers=readers, busy_timeout_s=10, monotonic=slow_turn)
+
+    def watch(connection: Any) -> None:
+        waits.append(str(connection.connection.dbapi_connection.execute("PRAGMA busy_timeout").fetchone()[0]))
+
+    sa.event.listen(writer, "begin", watch)
+    try:
+        put(database, "a")
+        put(database, "b")
+    finally:
+        database.close()
+
+    assert all(0 < int(one) <= 7000 for one in waits), waits
+    assert len(waits) == 2
+
+
+def test_a_locked_postgresql_table_keeps_each_of_many_waiting_writes_for_one_wait_only(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.migrated_database()
+    with opened(url, node="other") as other, opened(url, busy_timeout_s=0.3) as database:
+        with other.engine.begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE record IN ACCESS EXCLUSIVE MODE")
+            attempts: list[str] = []
+            sa.event.listen(database.engine, "begin", lambda _: attempts.append("begin"))
+            results = together(database, [writing(f"p{number}") for number in range(20)])
+
+        assert [one.category for one in results] == [Category.UNAVAILABLE] * 20
+        # One for the batch, one for the function that held the writer, and none for each of those that came too late.
+        assert len(attempts) <= 4
         assert put(database, "after").version == 1
 
 

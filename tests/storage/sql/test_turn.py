@@ -8,6 +8,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 from storage.sql.turn import Turn
 
 PATIENCE_S = 20.0
@@ -77,6 +79,31 @@ def test_who_has_just_written_lets_the_waiting_go_first(tmp_path: Path) -> None:
         order.append("first")
     waiting.join(PATIENCE_S)
     assert order == ["second", "first"]
+
+
+def test_a_turn_that_does_not_come_in_time_is_not_taken_and_not_lost(tmp_path: Path) -> None:
+    first, second = (Turn(tmp_path / "hub.db") for _ in range(2))
+    with first.taken():
+        for _ in range(3):
+            with pytest.raises(TimeoutError), second.taken(0):
+                raise AssertionError("It is another's turn.")
+    # Who gave up waiting holds nothing: both may write, in any order and again.
+    for one in (first, second, first, second):
+        with one.taken(PATIENCE_S):
+            pass
+    first.close()
+    second.close()
+
+
+def test_a_turn_is_closed_while_it_is_waited_for(tmp_path: Path) -> None:
+    first, second = (Turn(tmp_path / "hub.db") for _ in range(2))
+    with first.taken():
+        with pytest.raises(TimeoutError), second.taken(0):
+            raise AssertionError("It is another's turn.")
+        second.close()
+        second.close()
+    with first.taken(PATIENCE_S):
+        pass
 
 
 def _free(turn: Turn) -> bool:
