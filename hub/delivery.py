@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hub.config import Settings
-from hub.ports import SendResult
+from hub.ports import MemberEndpoint, SendResult
 
 
 class Outcome(Enum):
@@ -74,3 +74,9 @@ class RetryPolicy:
         if result.permanent or attempts + 1 >= self.attempts:
             return Verdict(outcome=Outcome.DEAD)
         return Verdict(outcome=Outcome.RETRY, wait_s=self.wait_s(attempts, rng))
+
+
+def asks_for(endpoint: MemberEndpoint, name: str) -> bool:
+    """Return whether the member's *endpoint* has the setting *name* switched on (``push``, ``message``)."""
+    # A valueBoolean of the Endpoint comes as a truth value, a valueString as a text.
+    return str(endpoint.settings.get(name)).lower() == "true"

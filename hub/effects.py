@@ -13,35 +13,13 @@ from hub.access import UNRESTRICTED
 from hub.clock import Clock, instant
 from hub.config import Settings
 from hub.directory import Directory
-from hub.dispatch import Dispatcher
+from hub.dispatch import LEAVES, PART_OF_WORK, Dispatcher, references
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.workflows.base import BASE, ENDED, WORKFLOW_SYSTEM
 from hub.workflows.task import plain, reference_in, referred, workflow_code
 
 Json = dict[str, Any]
 
-#: What a request, report or document may refer to and still be part of the same piece of work.
-_PART_OF_WORK = frozenset(
-    {
-        "Binary",
-        "Condition",
-        "DiagnosticReport",
-        "DocumentReference",
-        "Endpoint",
-        "ImagingStudy",
-        "Location",
-        "Media",
-        "Observation",
-        "Organization",
-        "Patient",
-        "Practitioner",
-        "PractitionerRole",
-        "ServiceRequest",
-        "Specimen",
-    }
-)
-#: What is part of the work but leads no further.
-_LEAVES = frozenset({"Patient", "Practitioner", "PractitionerRole", "Organization", "Endpoint", "Location", "Task"})
 #: Steps from the Task to the last thing its partner may see: input -> report -> result -> specimen.
 _CLOSURE_STEPS = 3
 _CLOSURE_MAX = 2000
@@ -71,6 +49,7 @@ class Effects:
         """
         now = self._clock()
         grants: list[workflows.OpenGrant] = []
+        self._open_for_receivers(tx, decision, task, now)
         for effect in decision.effects:
             match effect:
                 case workflows.SetStatus(reference=reference, status=status):
@@ -103,6 +82,16 @@ class Effects:
             self._open(tx, grant, task, now)
 
     # --- grants ----------------------------------------------------------------------------------------------
+
+    def _open_for_receivers(self, tx: Tx, decision: workflows.Decision, task: Json, now: datetime) -> None:
+        """Open first what a receiver by FHIR is to see, because what it is sent is cut to what it may see."""
+        receivers = {one.institution for one in decision.effects if isinstance(one, workflows.Send)}
+        receivers = {one for one in receivers if self._dispatcher.sends_resources(one)}
+        if receivers:
+            opened = [one for one in decision.effects if isinstance(one, workflows.OpenGrant)]
+            for grant in [*opened, *self._standing(decision, task)]:
+                if grant.institution in receivers:
+                    self._open(tx, grant, task, now)
 
     @staticmethod
     def _standing(decision: workflows.Decision, task: Json) -> list[workflows.OpenGrant]:
@@ -156,9 +145,9 @@ class Effects:
                 ):
                     continue
                 found[reference] = stored.owner
-                if stored.type not in _LEAVES:
-                    for one in _references(loads(stored.body)):
-                        if one.partition("/")[0] in _PART_OF_WORK:
+                if stored.type not in LEAVES:
+                    for one in references(loads(stored.body)):
+                        if one.partition("/")[0] in PART_OF_WORK:
                             following.setdefault(one, stored.owner)
             wanted = following
             if not wanted or len(found) > _CLOSURE_MAX:
@@ -290,18 +279,3 @@ def _one(tx: Tx, reference: str) -> Stored | None:
 def _load(tx: Tx, references: Iterable[str]) -> list[Stored]:
     pairs = [(kind, id_) for kind, _, id_ in (one.partition("/") for one in sorted(references))]
     return [one for one in tx.records.get_many(pairs, UNRESTRICTED).values() if not one.deleted]
-
-
-def _references(value: Any) -> set[str]:
-    found: set[str] = set()
-    stack = [value]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, dict):
-            reference = one.get("reference")
-            if isinstance(reference, str) and (target := plain(reference)):
-                found.add(target)
-            stack.extend(one.values())
-        elif isinstance(one, list):
-            stack.extend(one)
-    return found

@@ -47,6 +47,11 @@ def _is_zone(value: str) -> bool:
     return True
 
 
+def _is_switch(value: str) -> bool:
+    # A boolean of FHIR JSON comes as Python's.
+    return value.lower() in {"true", "false"}
+
+
 def _is_network(value: str) -> bool:
     try:
         ipaddress.ip_network(value, strict=False)
@@ -64,6 +69,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "charset-in": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "charset-out": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "ack": ({"processed", "stored"}.__contains__, "processed or stored"),
+    "message": (_is_switch, "true or false"),
 }
 
 

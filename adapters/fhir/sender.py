@@ -1,13 +1,14 @@
 """Delivers resources and Bundles to a partner's FHIR server (https://hl7.org/fhir/R4/http.html).
 
 A batch, transaction or message Bundle is POSTed as a whole; any other resource is PUT under its id, so that sending
-twice is harmless. Only addresses of the directory are called: no redirects are followed and answers are capped.
+twice is harmless. A message is delivered when the answer's MessageHeader says so, naming ours
+(https://hl7.org/fhir/R4/messaging.html): an HTTP status alone does not tell what became of it. Only addresses of the directory are called: no redirects are followed and answers are capped.
 """
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,6 +21,7 @@ from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
 if TYPE_CHECKING:
     from hub.boot import Services
 
+_PROCESS_MESSAGE = "/$process-message"
 FHIR_JSON = "application/fhir+json"
 #: Most of an answer that is kept; the rest is not read.
 MAX_ANSWER_BYTES = 1 << 20
@@ -77,6 +79,8 @@ class FhirSender:
             return SendResult(error=f"The partner was not reached ({type(error).__name__}).", reached=False)
         except httpx.HTTPError as error:
             return SendResult(error=f"The exchange broke off ({type(error).__name__}).")
+        if url.endswith(_PROCESS_MESSAGE):
+            return _acknowledged(response.status_code, answer, delivery.control_id)
         return _judged(response.status_code, answer)
 
     def close(self) -> None:
@@ -112,7 +116,7 @@ def _target(delivery: Delivery, address: str) -> tuple[str, str]:
             case "batch" | "transaction":
                 return "POST", base
             case "message":
-                return "POST", f"{base}/$process-message"
+                return "POST", f"{base}{_PROCESS_MESSAGE}"
     if isinstance(resource.get("id"), str):
         return "PUT", f"{base}/{kind}/{resource['id']}"
     return "POST", f"{base}/{kind}"
@@ -137,3 +141,37 @@ def _judged(status: int, answer: bytes) -> SendResult:
     # The partner's words may quote patient data; they stay in the stored answer and out of the error.
     permanent = 400 <= status < 500 and status not in _PASSING | {401, 403}
     return SendResult(ack=kept, error=f"The partner answered {status}.", permanent=permanent)
+
+
+def _acknowledged(status: int, answer: bytes, control_id: str) -> SendResult:
+    """Return what the answer to the message *control_id* means, by MessageHeader.response as far as it is one."""
+    response = _response(answer)
+    by_status = _judged(status, answer)
+    if response.get("identifier") != control_id:
+        if by_status.error:
+            return by_status
+        why = "names another message" if response else "does not acknowledge the message"
+        return SendResult(ack=by_status.ack, error=f"The partner answered {status}, and its answer {why}.")
+    match response.get("code"):
+        case "ok":
+            return by_status
+        case "transient-error":
+            return SendResult(ack=answer, error="The partner answered transient-error.")
+        case "fatal-error":
+            return SendResult(ack=answer, error="The partner answered fatal-error.", permanent=True)
+    return SendResult(ack=answer, error="The partner answered with a response code that FHIR does not know.")
+
+
+def _response(answer: bytes) -> dict[str, Any]:
+    """Return MessageHeader.response of the message in *answer*; empty when it is none."""
+    try:
+        bundle = loads(answer)
+    except MappingError:
+        return {}
+    entries = bundle.get("entry") if isinstance(bundle, dict) and bundle.get("type") == "message" else None
+    first = entries[0] if isinstance(entries, list) and entries else None
+    header = first.get("resource") if isinstance(first, dict) else None
+    if not isinstance(header, dict) or header.get("resourceType") != "MessageHeader":
+        return {}
+    response = header.get("response")
+    return response if isinstance(response, dict) else {}

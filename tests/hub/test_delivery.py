@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.delivery import Outcome, RetryPolicy
-from hub.ports import SendResult
+from hub.delivery import Outcome, RetryPolicy, asks_for
+from hub.ports import MemberEndpoint, SendResult
 
 POLICY = RetryPolicy(first_s=1.0, longest_s=300.0, attempts=5)
 
@@ -44,3 +44,13 @@ def test_waits_stay_between_a_tenth_of_the_first_and_the_longest(failures: int, 
 
 def test_waits_double_until_the_longest() -> None:
     assert [round(POLICY.wait_s(n, lambda: 1.0)) for n in (0, 1, 2, 8, 9, 60)] == [1, 2, 4, 256, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"), [(True, True), ("true", True), ("TRUE", True), (False, False), ("false", False), ("", False)]
+)
+def test_an_endpoint_asks_for_something_by_a_truth_value_or_its_name(value: object, asked: bool) -> None:
+    endpoint = MemberEndpoint(id="YL/fhir", member="YL", kind="fhir", settings={"message": value})
+
+    assert asks_for(endpoint, "message") is asked
+    assert not asks_for(endpoint, "push")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,6 +24,8 @@ class Partner(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.status = 200
         self.answer = b"{}"
+        #: Makes the answer from the request where it must fit it.
+        self.reply: Callable[[bytes], bytes] | None = None
         self.extra: dict[str, str] = {}
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -35,12 +37,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.command, self.path, dict(self.headers), body))
+        answer = self.server.answer if self.server.reply is None else self.server.reply(body)
         self.send_response(self.server.status)
         for name, value in self.server.extra.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(self.server.answer)))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(self.server.answer)
+        self.wfile.write(answer)
 
     do_POST = do_PUT = _answer
 
@@ -97,7 +100,6 @@ def delivery(resource: dict[str, Any]) -> Delivery:
     ("resource", "method", "path"),
     [
         ({"resourceType": "Bundle", "type": "transaction"}, "POST", "/fhir"),
-        ({"resourceType": "Bundle", "type": "message"}, "POST", "/fhir/$process-message"),
         ({"resourceType": "Bundle", "type": "document", "id": "d"}, "PUT", "/fhir/Bundle/d"),
         ({"resourceType": "Task", "id": "t"}, "PUT", "/fhir/Task/t"),
         ({"resourceType": "Task"}, "POST", "/fhir/Task"),
@@ -137,6 +139,44 @@ def test_refusals_are_told_from_trouble(partner: Partner, sender: FhirSender, st
     assert (result.permanent, result.reached) == (permanent, True)
     assert result.ack == partner.answer
     assert "郑伟" not in result.error
+
+
+MESSAGE = {"resourceType": "Bundle", "type": "message"}
+
+
+def response(code: str, identifier: str = "YX1") -> bytes:
+    header = {"resourceType": "MessageHeader", "response": {"identifier": identifier, "code": code}}
+    return dumps({"resourceType": "Bundle", "type": "message", "entry": [{"resource": header}]})
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error", "permanent"),
+    [
+        (200, response("ok"), False, False),
+        (200, response("transient-error"), True, False),
+        (200, response("fatal-error"), True, True),
+        (422, response("transient-error"), True, False),
+        (500, response("fatal-error"), True, True),
+        (503, response("ok"), True, False),
+        (200, response("perhaps"), True, False),
+        (200, response("ok", "YX2"), True, False),
+        (200, b"", True, False),
+        (200, b"not JSON", True, False),
+        (200, b'{"resourceType":"Bundle","type":"message","entry":[1]}', True, False),
+        (200, b'{"resourceType":"OperationOutcome"}', True, False),
+        (400, b'{"resourceType":"OperationOutcome"}', True, True),
+    ],
+)
+def test_the_header_of_the_answer_decides_what_became_of_a_message(
+    partner: Partner, sender: FhirSender, status: int, answer: bytes, error: bool, permanent: bool
+) -> None:
+    partner.status, partner.answer = status, answer
+
+    result = sender.send(delivery(MESSAGE), endpoint(at(partner)))
+
+    assert partner.seen[0][:2] == ("POST", "/fhir/$process-message")
+    assert (bool(result.error), result.permanent, result.reached) == (error, permanent, True)
+    assert result.ack == (answer or b"HTTP 200")
 
 
 def test_a_redirect_is_not_followed(partner: Partner, sender: FhirSender) -> None:
