@@ -1,4 +1,4 @@
-"""One association as requestor that stores instances (PS3.7 section 9.1.1), for deliveries and for sample feeds.
+"""One association as requestor (PS3.7 annex D.3.1; PS3.8 section 7.1), and the one that stores instances (PS3.7 section 9.1.1).
 
 Each request waits for its answer, in the thread that asks; there is no other thread that could take the answer first.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from adapters.dimse import command as dimse
 from adapters.dimse import negotiation
+from adapters.dimse.negotiation import Context, Proposal
 from adapters.dimse.upper_layer import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -24,6 +26,8 @@ from adapters.dimse.upper_layer import (
 )
 
 _FRAGMENT_BYTES = 128 << 10
+#: How often whoever waits for an answer may look after something else.
+_LOOK_S = 0.5
 
 
 class RejectedError(Exception):
@@ -34,13 +38,14 @@ class RejectedError(Exception):
         self.transient = result == 2
 
 
-class StoreClient:
+class Requestor:
     """An association that is open from construction to :meth:`release`, :meth:`abort` or :meth:`close`.
 
     Args:
         contexts: at most 128 to propose.
         timeout_s: for the connection, for each PDU and for each answer.
         secured: turns the connected socket into that of TLS; raises OSError.
+        meanwhile: called now and then while an answer is awaited; what it raises ends the wait.
 
     Raises:
         HubError: unavailable when nobody listens.
@@ -55,13 +60,15 @@ class StoreClient:
         *,
         calling_ae: str,
         called_ae: str,
-        contexts: Sequence[negotiation.Context],
+        contexts: Sequence[Context | Proposal],
         timeout_s: float,
         max_pdu_bytes: int,
         secured: Callable[[socket.socket], socket.socket] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._contexts = list(contexts)
+        self._meanwhile = meanwhile
         self._message_id = 0
         connection = connect(host, port, timeout_s=timeout_s)
         try:
@@ -72,7 +79,10 @@ class StoreClient:
             raise
         self._layer = UpperLayer(connection, max_pdu_bytes=max_pdu_bytes, pdu_deadline_s=timeout_s)
         try:
-            self._accepted, self._fragment_bytes = self._associate(calling_ae, called_ae)
+            #: Accepted contexts by id, each with the transfer syntax that the peer took.
+            self.accepted, self._as_scp, self.max_peer_pdu_bytes, self._fragment_bytes = self._associate(
+                calling_ae, called_ae
+            )
         except ProtocolError as error:
             self._layer.abort(reason=error.reason)
             raise
@@ -89,44 +99,9 @@ class StoreClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def takes(self, context: negotiation.Context) -> bool:
+    def takes(self, context: Context | Proposal) -> bool:
         """Return whether the peer accepted *context*."""
-        return self._context_id(context) in self._accepted
-
-    def store(
-        self, context: negotiation.Context, sop_instance_uid: str, fragments: Callable[[int], Iterator[bytes]]
-    ) -> int:
-        """Send one instance and return the status that the peer answers.
-
-        Args:
-            fragments: given the longest fragment that the peer takes, yields the data set in such pieces.
-
-        Raises:
-            ConnectionEnd, ProtocolError: the association is of no more use. Whatever *fragments* raises.
-        """
-        context_id = self._context_id(context)
-        self._message_id = self._message_id % 0xFFFF + 1
-        # Opened before the command, so that a missing object does not leave a message without its data set.
-        pieces = fragments(self._fragment_bytes)
-        piece = next(pieces)
-        self._layer.send(
-            dimse.pdu(
-                context_id,
-                {
-                    dimse.AFFECTED_SOP_CLASS_UID: context.abstract_syntax,
-                    dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
-                    dimse.MESSAGE_ID: self._message_id,
-                    dimse.PRIORITY: 0,
-                    dimse.COMMAND_DATA_SET_TYPE: 0,
-                    dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-                },
-            )
-        )
-        for following in pieces:
-            self._layer.send(pdv_header(context_id, 0, len(piece)), piece)
-            piece = following
-        self._layer.send(pdv_header(context_id, 2, len(piece)), piece)
-        return self._answer(context_id)
+        return self._context_id(context) in self.accepted
 
     def release(self) -> None:
         """End the association in good order."""
@@ -141,11 +116,15 @@ class StoreClient:
         """Let go of the connection; safe to repeat."""
         self._layer.close()
 
-    def _context_id(self, context: negotiation.Context) -> int:
+    def _context_id(self, context: Context | Proposal) -> int:
         return self._contexts.index(context) * 2 + 1
 
-    def _associate(self, calling_ae: str, called_ae: str) -> tuple[frozenset[int], int]:
-        """Return the accepted context ids and the longest fragment the peer takes."""
+    def _next_message_id(self) -> int:
+        self._message_id = self._message_id % 0xFFFF + 1
+        return self._message_id
+
+    def _associate(self, calling_ae: str, called_ae: str) -> tuple[dict[int, Context], frozenset[str], int, int]:
+        """Return accepted contexts, SOP classes the hub may be SCP of, the peer's PDU limit, and the longest fragment."""
         self._layer.send(
             negotiation.propose(
                 calling_ae=calling_ae,
@@ -160,30 +139,101 @@ class StoreClient:
             raise RejectedError(body[1], body[2], body[3])
         if kind != ASSOCIATE_AC:
             raise ConnectionEnd("aborted-by-peer")
-        accepted, max_pdu_bytes = negotiation.read_acceptance(body)
+        answer = negotiation.read_answer(body)
         # 0 means no limit; the 6 bytes are the head of the PDV, which counts towards the limit (PS3.8 annex D.1).
-        limit = (min(max_pdu_bytes or _FRAGMENT_BYTES, _FRAGMENT_BYTES) - 6) & ~1
+        limit = (min(answer.max_pdu_bytes or _FRAGMENT_BYTES, _FRAGMENT_BYTES) - 6) & ~1
         if limit < 2:
             raise ProtocolError("pdu-limit-too-small", INVALID_PARAMETER)
-        return accepted, limit
+        return self._agreed(answer), answer.as_scp, answer.max_pdu_bytes, limit
 
-    def _answer(self, context_id: int) -> int:
-        answer = bytearray()
+    def _agreed(self, answer: negotiation.Answer) -> dict[int, Context]:
+        agreed: dict[int, Context] = {}
+        for number, proposed in enumerate(self._contexts):
+            taken = answer.syntaxes.get(number * 2 + 1)
+            if taken is None:
+                continue
+            single = isinstance(proposed, Context)
+            offered = (proposed.transfer_syntax,) if isinstance(proposed, Context) else proposed.transfer_syntaxes
+            if single:
+                # Some peers leave the syntax out where there was no choice.
+                taken = taken or offered[0]
+            if taken in offered:
+                agreed[number * 2 + 1] = Context(proposed.abstract_syntax, taken)
+        return agreed
+
+    def _pdv(self) -> tuple[int, int, memoryview]:
+        """Return (context id, message control header, fragment) of the next PDV of an answer."""
+        if self._meanwhile is not None:
+            deadline = time.monotonic() + self._timeout_s
+            while not self._layer.readable(within_s=_LOOK_S) and time.monotonic() < deadline:
+                self._meanwhile()
+        found = self._layer.read_pdv(wait_s=self._timeout_s)
+        if found is None:
+            raise ProtocolError("release-inside-message")
+        return found
+
+    def _command(self) -> tuple[int, dimse.Command]:
+        """Return (context id, command set) of the next message."""
+        command = bytearray()
+        context_id = 0
         while True:
-            found = self._layer.read_pdv(wait_s=self._timeout_s)
-            if found is None:
-                raise ProtocolError("release-inside-message")
-            if found[0] != context_id or not dimse.is_command(found[1]):
+            found = self._pdv()
+            if not dimse.is_command(found[1]) or (context_id and found[0] != context_id):
                 raise ProtocolError("unexpected-answer")
-            answer += found[2]
-            if len(answer) > dimse.MAX_BYTES:
+            context_id = found[0]
+            command += found[2]
+            if len(command) > dimse.MAX_BYTES:
                 raise ProtocolError("command-too-long")
             if dimse.is_last(found[1]):
-                break
-        message = dimse.decode(answer)
+                return context_id, dimse.decode(command)
+
+
+class StoreClient(Requestor):
+    """A :class:`Requestor` that stores instances."""
+
+    def store(
+        self,
+        context: Context | Proposal,
+        sop_instance_uid: str,
+        fragments: Callable[[int], Iterator[bytes]],
+        *,
+        originator: tuple[str, int] | None = None,
+    ) -> int:
+        """Send one instance and return the status that the peer answers.
+
+        Args:
+            fragments: given the longest fragment that the peer takes, yields the data set in such pieces.
+            originator: AE title and Message ID of the C-MOVE that this belongs to.
+
+        Raises:
+            ConnectionEnd, ProtocolError: the association is of no more use. Whatever *fragments* raises.
+        """
+        context_id = self._context_id(context)
+        message_id = self._next_message_id()
+        # Opened before the command, so that a missing object does not leave a message without its data set.
+        pieces = fragments(self._fragment_bytes)
+        piece = next(pieces)
+        values: dict[int, int | str] = {
+            dimse.AFFECTED_SOP_CLASS_UID: context.abstract_syntax,
+            dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+            dimse.MESSAGE_ID: message_id,
+            dimse.PRIORITY: 0,
+            dimse.COMMAND_DATA_SET_TYPE: 0,
+            dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+        }
+        if originator is not None:
+            values[dimse.MOVE_ORIGINATOR_AE_TITLE], values[dimse.MOVE_ORIGINATOR_MESSAGE_ID] = originator
+        self._layer.send(dimse.pdu(context_id, values))
+        for following in pieces:
+            self._layer.send(pdv_header(context_id, 0, len(piece)), piece)
+            piece = following
+        self._layer.send(pdv_header(context_id, 2, len(piece)), piece)
+        answered_on, answer = self._command()
+        if answered_on != context_id:
+            raise ProtocolError("unexpected-answer")
         if (
-            dimse.number(message, dimse.COMMAND_FIELD) != dimse.C_STORE_RSP
-            or dimse.number(message, dimse.MESSAGE_ID_RESPONDED_TO) != self._message_id
+            dimse.number(answer, dimse.COMMAND_FIELD) != dimse.C_STORE_RSP
+            or dimse.number(answer, dimse.MESSAGE_ID_RESPONDED_TO) != message_id
         ):
             raise ProtocolError("answer-to-another-message")
-        return dimse.number(message, dimse.STATUS)
+        return dimse.number(answer, dimse.STATUS)

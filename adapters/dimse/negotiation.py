@@ -57,10 +57,28 @@ _NATIVE_SYNTAXES = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.8
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An accepted presentation context."""
+    """A presentation context in one transfer syntax.
+
+    Attributes:
+        peer_scp: the requestor took the role of SCP as well, so that the acceptor may send it requests.
+    """
 
     abstract_syntax: str
     transfer_syntax: str
+    peer_scp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A presentation context to propose, of whose transfer syntaxes the peer takes one.
+
+    Attributes:
+        as_scp: the hub wants to be the SCP of it on its own association, as a C-GET needs (PS3.7 annex D.3.3.4).
+    """
+
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+    as_scp: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +156,9 @@ def accept(request: Request, *, offered_pdu_bytes: int, rights: frozenset[str] =
         for item in proposed.user_information
         if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
     }
+    agreed = {
+        abstract: (scu, scp and _peer_may_be_scp(abstract, rights)) for abstract, (scu, scp) in sorted(roles.items())
+    }
     results, accepted = [], {}
     for context in proposed.presentation_context_definition_list:
         abstract = str(context.abstract_syntax or "")
@@ -149,7 +170,7 @@ def accept(request: Request, *, offered_pdu_bytes: int, rights: frozenset[str] =
         answer.result = result
         results.append(answer)
         if result == ACCEPTED:
-            accepted[int(context.context_id)] = Context(abstract, syntax)
+            accepted[int(context.context_id)] = Context(abstract, syntax, agreed.get(abstract, (True, False))[1])
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID(APPLICATION_CONTEXT)
     primitive.calling_ae_title = request.calling_ae
@@ -159,11 +180,7 @@ def accept(request: Request, *, offered_pdu_bytes: int, rights: frozenset[str] =
     primitive.presentation_context_definition_results_list = results
     information = _user_information(offered_pdu_bytes)
     taken = {context.abstract_syntax for context in accepted.values()}
-    for abstract in sorted(taken & roles.keys()):
-        role = SCP_SCU_RoleSelectionNegotiation()
-        role.sop_class_uid = UID(abstract)
-        role.scu_role, role.scp_role = roles[abstract][0], roles[abstract][1] and _peer_may_be_scp(abstract, rights)
-        information.append(role)
+    information += [_role(abstract, *both) for abstract, both in agreed.items() if abstract in taken]
     extended = _extended(proposed, taken)
     for abstract, said in extended.items():
         item = SOPClassExtendedNegotiation()
@@ -192,39 +209,76 @@ def reject(triple: tuple[int, int, int]) -> bytes:
     return bytes(A_ASSOCIATE_RJ(primitive).encode())
 
 
-def propose(*, calling_ae: str, called_ae: str, contexts: Sequence[Context], offered_pdu_bytes: int) -> bytes:
+def propose(
+    *, calling_ae: str, called_ae: str, contexts: Sequence[Context | Proposal], offered_pdu_bytes: int
+) -> bytes:
     """Return the A-ASSOCIATE-RQ PDU for at most 128 contexts; ids are 1, 3, 5, ... in their order."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID(APPLICATION_CONTEXT)
     primitive.calling_ae_title = calling_ae
     primitive.called_ae_title = called_ae
     proposed = []
+    as_scp: dict[str, None] = {}
     for number, context in enumerate(contexts):
         item = PresentationContext()
         item.context_id = number * 2 + 1
         item.abstract_syntax = UID(context.abstract_syntax)
-        item.transfer_syntax = [UID(context.transfer_syntax)]
+        if isinstance(context, Proposal):
+            item.transfer_syntax = [UID(one) for one in context.transfer_syntaxes]
+            if context.as_scp:
+                as_scp[context.abstract_syntax] = None
+        else:
+            item.transfer_syntax = [UID(context.transfer_syntax)]
         proposed.append(item)
     primitive.presentation_context_definition_list = proposed
-    primitive.user_information = _user_information(offered_pdu_bytes)
+    primitive.user_information = [*_user_information(offered_pdu_bytes), *(_role(one, False, True) for one in as_scp)]
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 
-def read_acceptance(body: bytes) -> tuple[frozenset[int], int]:
-    """Return the accepted context ids and the peer's PDU limit from an A-ASSOCIATE-AC body; ProtocolError when broken."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a peer agreed to.
+
+    Attributes:
+        syntaxes: the transfer syntax of each accepted context, by id.
+        as_scp: SOP classes of which the hub may be the SCP.
+        max_pdu_bytes: what the peer takes in one PDU; 0 means no limit.
+    """
+
+    syntaxes: Mapping[int, str]
+    as_scp: frozenset[str]
+    max_pdu_bytes: int
+
+
+def read_answer(body: bytes) -> Answer:
+    """Return what an A-ASSOCIATE-AC body agrees to; raises ProtocolError when it is broken."""
     if len(body) < 68:
         raise ProtocolError("broken-acceptance", INVALID_PARAMETER)
     pdu = A_ASSOCIATE_AC()
     try:
         pdu.decode(_with_header(ASSOCIATE_AC, body[:68] + _known(body[68:], frozenset({0x10, 0x21, 0x50}))))
-        accepted = frozenset(int(item.context_id) for item in pdu.presentation_context if item.result == ACCEPTED)
         information = pdu.user_information
-        length = information.maximum_length if information is not None else 0
+        return Answer(
+            syntaxes={
+                int(item.context_id): str(item.transfer_syntax or "")
+                for item in pdu.presentation_context
+                if item.result == ACCEPTED
+            },
+            as_scp=frozenset(
+                str(uid) for uid, role in (information.role_selection if information else {}).items() if role.scp_role
+            ),
+            max_pdu_bytes=int((information.maximum_length if information is not None else 0) or 0),
+        )
     except ProtocolError:
         raise
     except Exception as error:
         raise ProtocolError("broken-acceptance", INVALID_PARAMETER) from error
-    return accepted, int(length or 0)
+
+
+def read_acceptance(body: bytes) -> tuple[frozenset[int], int]:
+    """Return the accepted context ids and the peer's PDU limit from an A-ASSOCIATE-AC body; ProtocolError when broken."""
+    answer = read_answer(body)
+    return frozenset(answer.syntaxes), answer.max_pdu_bytes
 
 
 def _judge(
@@ -263,6 +317,14 @@ def _user_information(offered_pdu_bytes: int) -> list[Any]:
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     return [length, implementation, version]
+
+
+def _role(abstract_syntax: str, scu: bool, scp: bool) -> Any:
+    """Return the item that gives the requestor the roles *scu* and *scp* (PS3.7 annex D.3.3.4)."""
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid = UID(abstract_syntax)
+    role.scu_role, role.scp_role = scu, scp
+    return role
 
 
 def _with_header(kind: int, body: bytes) -> bytes:

@@ -116,15 +116,15 @@ class UpperLayer:
             else:
                 raise ProtocolError("unrecognized-pdu", UNRECOGNIZED_PDU)
 
-    def readable(self) -> bool:
-        """Return, without waiting, whether the peer has sent something, or has gone."""
+    def readable(self, *, within_s: float = 0.0) -> bool:
+        """Return, without waiting longer than *within_s*, whether the peer has sent something, or has gone."""
         if self._ahead is None:
             self._ahead = next(self._pending, None)
         if self._ahead is not None or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(within_s * 1000))
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Send the parts as one; raises ConnectionEnd when the peer is gone or does not read."""
