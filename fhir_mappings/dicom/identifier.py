@@ -7,16 +7,15 @@ character set that the asker named, and in UTF-8 where that set cannot hold it.
 
 from __future__ import annotations
 
+import struct
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-
 from fhir_mappings.dicom.charset import choose_decoder
+from fhir_mappings.dicom.elements import LONG_VRS
 from fhir_mappings.dicom.json_model import JsonModel, text_values
 from fhir_mappings.dicom.scanner import ScanLimits, scan
 from fhir_mappings.json import loads
@@ -34,6 +33,10 @@ _LIMITS = ScanLimits(
 _CHARACTER_SET = "00080005"
 #: Text that another character set than ASCII may be needed for (PS3.5 section 6.1.2.3).
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+_NUL_PADDED = frozenset({"OB", "UI", "UN"})
+_SHORT_BYTES = 0xFFFE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +81,63 @@ def write(attributes: Mapping[str, Any], transfer_syntax: str, *, character_set:
     """
     content = {tag: element for tag, element in attributes.items() if tag != _CHARACTER_SET}
     label = _label(list(_texts(content)), character_set)
-    dataset = Dataset.from_json(content, lambda *_: b"")
     if label:
-        dataset.SpecificCharacterSet = label
-    stream = DicomBytesIO()
-    stream.is_little_endian = transfer_syntax != EXPLICIT_BIG
-    stream.is_implicit_VR = transfer_syntax == IMPLICIT
-    write_dataset(stream, dataset)
-    return stream.getvalue()
+        content[_CHARACTER_SET] = {"vr": "CS", "Value": [label]}
+    writer = _Writer(
+        mark=">" if transfer_syntax == EXPLICIT_BIG else "<",
+        implicit=transfer_syntax == IMPLICIT,
+        codec=(codec_for(label) if label else None) or "ascii",
+    )
+    return writer.dataset(content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    """Writes data sets with defined lengths (PS3.5 section 7); what a stored header says is not judged again."""
+
+    mark: str
+    implicit: bool
+    codec: str
+
+    def dataset(self, attributes: Mapping[str, Any]) -> bytes:
+        """Return the elements of *attributes* in the order of their tags."""
+        return b"".join([self._element(tag, attributes[tag]) for tag in sorted(attributes)])
+
+    def _element(self, tag: str, element: Mapping[str, Any]) -> bytes:
+        vr = str(element["vr"])
+        raw = self._value(vr, element)
+        if len(raw) % 2:
+            raw += b"\0" if vr in _NUL_PADDED else b" "
+        head = struct.pack(self.mark + "HH", int(tag[:4], 16), int(tag[4:], 16))
+        if self.implicit:
+            return head + struct.pack(self.mark + "I", len(raw)) + raw
+        if vr in LONG_VRS or len(raw) > _SHORT_BYTES:
+            # A value too long for its own VR is written as UN (PS3.5 section 6.2.2, note 5).
+            name = vr if vr in LONG_VRS else "UN"
+            return head + name.encode("ascii") + b"\0\0" + struct.pack(self.mark + "I", len(raw)) + raw
+        return head + vr.encode("ascii") + struct.pack(self.mark + "H", len(raw)) + raw
+
+    def _value(self, vr: str, element: Mapping[str, Any]) -> bytes:
+        if "InlineBinary" in element:
+            return b64decode(element["InlineBinary"])
+        values = element.get("Value") or ()
+        if vr == "SQ":
+            return b"".join([self._item(self.dataset(item)) for item in values])
+        if vr in _NUMBERS:
+            return b"".join([struct.pack(self.mark + _NUMBERS[vr], value) for value in values if value is not None])
+        if vr == "AT":
+            return b"".join([struct.pack(self.mark + "HH", int(one[:4], 16), int(one[4:], 16)) for one in values])
+        text = "\\".join([_text(value) for value in values])
+        return text.encode(self.codec if vr in _TEXT_VRS else "ascii", "replace")
+
+    def _item(self, data: bytes) -> bytes:
+        return struct.pack(self.mark + "HHI", 0xFFFE, 0xE000, len(data)) + data
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "=".join([str(value.get(group, "")) for group in _GROUPS]).rstrip("=")
+    return "" if value is None else str(value)
 
 
 def _label(texts: list[str], wanted: str) -> str:

@@ -78,3 +78,37 @@ def test_sequences_that_nest_without_end_are_refused() -> None:
     one = b"\x40\x00\x00\x01" + b"\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0" + b"\xff\xff\xff\xff"
     with pytest.raises(MalformedError):
         read(one * 5000, IMPLICIT)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, EXPLICIT_BIG])
+def test_numbers_and_tags_come_back(syntax: str) -> None:
+    attributes: dict[str, Any] = {
+        "00080001": {"vr": "UL", "Value": [70000]},
+        "00189073": {"vr": "FD", "Value": [0.5, -2.0]},
+        "00280009": {"vr": "AT", "Value": ["00181063"]},
+        "00280010": {"vr": "US", "Value": [512]},
+        "00101020": {"vr": "DS", "Value": [1.75]},
+    }
+    assert read(write(attributes, syntax), syntax).attributes == attributes
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [("IS", "abc"), ("DS", "1,5"), ("DA", "2025.06.11"), ("CS", "far too long for a code string"), ("AE", "x" * 30)],
+)
+def test_a_stored_value_that_breaks_its_vr_is_handed_on(vr: str, value: str) -> None:
+    """A header is shown as it came: one odd value must neither end a query nor be quoted in a warning."""
+    data = write({"00090010": {"vr": vr, "Value": [value]}}, EXPLICIT)
+    assert value.encode() in data
+
+
+def test_a_value_too_long_for_its_vr_is_written_as_unknown() -> None:
+    data = write({"00080050": {"vr": "SH", "Value": ["1"] * 40_000}}, EXPLICIT)
+    assert data[4:8] == b"UN\0\0"
+    assert data[12:].rstrip() == b"\\".join([b"1"] * 40_000)
+
+
+def test_binary_is_written_as_its_bytes() -> None:
+    data = write({"00420011": {"vr": "OB", "InlineBinary": "AAEC"}}, EXPLICIT)
+    assert data == b"\x42\0\x11\0OB\0\0\4\0\0\0\0\1\2\0"
