@@ -23,11 +23,13 @@ import structlog
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.base import Translation
+from fhir_mappings.hl7v2.batch import is_batch
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.translate import check_header, translate
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.actor import Actor
 from hub.arrival import Arrival, read_arrival
+from hub.batches import BATCHES, receive_batch
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Entry, NewDelivery, ObjectRef, Tx
 from hub.translate import Applied, Context, apply, store_attachments
@@ -91,12 +93,15 @@ class MessageService:
     ) -> bytes | None:
         """Take one message and return its acknowledgement, in the sender's character set, once everything is durable.
 
+        A batch or file of messages (BHS, FHS) is answered by a batch of acknowledgements (:mod:`hub.batches`).
         ``None`` means that no answer is due: the message is an acknowledgement itself, or its sender wants none.
 
         Raises:
             HubError: transient, when nothing could be kept; the door closes without an answer and the sender tries
                 again. Fatal, when the disk failed.
         """
+        if is_batch(raw):
+            return receive_batch(self._services, self, raw, peer, door=door, institution_hint=institution_hint)
         arrival = read_arrival(
             raw,
             self._services.directory,
@@ -106,7 +111,7 @@ class MessageService:
             institution_hint=institution_hint,
         )
         if arrival.endpoint is None:
-            return self._turn_away(arrival)
+            return self.turn_away(arrival)
         if arrival.message is not None and is_ack(arrival.message):
             self._keep_acknowledgement(arrival)
             return None
@@ -117,14 +122,14 @@ class MessageService:
                 return self._store(arrival)
             return self._process(arrival)
         except MappingError as error:
-            return self._refuse(arrival, refused(error))
+            return self.refuse_arrival(arrival, refused(error))
         except HubError as error:
             if error.transient or error.fatal:
                 raise
-            return self._refuse(arrival, refused(error))
+            return self.refuse_arrival(arrival, refused(error))
         except Exception as error:  # noqa: BLE001 - whatever a message makes the hub do wrong, its sender is told so
             _log_fault(arrival, error)
-            return self._refuse(arrival, FAULT)
+            return self.refuse_arrival(arrival, FAULT)
 
     def refuse(self, head: bytes, peer: str, reason: str, *, door: str = "mllp") -> bytes | None:
         """Return the refusal (AR or CR) of a message of which only *head* arrived, ``None`` if its MSH is unreadable."""
@@ -136,7 +141,7 @@ class MessageService:
             log.warning("message_broken", peer=peer, reason=reason)
             return None
         error = AckError(location="MSH", code=100, text=f"The message did not arrive whole: {reason}.")
-        return self._refuse(arrival, Verdict(outcome="refused", errors=(error,)))
+        return self.refuse_arrival(arrival, Verdict(outcome="refused", errors=(error,)))
 
     # --- later processing --------------------------------------------------------------------------------------
 
@@ -221,6 +226,13 @@ class MessageService:
         entry = self._services.database.read(lambda tx: tx.journal.get(seq))
         if entry is None or entry.door not in DOORS:
             raise HubError(Category.NOT_FOUND, f"There is no HL7 v2 message {seq}.", where=f"message {seq}")
+        if entry.message_type in BATCHES:
+            raise HubError(
+                Category.INCORRECT,
+                "批文件不完整，须由发送方重发 / This is a batch that did not come whole; only its sender can mend it.",
+                where=f"message {seq}",
+                remedy="Let the sender send it again.",
+            )
         now = self._services.clock()
 
         def audit(tx: Tx) -> None:
@@ -434,8 +446,8 @@ class MessageService:
 
         return self._services.database.write(work)
 
-    def _refuse(self, arrival: Arrival, verdict: Verdict) -> bytes | None:
-        """Keep a message that cannot be applied, and return what its sender is told."""
+    def refuse_arrival(self, arrival: Arrival, verdict: Verdict) -> bytes | None:
+        """Keep a message that cannot be applied, and return what its sender is told, once that is durable."""
         answer: Answer = self._acknowledger.answer(arrival, verdict, self._services.clock())
         self._keep_body(arrival)
         state = "failed" if verdict is FAULT else "refused"
@@ -461,14 +473,14 @@ class MessageService:
         )
         return told
 
-    def _turn_away(self, arrival: Arrival) -> bytes | None:
+    def turn_away(self, arrival: Arrival) -> bytes | None:
         """Refuse a stranger: journal, audit and log name who it said to be, and nothing is translated."""
         if arrival.message is None:
             error = AckError(location="MSH", code=100, text="The message does not start with a readable MSH segment.")
         else:
             text = "MSH-3 and MSH-4 name no member that may send from this address. Ask the operator to register it."
             error = AckError(location="MSH-4 of segment 1", code=204, text=text)
-        return self._refuse(arrival, Verdict(outcome="refused", errors=(error,)))
+        return self.refuse_arrival(arrival, Verdict(outcome="refused", errors=(error,)))
 
     def _keep_acknowledgement(self, arrival: Arrival) -> None:
         """Write down an acknowledgement that came as a message of its own; it is never acknowledged."""

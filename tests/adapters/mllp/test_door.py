@@ -125,3 +125,16 @@ def test_a_report_of_sixteen_mebibytes_becomes_an_object_and_one_byte_more_is_re
     digest = next(one["valueString"] for one in binary["_data"]["extension"] if one["url"].endswith("/object-digest"))
     assert hub.objects.read(digest) == pdf
     assert [entry.state for entry in hub.journal(institution="KN")] == ["done", "refused"]
+
+
+def test_a_batch_in_one_frame_is_answered_by_one_frame_and_the_peer_stays_connected(sqlite_database: Database) -> None:
+    hub = V2Hub(sqlite_database)
+    header = "BHS|^~\\&|HIS|KNYY|YIXIE|HUB|20250611080000||||B1\r"
+    with served(hub) as place, Peer(place) as peer:
+        peer.send(encode_frame((header + adt("A01", "1") + adt("A08", "2") + "BTS|2\r").encode("gb18030")))
+        answer = peer.answer()
+        assert answer is not None
+        segments = [line[:3] for line in answer.decode("gb18030").strip("\r").split("\r")]
+        assert segments == ["BHS", "MSH", "MSA", "MSH", "MSA", "BTS"]
+        assert exchange(peer, adt("A08", "3")) == "AA"
+    assert [entry.control_id for entry in hub.journal(state="done")] == ["1", "2", "3"]
