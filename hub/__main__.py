@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import backup, common, convert, demo, feed, integrity, members, messages, migrate, queue, serve, token
+from hub.cli import (
+    backup,
+    common,
+    convert,
+    demo,
+    feed,
+    integrity,
+    members,
+    messages,
+    migrate,
+    queue,
+    serve,
+    token,
+    viewer,
+)
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -54,6 +68,7 @@ app.add_typer(integrity.audit, name="audit")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("convert")(convert.convert)
+app.add_typer(viewer.app, name="viewer")
 
 
 def main() -> None:

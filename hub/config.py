@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     base_url: str = "https://yixiehub.example/fhir"
     #: Address that browsers and partners use to reach the HTTP door; empty = ``http://{http_bind}``.
     public_url: str = ""
+    #: Where ``hub viewer add`` puts OHIF; empty = ``share/yixie-hub/viewer`` of the Python environment.
+    viewer_dir: Path | None = None
     time_zone: str = "Asia/Shanghai"
     log_level: str = "info"
 
@@ -124,6 +127,10 @@ class Settings(BaseSettings):
     def objects(self) -> str:
         """Return the object store URL with its default filled in."""
         return self.objects_url or f"file://{(self.data_dir / 'objects').resolve()}"
+
+    def viewer(self) -> Path:
+        """Return the folder of the installed viewer, which all data directories of one environment share."""
+        return self.viewer_dir or Path(sys.prefix) / "share" / "yixie-hub" / "viewer"
 
     def public(self) -> str:
         """Return the URL under which the HTTP door is reached, without a trailing slash."""

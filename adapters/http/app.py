@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters import dicomweb, fhir, ops
+from adapters import dicomweb, fhir, ops, viewer
 from adapters._http import error_response
 from adapters.http.dispatch import Dispatch, shape
 from hub import __version__, metrics
@@ -29,7 +29,7 @@ _HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     ),
 )
-_AREAS = ("fhir", "dicom-web", "oauth", "hl7", "ops", "metrics", "healthz", "readyz")
+_AREAS = ("fhir", "dicom-web", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "viewer")
 
 _PAGE = """<!doctype html>
 <html lang="zh-CN"><head><meta charset="utf-8"><title>医协枢纽 Yixie Hub</title>
@@ -41,6 +41,7 @@ The hub is running. The interfaces need a token: <code>hub token --institution K
 <ul>
 <li><code>/fhir</code> — FHIR R4 (<a href="/fhir/metadata">CapabilityStatement</a>)</li>
 <li><code>/dicom-web</code> — QIDO-RS, WADO-RS, STOW-RS</li>
+<li><a href="/viewer/"><code>/viewer/</code></a> — 影像浏览 / image viewer</li>
 <li><code>/hl7</code> — HL7 v2 over HTTP</li>
 <li><code>/oauth/token</code> — 系统凭证换取令牌 / client credentials</li>
 <li><code>/ops</code>、<code>/metrics</code>、<code>/healthz</code>、<code>/readyz</code> — 运行维护 / operation</li>
@@ -68,7 +69,7 @@ def build(services: Services) -> ASGIApp:
         [one for one in routes if isinstance(one, Route)],
         nothing=nothing,
         no_method=no_method,
-        mounted={"ops": ops.application(services)},
+        mounted={"ops": ops.application(services), "viewer": viewer.application(services)},
     )
     return _Shared(dispatch)
 
@@ -86,10 +87,12 @@ class _Shared:
         started = time.perf_counter()
         first, _ = shape(scope["path"])
         area = first if first in _AREAS else "other"
+        # The viewer is a program with a policy of its own, and sends it with all else that stands here.
+        headers = () if first == "viewer" else _HEADERS
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *headers]
                 metrics.count("http_requests", area=area, method=scope["method"], status=str(message["status"]))
             await send(message)
 

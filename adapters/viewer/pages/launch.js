@@ -1,0 +1,82 @@
+/*
+ * Starts the viewer with the user's token, or asks for one.
+ *
+ * The token comes in the fragment of the address (#token=...), which browsers send to nobody, or from the form. It is
+ * taken out of the address at once, kept in this tab's session storage and sent as a bearer token, never as a cookie: a
+ * page of another site can therefore make this browser ask nothing in its name.
+ */
+"use strict";
+(() => {
+  const TOKEN = "yixie.token";
+  const EXPIRED = "yixie.expired";
+  const PLAIN = /^[A-Za-z0-9._~+/=-]{16,512}$/;
+  const { script, style } = document.currentScript.dataset;
+
+  // Two names that the viewer's own start page defines for it.
+  window.PUBLIC_URL = "/viewer/";
+  window.browserImportFunction = (name) => import(name);
+
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  if (fragment.has("token")) {
+    const given = fragment.get("token");
+    history.replaceState(null, "", location.pathname + location.search);
+    if (PLAIN.test(given)) {
+      sessionStorage.setItem(TOKEN, given);
+      sessionStorage.removeItem(EXPIRED);
+    }
+  }
+
+  // The viewer reads its language here; whoever has chosen one keeps it.
+  if (!localStorage.getItem("i18nextLng")) {
+    localStorage.setItem("i18nextLng", "zh");
+  }
+
+  window.yixie = Object.freeze({
+    authorization: () => {
+      const token = sessionStorage.getItem(TOKEN);
+      return token ? { Authorization: `Bearer ${token}` } : {};
+    },
+    // The hub did not take the token: forget it, and ask for another at the same address.
+    leave: () => {
+      if (sessionStorage.getItem(TOKEN)) {
+        sessionStorage.removeItem(TOKEN);
+        sessionStorage.setItem(EXPIRED, "1");
+        location.reload();
+      }
+    },
+  });
+
+  const load = (address) => {
+    const element = document.createElement("script");
+    element.src = address;
+    element.async = false;
+    document.head.append(element);
+  };
+
+  const start = () => {
+    const sheet = document.createElement("link");
+    sheet.rel = "stylesheet";
+    sheet.href = style;
+    document.head.append(sheet);
+    load("/viewer/own/app-config.js");
+    load(script);
+  };
+
+  const ask = () => {
+    document.getElementById("entry").hidden = false;
+    document.getElementById("expired").hidden = !sessionStorage.getItem(EXPIRED);
+    document.getElementById("enter").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const given = document.getElementById("token").value.trim();
+      if (PLAIN.test(given)) {
+        sessionStorage.setItem(TOKEN, given);
+        sessionStorage.removeItem(EXPIRED);
+        location.reload();
+      } else {
+        document.getElementById("expired").hidden = false;
+      }
+    });
+  };
+
+  document.addEventListener("DOMContentLoaded", sessionStorage.getItem(TOKEN) ? start : ask);
+})();
