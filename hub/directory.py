@@ -103,6 +103,10 @@ class Directory:
         """Return the endpoint called *id*, active or not."""
         return next((one for one in self._now().endpoints if one.id == id), None)
 
+    def endpoints(self, member: str, kind: str) -> Sequence[MemberEndpoint]:
+        """Return the endpoints of *member* of that *kind*, active or not, by id."""
+        return [one for one in self._now().endpoints if one.member == member and one.kind == kind]
+
     def reach(self, member: str, *kinds: str) -> MemberEndpoint | None:
         """Return the first active endpoint of *member* with an address, in the order of *kinds*."""
         for kind in kinds:
@@ -302,7 +306,9 @@ class Directory:
         Raises:
             HubError: incorrect, naming resource and element.
         """
-        members, endpoints, people = distil(resources)
+        # A rule may name an endpoint that an earlier import brought.
+        known = self._database.read(lambda tx: tx.members.endpoints(kind="dicom"))
+        members, endpoints, people = distil(resources, known=known)
 
         def work(tx: Tx) -> None:
             tx.records.put_many(

@@ -15,7 +15,9 @@ from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch import LEAVES, PART_OF_WORK, Dispatcher, references
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.routing import Router
 from hub.workflows.base import BASE, ENDED, WORKFLOW_SYSTEM
+from hub.workflows.remote_reading import SEND_STUDIES
 from hub.workflows.task import plain, reference_in, referred, workflow_code
 
 Json = dict[str, Any]
@@ -32,6 +34,7 @@ class Effects:
         self._directory = directory
         self._clock = clock
         self._dispatcher = Dispatcher(settings, directory, objects, clock)
+        self._router = Router(settings, directory, clock)
 
     def carry_out(
         self,
@@ -80,6 +83,22 @@ class Effects:
             grants = self._standing(decision, task)
         for grant in grants:
             self._open(tx, grant, task, now)
+        self._studies(tx, decision, task, correlation_id)
+
+    # --- studies ---------------------------------------------------------------------------------------------
+
+    def _studies(self, tx: Tx, decision: workflows.Decision, task: Json, correlation_id: str) -> None:
+        """Send the studies that the new state sends, and keep back those whose grant has just ended."""
+        if any(isinstance(one, workflows.CloseGrant) for one in decision.effects):
+            self._router.withdraw(tx, task["id"])
+        workflow = workflows.WORKFLOWS[decision.workflow]
+        for one in SEND_STUDIES if workflow.code == "remote-reading" else ():
+            institution = workflows.parties_of(task).get(workflow.roles[one.role].party, "")
+            if institution and decision.new_state in one.states:
+                group = str(task.get("groupIdentifier", {}).get("value", "")) or correlation_id
+                self._router.push(
+                    tx, list(referred(task, "input")), institution, task_id=task["id"], correlation_id=group
+                )
 
     # --- grants ----------------------------------------------------------------------------------------------
 

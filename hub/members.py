@@ -2,7 +2,8 @@
 
 Organization (https://hl7.org/fhir/R4/organization.html) carries the member code as identifier of
 ``{base}/NamingSystem/member``; Endpoint says how a member is reached and recognised, its own settings standing in
-``endpoint-setting`` extensions; PractitionerRole binds a person to a member under that member's business code.
+``endpoint-setting`` extensions; PractitionerRole binds a person to a member under that member's business code. Where a
+member's studies are sent stands in ``routing-rule`` extensions of its Organization.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from hub.access import DIRECTORY_TYPES
 from hub.actor import ROLES
 from hub.errors import Category, HubError
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
+from hub.routing import Rule
 
 MEMBER_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/member"
 ENDPOINT_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/endpoint"
 SETTING_URL = f"{CANONICAL_BASE}/StructureDefinition/endpoint-setting"
 MEMBER_SETTING_URL = f"{CANONICAL_BASE}/StructureDefinition/member-setting"
+ROUTING_RULE_URL = f"{CANONICAL_BASE}/StructureDefinition/routing-rule"
 ROLE_SYSTEM = f"{CANONICAL_BASE}/CodeSystem/role"
 
 #: Endpoint.connectionType to the hub's own kinds. ``dicom`` is ours: the standard's list has no DIMSE.
@@ -69,8 +72,11 @@ _SETTINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "charset-in": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "charset-out": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "ack": ({"processed", "stored"}.__contains__, "processed or stored"),
+    "push": (_is_switch, "true or false"),
     "message": (_is_switch, "true or false"),
 }
+#: Parts of a routing rule that may be given several times.
+_REPEATED = frozenset({"modality", "window"})
 
 
 def _code(resource: Resource, system: str) -> str:
@@ -93,6 +99,53 @@ def _settings(resource: Resource, url: str) -> dict[str, Any]:
     return found
 
 
+def _routes(reference: str, resource: Resource) -> list[dict[str, Any]]:
+    """Return the routing rules of an Organization, each as its parts by name.
+
+    Raises:
+        HubError: incorrect, naming the rule and the part that is no use.
+    """
+    found: list[dict[str, Any]] = []
+    for extension in resource.get("extension", ()):
+        if extension.get("url") != ROUTING_RULE_URL:
+            continue
+        rule: dict[str, Any] = {}
+        for part in extension.get("extension", ()):
+            name, value = str(part.get("url", "")), next((part[key] for key in part if key.startswith("value")), "")
+            if name in _REPEATED:
+                rule.setdefault(name, []).append(str(value))
+            else:
+                rule[name] = str(value)
+        where = f"{reference}.routing-rule({rule.get('name', len(found) + 1)})"
+        try:
+            Rule.of(rule)
+        except ValueError as error:
+            raise _wrong(
+                f"The part {error} of the routing rule is missing or cannot be used.",
+                where,
+                "Give name, to, and as wanted modality, description, source, station, window like mon-fri 19:00-07:00.",
+            ) from error
+        if rule["name"] in {other["name"] for other in found}:
+            raise _wrong("The member has another routing rule of that name.", where, "Give each rule its own name.")
+        found.append(rule)
+    return found
+
+
+def _lead_somewhere(
+    members: Iterable[Member], points: Iterable[MemberEndpoint], organizations: Mapping[str, str]
+) -> None:
+    """Refuse a routing rule whose destination is neither a DICOM endpoint nor a member that has one."""
+    destinations = {name for one in points if one.kind == "dicom" for name in (one.id, one.member)}
+    for member in members:
+        for rule in member.settings.get("routes", ()):
+            if rule["to"] not in destinations:
+                raise _wrong(
+                    f"The routing rule sends to {rule['to']}, which is no DICOM endpoint and no member that has one.",
+                    f"{organizations[member.code]}.routing-rule({rule['name']})",
+                    "Import the destination's Endpoint first or in the same file; `hub members list` shows the names.",
+                )
+
+
 def _wrong(message: str, where: str, remedy: str) -> HubError:
     return HubError(Category.INCORRECT, message, where=where, remedy=remedy)
 
@@ -103,8 +156,13 @@ def _reference(resource: Resource, element: str) -> str:
 
 def distil(
     resources: Iterable[Resource],
+    *,
+    known: Iterable[MemberEndpoint] = (),
 ) -> tuple[list[Member], list[MemberEndpoint], list[MemberPractitioner]]:
     """Return the members, endpoints and people that *resources* describe.
+
+    Args:
+        known: DICOM endpoints of earlier imports, to which routing rules may send.
 
     Raises:
         HubError: incorrect, naming the resource and element, for what the doors could not work with.
@@ -125,6 +183,11 @@ def distil(
         if one["resourceType"] == "Organization" and (code := _code(one, MEMBER_SYSTEM)):
             codes[reference] = code
             settings = _settings(one, MEMBER_SETTING_URL)
+            if "time-zone" in settings and not _is_zone(str(settings["time-zone"])):
+                raise _wrong(
+                    "The setting time-zone is no zone.", f"{reference}.time-zone", "Give one like Asia/Shanghai."
+                )
+            routes = _routes(reference, one)
             kinds = [coding.get("code", "") for concept in one.get("type", ()) for coding in concept.get("coding", ())]
             members.append(
                 Member(
@@ -134,7 +197,8 @@ def distil(
                     kind=kinds[0] if kinds else "",
                     active=bool(one.get("active", True)),
                     entitlements=tuple(str(settings.get("entitlements", "")).split()),
-                    settings={key: value for key, value in settings.items() if key != "entitlements"},
+                    settings={key: value for key, value in settings.items() if key != "entitlements"}
+                    | ({"routes": routes} if routes else {}),
                 )
             )
     endpoints = [
@@ -145,6 +209,7 @@ def distil(
         endpoints,
         present=frozenset(member.code for member in members if member.active),
     )
+    _lead_somewhere(members, [*endpoints, *known], {code: reference for reference, code in codes.items()})
     people = [
         person
         for reference, one in by_reference.items()

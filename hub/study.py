@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.dicom import order as orders
@@ -30,6 +31,7 @@ from hub.actor import HUB, Actor
 from hub.clock import instant
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Grant, NewVersion, ObjectRef, Stored, StudyKey, Tx
+from hub.routing import Router
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -59,6 +61,10 @@ class StudyCompletion:
     def __init__(self, services: Services) -> None:
         self._services = services
 
+    @cached_property
+    def _router(self) -> Router:
+        return Router(self._services.settings, self._services.directory, self._services.clock)
+
     @property
     def _base(self) -> str:
         return self._services.settings.base_url
@@ -66,7 +72,8 @@ class StudyCompletion:
     def complete(self, tx: Tx, key: StudyKey) -> dict[str, Any] | None:
         """Count the study, write its ImagingStudy and what belongs to it, match it to an order; returns the resource.
 
-        Nothing is written for a study that has no current instance. Repeating it changes nothing.
+        What is new in it is queued for where its owner's rules and open work send it. Nothing is written for a study
+        that has no current instance. Repeating it changes nothing.
         """
         now = self._services.clock()
         study = tx.imaging.refresh_study(key)
@@ -92,6 +99,8 @@ class StudyCompletion:
         study = {**study, "state": "complete", "match": match}
         self._work_item(tx, study, patient)
         self._services.tasks.on_study_complete(tx, key.owner, resource, correlation_id=study["correlation_id"])
+        # After the workflows, which may just have opened a grant.
+        self._router.completed(tx, study)
         return resource
 
     # --- parts -----------------------------------------------------------------------------------------------

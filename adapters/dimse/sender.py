@@ -2,6 +2,9 @@
 
 The data set goes out in the bytes it came in: contexts are proposed from what is stored, nothing is decoded, and the
 digest is checked on the way, so that a damaged object is broken off before its last fragment.
+
+A delivery may have waited for days, so whether another institution may still see the study is asked before a connection
+is opened; where it may not, the delivery is skipped with an audit line.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
 from hub.config import Settings
 from hub.errors import HubError
-from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult
+from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult, Tx
+from hub.routing import may_leave, study_of, withhold
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -56,15 +60,16 @@ class _Instance:
 
 def open_sender(services: Services) -> Sender:
     """Return a sender for deliveries of kind ``dimse``; safe for several threads, as it keeps nothing between calls."""
-    return DimseSender(services.settings, services.objects)
+    return DimseSender(services)
 
 
 class DimseSender:
     """The :class:`hub.ports.Sender` for DIMSE."""
 
-    def __init__(self, settings: Settings, objects: ObjectStore) -> None:
-        self._settings = settings
-        self._objects = objects
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._settings: Settings = services.settings
+        self._objects: ObjectStore = services.objects
 
     def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
         """Send every instance the payload names and wait for each answer; never raises for a partner's fault.
@@ -80,6 +85,10 @@ class DimseSender:
             return SendResult(
                 error=f"The delivery to {endpoint.id} cannot be read: {error}", permanent=True, reached=False
             )
+        withheld = self._withheld(delivery, endpoint)
+        if withheld:
+            # It is skipped already; what is said here makes the worker take up what is behind it.
+            return SendResult(error=withheld)
         statuses: dict[_Instance, str] = {}
         try:
             for batch in _batches(instances):
@@ -112,6 +121,23 @@ class DimseSender:
 
     def close(self) -> None:
         """Nothing is kept open between deliveries."""
+
+    def _withheld(self, delivery: Delivery, endpoint: MemberEndpoint) -> str:
+        """Skip a delivery whose receiver may not see the study now, and return why; empty when it may leave.
+
+        Raises:
+            HubError: unavailable when the database cannot be asked; nothing is sent then.
+        """
+        if endpoint.member == delivery.owner:
+            return ""
+        services = self._services
+
+        def work(tx: Tx) -> str:
+            if may_leave(tx, services.directory, study_of(delivery), endpoint):
+                return ""
+            return withhold(tx, delivery, now=services.clock())
+
+        return services.database.write(work)
 
     def _batch(
         self,

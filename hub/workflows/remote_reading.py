@@ -64,7 +64,6 @@ _FINAL = (
 )
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendStudy:
     """The studies in Task.input go to the AE of *role*'s institution, if it asks for that, while in one of *states*.

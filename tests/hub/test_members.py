@@ -9,6 +9,8 @@ import pytest
 from fhir_mappings.identifiers import CANONICAL_BASE
 from hub.errors import Category, HubError
 from hub.members import distil
+from hub.ports import MemberEndpoint
+from hub.routing import rules_of
 
 Json = dict[str, Any]
 
@@ -159,3 +161,73 @@ def test_members_of_one_name_are_told_apart_by_their_networks() -> None:
 )
 def test_what_the_doors_could_not_work_with_is_refused_with_its_place(resource: Json, where: str) -> None:
     assert refusal(ORGANIZATION, resource).where == where
+
+
+# --- routing rules
+
+
+def rule(**parts: Any) -> Json:
+    """Return a routing rule; a part that is a list is given once for each value."""
+    given = [(name, one) for name, value in parts.items() for one in (value if isinstance(value, list) else [value])]
+    return {
+        "url": f"{CANONICAL_BASE}/StructureDefinition/routing-rule",
+        "extension": [{"url": name, "valueString": value} for name, value in given],
+    }
+
+
+PACS = named(endpoint("pacs", kind="dicom", address="dicom://NW_PACS@192.0.2.8:104"), "NW/dicom")
+
+
+def test_a_routing_rule_becomes_part_of_the_members_settings() -> None:
+    made = rule(name="夜间", to="NW/dicom", modality=["CT", "MR"], window="mon-fri 19:00-07:00", on="study-complete")
+
+    [member], _, _ = distil([{**ORGANIZATION, "extension": [made]}, PACS])
+
+    [kept] = rules_of(member)
+    assert (kept.name, kept.to, kept.modalities) == ("夜间", "NW/dicom", {"CT", "MR"})
+    assert len(kept.windows) == 1
+
+
+@pytest.mark.parametrize("to", ["NW/dicom", "NW", "OW/dicom", "OW"])
+def test_a_rule_sends_to_an_endpoint_or_a_member_of_this_or_an_earlier_import(to: str) -> None:
+    earlier = MemberEndpoint(id="OW/dicom", member="OW", kind="dicom", ae_title="OW_PACS")
+
+    distil([{**ORGANIZATION, "extension": [rule(name="r", to=to)]}, PACS], known=[earlier])
+
+
+def test_a_rule_that_leads_nowhere_is_refused_by_name() -> None:
+    v2 = named(endpoint("v2", address="mllp://192.0.2.7:2575", sending_facility="NWYY"), "NW/mllp")
+    for to in ("ELSEWHERE", "NW/mllp", "NW/dicom/typo"):
+        error = refusal({**ORGANIZATION, "extension": [rule(name="夜间", to=to)]}, PACS, v2)
+        assert to in error.message
+        assert error.where == "Organization/org-nw.routing-rule(夜间)"
+
+
+@pytest.mark.parametrize(
+    ("parts", "part"),
+    [
+        ({"to": "NW"}, "name"),
+        ({"name": "r"}, "to"),
+        ({"name": "r", "to": "NW", "window": "night"}, "window"),
+        ({"name": "r", "to": "NW", "on": "instance"}, "on"),
+        ({"name": "r", "to": "NW", "modalities": "CT"}, "modalities"),
+        ({"name": "r", "to": "NW", "description": "x" * 200}, "description"),
+    ],
+)
+def test_a_rule_that_could_not_be_followed_is_refused(parts: dict[str, str], part: str) -> None:
+    error = refusal({**ORGANIZATION, "extension": [rule(**parts)]}, PACS)
+
+    assert f"part {part} " in error.message
+
+
+def test_two_rules_of_one_name_are_refused() -> None:
+    twice = [rule(name="r", to="NW"), rule(name="r", to="NW/dicom")]
+
+    assert "of that name" in refusal({**ORGANIZATION, "extension": twice}, PACS).message
+
+
+def test_a_member_has_a_time_zone_that_exists() -> None:
+    parts = [{"url": "name", "valueString": "time-zone"}, {"url": "value", "valueString": "Asia/Nowhere"}]
+    setting = {"url": f"{CANONICAL_BASE}/StructureDefinition/member-setting", "extension": parts}
+
+    assert "time-zone" in refusal({**ORGANIZATION, "extension": [setting]}).message
