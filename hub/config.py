@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     retry_attempts: int = 5
     delivery_timeout_s: float = 30.0
 
+    #: How long a study waits for images that its modality says it made, or is still making (MPPS).
+    step_wait_s: float = 3600.0
     token_ttl_s: int = 3600
     #: Days that a partner keeps sight of finished work.
     grant_days_after: int = 30

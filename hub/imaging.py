@@ -147,7 +147,7 @@ class ImagingService:
         if touch and outcome == "new":
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
             tx.imaging.reopen(key)
-            tx.timers.set(_quiet_timer(key, self._services.clock() + self._quiet))
+            tx.timers.set(quiet_timer(key, self._services.clock() + self._quiet))
             tx.audit.write(self._audit(envelope, "C", (key.StudyInstanceUID,), ((owner, patient_id(owner, header)),)))
         return self._journal(tx, envelope, header, ref, outcome)
 
@@ -200,7 +200,7 @@ class ImagingService:
             for key in keys:
                 row = tx.imaging.study(key)
                 if row is not None:
-                    tx.timers.set(_quiet_timer(key, due))
+                    tx.timers.set(quiet_timer(key, due))
                     patients.add((key.owner, row["patient_id"]))
             entities = tuple(key.StudyInstanceUID for key in keys)
             tx.audit.write(self._audit(envelope, "C", entities, tuple(sorted(patients))))
@@ -218,8 +218,9 @@ class ImagingService:
         latest = tx.imaging.latest_arrival(key)
         if latest is None:
             return None
-        if latest + self._quiet > self._services.clock():
-            tx.timers.set(_quiet_timer(key, latest + self._quiet))
+        again = self._completion.not_before(tx, key, latest)
+        if again > self._services.clock():
+            tx.timers.set(quiet_timer(key, again))
             return None
         self._completion.complete(tx, key)
         return key
@@ -522,7 +523,8 @@ def study_resource_id(owner: str, StudyInstanceUID: str) -> str:
     return resource_id(owner, "study-uid", "ImagingStudy", StudyInstanceUID)
 
 
-def _quiet_timer(key: StudyKey, due_at: datetime) -> Timer:
+def quiet_timer(key: StudyKey, due_at: datetime) -> Timer:
+    """Return the timer that asks at *due_at* whether the study is complete."""
     return Timer(
         kind=STUDY_QUIET,
         key=f"{key.owner}|{key.StudyInstanceUID}",

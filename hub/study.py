@@ -8,7 +8,7 @@ that the owner's desk settles. A later order is held against the studies that st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from hub.access import UNRESTRICTED, Scope
 from hub.actor import HUB, Actor
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.performed_step import PerformedSteps, missing
 from hub.ports import AuditLine, Grant, NewVersion, ObjectRef, Stored, StudyKey, Tx
 from hub.routing import Router
 
@@ -44,8 +45,10 @@ BEFORE_WRITTEN = timedelta(days=1)
 
 UNMATCHED = "unmatched-study"
 CONFLICT = "imaging-conflict"
+INCOMPLETE = "incomplete-study"
 _DISPLAY = {
     UNMATCHED: "待匹配申请单的检查 (study without an order)",
+    INCOMPLETE: "影像未到齐的检查 (study with images missing)",
     CONFLICT: "同一影像标识内容不同 (image sent again with other bytes)",
 }
 
@@ -82,6 +85,9 @@ class StudyCompletion:
             return None
         patient = self._patient(tx, study)
         resource = self._imaging_study(tx, study, patient)
+        expected = self._steps.expected(tx, key)
+        if expected.procedures:
+            resource["procedureReference"] = {"reference": f"Procedure/{expected.procedures[0]}"}
         order: Stored | None = None
         match = study["match"]
         if match in {"", "unmatched"} and not resource.get("basedOn"):
@@ -97,13 +103,34 @@ class StudyCompletion:
         tx.records.put_many(versions)
         tx.imaging.set_study_state(key, "complete", match=match, counted_at=now)
         study = {**study, "state": "complete", "match": match}
-        self._work_item(tx, study, patient)
+        self._work_item(tx, study, patient, UNMATCHED, wanted=match == "unmatched")
+        absent = missing(tx, key, expected) if expected.instances else frozenset()
+        said = f"{len(expected.instances) - len(absent)} / {len(expected.instances)}"
+        self._work_item(tx, study, patient, INCOMPLETE, wanted=bool(absent), note=f"已到影像 (images here): {said}")
         self._services.tasks.on_study_complete(tx, key.owner, resource, correlation_id=study["correlation_id"])
         # After the workflows, which may just have opened a grant.
         self._router.completed(tx, study)
         return resource
 
+    def not_before(self, tx: Tx, key: StudyKey, latest: datetime) -> datetime:
+        """Return the moment before which the study is not to be completed; *latest* is its newest instance's arrival.
+
+        A quiet time decides where the modality says nothing. Where its performed procedure steps do, the study is ready
+        as soon as all that they made is here, and waits, for a bounded while, for what is not.
+        """
+        settings = self._services.settings
+        expected = self._steps.expected(tx, key)
+        if expected.open_since is None and not expected.instances:
+            return latest + timedelta(seconds=settings.study_quiet_s)
+        if expected.open_since is None and not missing(tx, key, expected):
+            return latest
+        return max(latest, expected.open_since or latest) + timedelta(seconds=settings.step_wait_s)
+
     # --- parts -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _steps(self) -> PerformedSteps:
+        return PerformedSteps(self._services)
 
     def _patient(self, tx: Tx, study: Mapping[str, Any]) -> str:
         """Return the reference to the sender's Patient, made from the header when ADT has not told of it."""
@@ -255,29 +282,37 @@ class StudyCompletion:
             self._services.tasks.on_study_complete(tx, study["owner"], resource, correlation_id=study["correlation_id"])
         key = StudyKey(owner=study["owner"], StudyInstanceUID=study["StudyInstanceUID"])
         tx.imaging.set_study_state(key, study["state"], match=how)
-        self._work_item(tx, {**study, "match": how}, f"Patient/{study['patient_id']}")
+        self._work_item(tx, study, f"Patient/{study['patient_id']}", UNMATCHED, wanted=how == "unmatched")
 
     # --- work items ------------------------------------------------------------------------------------------
 
-    def _work_item(self, tx: Tx, study: Mapping[str, Any], patient: str) -> None:
-        """Open the work item of a study without an order, or close the one that is open."""
+    def _work_item(
+        self, tx: Tx, study: Mapping[str, Any], patient: str, code: str, *, wanted: bool, note: str = ""
+    ) -> None:
+        """Open the study's work item of kind *code* while it is *wanted*, and close the one that is open when it is not."""
         owner = study["owner"]
-        id_ = resource_id(owner, UNMATCHED, "Task", study["StudyInstanceUID"])
+        id_ = resource_id(owner, code, "Task", study["StudyInstanceUID"])
         stored = tx.records.get("Task", id_, UNRESTRICTED)
         now = instant(self._services.clock())
-        if study["match"] != "unmatched":
-            if stored is not None and not stored.deleted:
-                task = loads(stored.body)
-                if task["status"] != "completed":
-                    task |= {"status": "completed", "lastModified": now}
-                    tx.records.put_many([NewVersion(resource=task, owner=owner)])
+        before = loads(stored.body) if stored is not None and not stored.deleted else None
+        if not wanted:
+            if before is not None and before["status"] != "completed":
+                tx.records.put_many(
+                    [NewVersion(resource=before | {"status": "completed", "lastModified": now}, owner=owner)]
+                )
             return
-        if stored is not None and not stored.deleted and loads(stored.body)["status"] != "completed":
+        if before is not None and before["status"] != "completed" and _note(before) == note:
             return
-        task = _task(id_, UNMATCHED, self._base, now, owner=_organization(tx, owner))
+        task = _task(id_, code, self._base, now, owner=_organization(tx, owner))
         task["focus"] = {"reference": f"ImagingStudy/{study['resource_id']}"}
         task["for"] = {"reference": patient}
+        if note:
+            task["note"] = [{"text": note}]
         tx.records.put_many([NewVersion(resource=task, owner=owner)])
+
+
+def _note(task: Mapping[str, Any]) -> str:
+    return str((task.get("note") or [{}])[0].get("text", ""))
 
 
 def raise_conflict(tx: Tx, services: Services, owner: str, header: InstanceHeader, ref: ObjectRef) -> None:

@@ -66,6 +66,8 @@ OFFERS: Mapping[str, Offer] = {
 }
 #: Every word of the setting ``services``.
 RIGHTS = frozenset({_STORE.right, *(offer.right for offer in OFFERS.values())})
+    "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
+    "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
 
 
 @lru_cache(maxsize=1024)
