@@ -513,9 +513,13 @@ def patient_id(owner: str, header: InstanceHeader) -> str:
     """
     if not header.PatientID.strip():
         return resource_id(owner, "study-uid", "Patient", header.StudyInstanceUID)
-    issuer = header.IssuerOfPatientID.strip()
+    return number_record_id(owner, header.PatientID, header.IssuerOfPatientID.strip())
+
+
+def number_record_id(owner: str, number: str, issuer: str = "") -> str:
+    """Return the id of the owner's Patient whom *number* names."""
     authority = "patient-id" if issuer in {"", owner} else f"patient-id:{issuer}"
-    return resource_id(owner, authority, "Patient", patient_key(header.PatientID))
+    return resource_id(owner, authority, "Patient", patient_key(number))
 
 
 def study_resource_id(owner: str, StudyInstanceUID: str) -> str:

@@ -205,11 +205,11 @@ class StudyCompletion:
                     return fitting[0], "accession"
                 if fitting:
                     return None, "unmatched"
+        # The order may name the survivor of a merge and the images the dead record, or the other way about.
         fitting = [
             stored
-            for stored in tx.records.referring(
-                "ServiceRequest", "subject", f"Patient/{study['patient_id']}", UNRESTRICTED
-            )
+            for record in tx.records.one_person(study["patient_id"])
+            for stored in tx.records.referring("ServiceRequest", "subject", f"Patient/{record}", UNRESTRICTED)
             if stored.owner == owner and self._fits(loads(stored.body), study)
         ]
         return (fitting[0], "patient-date-modality") if len(fitting) == 1 else (None, "unmatched")

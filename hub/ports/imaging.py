@@ -43,7 +43,10 @@ class InstanceRow:
 
 
 class Imaging(Protocol):
-    """Study, series and instance index. Rows are mappings by column; attributes of DICOM keep their keywords."""
+    """Study, series and instance index. Rows are mappings by column; attributes of DICOM keep their keywords.
+
+    A query for a PatientID finds what came under the numbers merged into it too; see ``one_person`` of the records.
+    """
 
     def add(
         self,
@@ -121,7 +124,10 @@ class Imaging(Protocol):
         ...
 
     def unmatched(self, owner: str, *, patient_id: str, accessions: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Return the owner's complete studies without an order that are the patient's or have an accession number."""
+        """Return the owner's complete studies without an order that are the person's or have an accession number.
+
+        The person's are those of *patient_id* and of every record that merges of its owner join with it.
+        """
         ...
 
     def series_version(self, key: StudyKey, SeriesInstanceUID: str) -> tuple[int, int]:

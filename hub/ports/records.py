@@ -107,6 +107,10 @@ class Records(Protocol):
     def compartment(
         self, patient_id: str, scope: Scope, *, types: Sequence[str] | None, count: int, after: str | None
     ) -> Page: ...
+    def one_person(self, patient_id: str) -> list[str]:
+        """Return *patient_id* and behind it the records that its owner's merges make the same person's."""
+        ...
+
     def lock_condition(self, key: str) -> None:
         """Hold *key* until the transaction ends, so that two conditional writes of one condition cannot race."""
         ...

@@ -20,7 +20,7 @@ from hub.attribute_matching import Level, Match, name_search
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import InstanceRow, ObjectRef, StudyKey
-from storage.sql import imaging_query
+from storage.sql import imaging_query, merges
 from storage.sql._dialect import insert
 from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
@@ -265,11 +265,11 @@ class SqlImaging:
         )
 
     def unmatched(self, owner: str, *, patient_id: str, accessions: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Return the complete studies of *owner* without an order that are the patient's or have an accession number."""
+        """Return the complete studies of *owner* without an order that are the person's or have an accession number."""
         t = imaging_study
         wanted: list[sa.ColumnElement[bool]] = [t.c.AccessionNumber.in_(list(accessions))] if accessions else []
         if patient_id:
-            wanted.append(t.c.patient_id == patient_id)
+            wanted.append(t.c.patient_id.in_(merges.one_person(self._connection, patient_id)))
         if not wanted:
             return []
         statement = sa.select(t).where(t.c.owner == owner, t.c.match == "unmatched", sa.or_(*wanted))

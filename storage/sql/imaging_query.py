@@ -17,7 +17,8 @@ from hub.access import Scope
 from hub.attribute_matching import INSTANCE_KEYS, STUDY_KEYS, Level, Match
 from hub.clock import from_us
 from hub.ports import InstanceRow
-from storage.sql.access import study_visible
+from storage.sql.access import study_visible, visible
+from storage.sql.patient_numbers import merged_records
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
 
 _study, _series, _instance = imaging_study, imaging_series, imaging_instance
@@ -59,7 +60,7 @@ def studies(
     """Return study rows, newest study first; counts of studies still being received are made for the page alone."""
     statement = (
         sa.select(_study)
-        .where(*_where(scope, filters, now_us, owner, "study"))
+        .where(*_where(connection, scope, filters, now_us, owner, "study"))
         .order_by(_study.c.StudyDate.desc(), _study.c.StudyTime.desc(), _study.c.owner, _study.c.StudyInstanceUID)
     )
     rows = [dict(row) for row in connection.execute(statement.limit(limit).offset(offset)).mappings()]
@@ -81,7 +82,7 @@ def series(
     statement = (
         sa.select(*_series.c, *study_columns)
         .select_from(_series.join(_study, _SERIES_JOIN))
-        .where(*_where(scope, filters, now_us, owner, "series"))
+        .where(*_where(connection, scope, filters, now_us, owner, "series"))
         .order_by(
             _study.c.StudyDate.desc(),
             _study.c.StudyTime.desc(),
@@ -121,7 +122,7 @@ def instances(
     statement = (
         sa.select(*instance_columns(_instance, attributes=attributes))
         .select_from(_instance.join(_series, _INSTANCE_JOIN).join(_study, _SERIES_JOIN))
-        .where(*_where(scope, filters, now_us, owner, "instance"))
+        .where(*_where(connection, scope, filters, now_us, owner, "instance"))
         .order_by(
             _instance.c.owner,
             _instance.c.StudyInstanceUID,
@@ -143,7 +144,9 @@ def count(
         source = _series.join(_study, _SERIES_JOIN)
     if level == "instance":
         source = _instance.join(_series, _INSTANCE_JOIN).join(_study, _SERIES_JOIN)
-    statement = sa.select(sa.func.count()).select_from(source).where(*_where(scope, filters, now_us, owner, level))
+    statement = (
+        sa.select(sa.func.count()).select_from(source).where(*_where(connection, scope, filters, now_us, owner, level))
+    )
     return int(connection.execute(statement).scalar_one())
 
 
@@ -168,9 +171,19 @@ def first_attributes(connection: Connection, keys: Sequence[tuple[str, str, str]
 
 def _current(keys: Iterable[tuple[str, str, str]]) -> sa.ColumnElement[bool]:
     return sa.and_(
-        sa.tuple_(_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID).in_(list(keys)),
+        _among((_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID), keys),
         _instance.c.current == sa.true(),
     )
+
+
+def _among(columns: Sequence[sa.ColumnElement[str]], keys: Iterable[Sequence[str]]) -> sa.ColumnElement[bool]:
+    """Return whether *columns* are one of *keys*.
+
+    Not as a row value in a list: SQLite walks the whole table for a list of two or more
+    (https://www.sqlite.org/rowvalue.html).
+    """
+    pairs = [sa.and_(*(column == part for column, part in zip(columns, key, strict=True))) for key in keys]
+    return sa.or_(sa.false(), *pairs)
 
 
 def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], int]:
@@ -182,16 +195,14 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
         wanted = keys[start : start + 200]
         for row in connection.execute(
             sa.select(_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID, sa.func.count())
-            .where(
-                sa.tuple_(_instance.c.owner, _instance.c.StudyInstanceUID).in_(wanted), _instance.c.current == sa.true()
-            )
+            .where(_among((_instance.c.owner, _instance.c.StudyInstanceUID), wanted), _instance.c.current == sa.true())
             .group_by(_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID)
         ):
             counts[(row[0], row[1], row[2])] = row[3]
         for row in connection.execute(
             sa.select(
                 _series.c.owner, _series.c.StudyInstanceUID, _series.c.SeriesInstanceUID, _series.c.Modality
-            ).where(sa.tuple_(_series.c.owner, _series.c.StudyInstanceUID).in_(wanted))
+            ).where(_among((_series.c.owner, _series.c.StudyInstanceUID), wanted))
         ):
             modalities[(row[0], row[1], row[2])] = row[3]
     for study in rows:
@@ -206,15 +217,29 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
 
 
 def _where(
-    scope: Scope, filters: Sequence[Match], now_us: int, owner: str | None, level: Level
+    connection: Connection, scope: Scope, filters: Sequence[Match], now_us: int, owner: str | None, level: Level
 ) -> list[sa.ColumnElement[bool]]:
     conditions = [study_visible(scope, now_us)]
     if owner is not None:
         conditions.append(_study.c.owner == owner)
     if level == "instance":
         conditions.append(_instance.c.current == sa.true())
-    conditions += [_condition(match) for match in filters]
+    for match in filters:
+        condition = _condition(match)
+        if match.keyword == "PatientID" and match.kind == "any" and not scope.directory_only:
+            merged = merged_records(connection, match.values, lambda table: visible(table, scope, now_us))
+            if merged:
+                condition = _either(condition, _study.c.patient_id.in_(merged))
+        conditions.append(condition)
     return conditions
+
+
+def _either(one: sa.ColumnElement[bool], other: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return *one* or *other* of a study as a list of studies, each half of which an index of its own finds."""
+    halves = [sa.select(_study.c.owner, _study.c.StudyInstanceUID).where(half) for half in (one, other)]
+    # SQLite goes by the list only where that is no compound itself.
+    both = sa.union(*halves).subquery()
+    return sa.tuple_(_study.c.owner, _study.c.StudyInstanceUID).in_(sa.select(both.c.owner, both.c.StudyInstanceUID))
 
 
 def _condition(match: Match) -> sa.ColumnElement[bool]:

@@ -31,7 +31,7 @@ MAX_FOLLOWED = 1000
 _LITERAL = frozenset({"Patient.link", "Provenance.target", "Linkage.item", "Linkage.source"})
 
 
-def _linked(patient_id: Any) -> sa.Exists:
+def linked(patient_id: Any) -> sa.Exists:
     """Return whether a record was merged into *patient_id*: one look at an index, and almost always no."""
     link = idx_reference.alias()
     return sa.exists(
@@ -41,7 +41,7 @@ def _linked(patient_id: Any) -> sa.Exists:
     )
 
 
-_PROBE = Prepared(sa.select(_linked(sa.bindparam("id")).label("linked")))
+_PROBE = Prepared(sa.select(linked(sa.bindparam("id")).label("linked")))
 
 
 def is_survivor(connection: Connection, patient_id: str) -> bool:
@@ -64,7 +64,7 @@ def may_name_patients(resource_type: str, one: ast.Reference) -> bool:
 
 def flag(ids: Iterable[Any]) -> sa.ColumnElement[bool]:
     """Return "one of *ids* is a survivor" as a column, for a statement that asks on its way."""
-    return sa.or_(*(_linked(one) for one in ids))
+    return sa.or_(*(linked(one) for one in ids))
 
 
 def named(resource_type: str, one: ast.Reference) -> list[str]:
@@ -202,11 +202,26 @@ def survivors(dead_id: Any, outer: Any, seen: Any) -> sa.CTE:
     return _up(start.correlate(outer), seen)
 
 
+def one_person(connection: Connection, patient_id: str) -> list[str]:
+    """Return *patient_id* and behind it the records that its owner's merges make the same person's.
+
+    They are what it was merged into and all that was merged into those, at most :data:`MAX_FOLLOWED`.
+    """
+    start = sa.select(record.c.rid, record.c.id, record.c.owner).where(
+        record.c.type == "Patient", record.c.id == patient_id
+    )
+    up = _up(start, None)
+    top = sa.select(up.c.rid, up.c.id, up.c.owner).where(up.c.rid.is_not(None))
+    group = _down(top, None)
+    wanted = sa.select(group.c.id).where(group.c.rid.is_not(None), group.c.id != patient_id).limit(MAX_FOLLOWED)
+    return [patient_id, *sorted(connection.execute(wanted).scalars())]
+
+
 def _up(start: sa.Select[Any], seen: Any) -> sa.CTE:
     """Return rid, id and owner of the records of *start* and of all that they were merged into, step by step."""
     group = start.cte(recursive=True, nesting=True)
     dead, link, survivor = record.alias(), idx_reference.alias(), record.alias()
-    shown = sa.and_(dead.c.rid == group.c.rid, seen(dead))
+    shown = sa.and_(dead.c.rid == group.c.rid, *([] if seen is None else [seen(dead)]))
     merged = sa.and_(link.c.rid == dead.c.rid, link.c.param == MERGED_INTO)
     same = sa.and_(survivor.c.type == "Patient", survivor.c.id == link.c.target_id, survivor.c.owner == group.c.owner)
     # Outer joins for the reason that :func:`_down` gives.

@@ -356,6 +356,10 @@ class SqlRecords:
             matches=tuple(stored(row) for row in page), next_cursor=str(page[-1].rid) if len(rows) > count else None
         )
 
+    def one_person(self, patient_id: str) -> list[str]:
+        """Return *patient_id* and behind it the records that its owner's merges make the same person's."""
+        return merges.one_person(self._connection, patient_id)
+
     # --- writing ---------------------------------------------------------------------------------------------
 
     def lock_condition(self, key: str) -> None:

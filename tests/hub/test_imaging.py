@@ -282,6 +282,35 @@ def test_without_an_accession_number_patient_date_and_modality_find_it(hub: Serv
     assert resources(hub, "ImagingStudy")[0]["basedOn"] == [{"reference": "ServiceRequest/o1"}]
 
 
+def number(hub: Services, value: str, *, merged_into: str = "", owner: str = "KN") -> str:
+    """Store the owner's Patient of that number, and return its id."""
+    from fhir_mappings.identifiers import resource_id
+
+    id_, survivor = (resource_id(owner, "patient-id", "Patient", one) for one in (value, merged_into))
+    resource: dict[str, Any] = {"resourceType": "Patient", "id": id_}
+    if merged_into:
+        resource["link"] = [{"other": {"reference": f"Patient/{survivor}"}, "type": "replaced-by"}]
+    hub.database.write(lambda tx: tx.records.put_many([NewVersion(resource=resource, owner=owner)]))
+    return id_
+
+
+@pytest.mark.parametrize("first", ["order", "images"])
+def test_an_order_of_the_survivor_of_a_merge_is_matched_with_images_of_the_dead_record(
+    hub: Services, clock: FakeClock, first: str
+) -> None:
+    survivor = number(hub, "20001")
+    number(hub, "10086", merged_into="20001")
+    asked = {"subject": {"reference": f"Patient/{survivor}"}}
+    if first == "order":
+        order(hub, **asked)
+    receive(hub, ct())
+    complete(hub, clock)
+    if first == "images":
+        late = order(hub, **asked)
+        hub.database.write(lambda tx: hub.imaging.match_later(tx, late, owner="KN"))
+    assert rows(hub, imaging_study)[0].match == "patient-date-modality"
+
+
 def test_two_orders_that_fit_are_left_to_a_person(hub: Services, clock: FakeClock) -> None:
     order(hub, "o1")
     order(hub, "o2")
