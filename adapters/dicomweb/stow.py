@@ -1,13 +1,14 @@
 """STOW-RS: storing instances (PS3.18 section 10.5), streamed from the wire straight into the spool.
 
 Each part of the multipart body becomes one instance with its own commit, so a request cut off half-way keeps what was
-whole. The answer lists every instance: stored, stored with a warning, or refused with its reason.
+whole; metadata and bulk data are joined when the body has come (:mod:`adapters.dicomweb.stow_metadata`). The answer
+lists every instance: stored, stored with a warning, or refused with its reason.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters._http import Workers, actor_of, correlation_id, json_response, peer_of
+from adapters._http import Workers, actor_of, correlation_id, peer_of
 from adapters.dicomweb.errors import FAILURE_REASONS, KEPT_BESIDE, WRONG_STUDY, uid
-from adapters.dicomweb.negotiation import JSON_TYPE
+from adapters.dicomweb.negotiation import wants_xml
+from adapters.dicomweb.stow_metadata import METADATA_TYPES, Metadata
+from adapters.dicomweb.xml import dataset_response
 from fhir_mappings.dicom.header import read_header
 from fhir_mappings.dicom.instance import InstanceHeader
+from fhir_mappings.dicom.scanner import valid_uid
 from hub.actor import Actor
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("dicomweb.stow")
 
 _DICOM = "application/dicom"
+_OCTETS = "application/octet-stream"
 #: Roles that may store; a patient and the operator may not.
 _MAY_STORE = frozenset({"system", "doctor", "desk", "reader", "reviewer", "lab", "admin"})
 #: Bytes gathered before a thread takes them: fewer hops, little memory.
@@ -58,7 +63,8 @@ class Store:
         envelope = Envelope(
             door="stow", actor=actor, peer=peer_of(request), kind="STOW-RS", correlation_id=correlation_id(request)
         )
-        taken = _Taken(self._services, envelope, study)
+        charset = await self._workers.run(lambda: _charset_of(self._services, actor))
+        taken = _Taken(self._services, envelope, study, charset)
         write, finish = self._reader(request, taken)
         try:
             await self._pump(request, write)
@@ -66,6 +72,7 @@ class Store:
         except FormParserError as error:
             taken.failed(HubError(Category.INCORRECT, "The multipart body is malformed."))
             log.info("stow_malformed", error=type(error).__name__)
+            await self._workers.run(taken.assemble)
         finally:
             # Also when the sender has left: what is stored is stored, and its quiet time must run.
             await self._workers.run(taken.close)
@@ -74,19 +81,26 @@ class Store:
     def _reader(self, request: Request, taken: _Taken) -> tuple[Any, Any]:
         """Return how to take a chunk and how to end, by the Content-Type of the request."""
         kind, parameters = parse_options_header(request.headers.get("content-type", ""))
-        if kind.lower() == _DICOM.encode():
+        media_type = kind.lower().decode("latin-1")
+        if media_type == _DICOM or media_type in METADATA_TYPES:
+            taken.part_type = media_type
 
             def whole(data: bytes) -> None:
                 if not taken.open:
                     taken.begin()
+                    taken.headers_finished()
                 taken.data(data, 0, len(data))
 
-            return whole, taken.end
-        if kind.lower() != b"multipart/related":
+            def finish() -> None:
+                taken.end()
+                taken.assemble()
+
+            return whole, finish
+        if media_type != "multipart/related":
             raise _unsupported("Content-Type")
-        part_type = parameters.get(b"type", _DICOM.encode()).decode("latin-1").lower()
+        taken.part_type = parameters.get(b"type", _DICOM.encode()).decode("latin-1").lower()
         boundary = parameters.get(b"boundary", b"")
-        if part_type != _DICOM:
+        if taken.part_type != _DICOM and taken.part_type not in METADATA_TYPES:
             raise _unsupported("Content-Type, parameter type")
         if not boundary:
             raise HubError(
@@ -99,6 +113,7 @@ class Store:
                 "on_header_field": taken.header_field,
                 "on_header_value": taken.header_value,
                 "on_header_end": taken.header_end,
+                "on_headers_finished": taken.headers_finished,
                 "on_part_data": taken.data,
                 "on_part_end": taken.end,
             },
@@ -107,6 +122,7 @@ class Store:
         def end() -> None:
             parser.finalize()
             taken.cut_off()
+            taken.assemble()
 
         return parser.write, end
 
@@ -152,7 +168,7 @@ class Store:
         if taken.failures or taken.warned:
             status = 202 if taken.stored else 503 if taken.only_transient else 409
         headers = {"Retry-After": "1"} if status == 503 else {}
-        return json_response(body, request, status=status, media_type=JSON_TYPE, headers=headers)
+        return dataset_response(body, request, xml=_xml(request), status=status, headers=headers)
 
 
 async def _timed(request: Request, deadline_s: float) -> AsyncIterator[bytes]:
@@ -179,6 +195,10 @@ class _Taken:
     services: Services
     envelope: Envelope
     study: str | None
+    #: The character set that the operator set for the sender.
+    charset: str | None = None
+    #: What parts are that do not say it themselves.
+    part_type: str = _DICOM
     stored: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     studies: set[str] = field(default_factory=set)
@@ -189,6 +209,11 @@ class _Taken:
     _header: InstanceHeader | None = None
     _trouble: HubError | None = None
     _in_part: bool = False
+    _metadata: Metadata | None = None
+    #: Whether the present part goes to the metadata, and the bulk data that it is.
+    _to_metadata: bool = False
+    _location: str = ""
+    _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: bytes = b""
     _value: bytes = b""
 
@@ -204,11 +229,8 @@ class _Taken:
             raise HubError(Category.INCORRECT, f"The request has more than {_MAX_PARTS} parts.", status=413)
         self._in_part = True
         self._header = self._trouble = None
-        try:
-            self._spool = self.services.objects.spool(max_bytes=self.services.settings.max_object_bytes)
-            self._spool.__enter__()
-        except HubError as error:
-            self._spool, self._trouble = None, error
+        self._headers = {}
+        self._to_metadata, self._location = False, ""
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         """Take a piece of a header's name."""
@@ -219,18 +241,51 @@ class _Taken:
         self._value += data[start:end]
 
     def header_end(self) -> None:
-        """Look at a whole header; a part of another media type is refused."""
-        kind = self._value.partition(b";")[0].strip().lower()
-        if self._name.strip().lower() == b"content-type" and kind not in {_DICOM.encode(), b"application/octet-stream"}:
-            self._trouble = _unsupported("Content-Type of a part")
+        """Look at a whole header."""
+        self._headers[self._name.strip().lower()] = self._value.strip()
         self._name = self._value = b""
+
+    def headers_finished(self) -> None:
+        """Decide what the part is; one of another media type is refused."""
+        kind, parameters = parse_options_header(self._headers.get(b"content-type", b""))
+        media_type = kind.lower().decode("latin-1")
+        location = self._headers.get(b"content-location", b"").decode("latin-1")
+        if not media_type:
+            media_type = _OCTETS if location and self.part_type in METADATA_TYPES else self.part_type
+        # Some senders call a DICOM file octets; beside metadata octets are what they say.
+        is_object = media_type == _DICOM or (media_type == _OCTETS and self.part_type == _DICOM)
+        try:
+            if media_type in METADATA_TYPES:
+                self._beside().begin_metadata(media_type)
+            elif location and not is_object:
+                self._location = location
+                syntax = parameters.get(b"transfer-syntax", b"").decode("latin-1").strip()
+                self._beside().begin_bulk(media_type, location, syntax)
+            elif is_object:
+                self._spool = self.services.objects.spool(max_bytes=self.services.settings.max_object_bytes)
+                self._spool.__enter__()
+            else:
+                raise _unsupported("Content-Type of a part")
+        except HubError as error:
+            self._spool, self._trouble = None, error
+
+    def _beside(self) -> Metadata:
+        if self._metadata is None:
+            self._metadata = Metadata(self.services)
+        self._to_metadata = True
+        return self._metadata
 
     def data(self, data: bytes, start: int, end: int) -> None:
         """Take a piece of the part's content; after trouble the rest of the part is passed over."""
-        if self._trouble is not None or self._spool is None:
+        if self._trouble is not None:
             return
+        piece = memoryview(data)[start:end]
         try:
-            self._spool.write(memoryview(data)[start:end])
+            if self._to_metadata:
+                assert self._metadata is not None
+                self._metadata.write(piece)
+            elif self._spool is not None:
+                self._spool.write(piece)
         except HubError as error:
             self._trouble = error
 
@@ -240,18 +295,44 @@ class _Taken:
             return
         self._in_part = False
         try:
-            if self._trouble is not None:
+            if self._location and self._trouble is not None and self._metadata is not None:
+                # The instances that it belongs to fail with this reason, and only they.
+                self._metadata.lost[self._location] = self._trouble
+            elif self._trouble is not None:
                 raise self._trouble
-            assert self._spool is not None
-            self._keep(self._spool)
+            elif self._to_metadata:
+                assert self._metadata is not None
+                self._metadata.end()
+            else:
+                assert self._spool is not None
+                self._keep(self._spool, charset=self.charset)
         except Exception as error:  # noqa: BLE001 - each instance has its own outcome in the answer
             self.failed(as_hub_error(error))
         finally:
             self._release()
 
-    def _keep(self, spool: Spool) -> None:
+    def assemble(self) -> None:
+        """Join metadata and bulk data, each instance with its own outcome."""
+        if self._metadata is None:
+            return
+        for dataset in self._metadata.datasets():
+            self._header = None
+            identity: dict[str, Any] = {}
+            try:
+                if isinstance(dataset, HubError):
+                    raise dataset
+                identity = _identity(dataset)
+                with self.services.objects.spool(max_bytes=self.services.settings.max_object_bytes) as spool:
+                    for piece in self._metadata.file(dataset):
+                        spool.write(piece)
+                    # The hub wrote the text itself, in UTF-8, so the sender's own character set has no say in it.
+                    self._keep(spool, charset=None)
+            except Exception as error:  # noqa: BLE001 - each instance has its own outcome in the answer
+                self.failed(as_hub_error(error), identity)
+
+    def _keep(self, spool: Spool, *, charset: str | None) -> None:
         with spool.open() as stream:
-            header = self._header = read_header(stream)
+            header = self._header = read_header(stream, charset_override=charset)
         if self.study is not None and header.StudyInstanceUID != self.study:
             raise HubError(Category.CONFLICT, "The instance belongs to another study than the address names.")
         outcome = self.services.imaging.receive(self.envelope, spool, header)
@@ -267,13 +348,13 @@ class _Taken:
             item["00081196"] = {"vr": "US", "Value": [KEPT_BESIDE]}
         self.stored.append(item)
 
-    def failed(self, error: HubError) -> None:
-        """Note an instance that was not kept."""
+    def failed(self, error: HubError, identity: Mapping[str, Any] | None = None) -> None:
+        """Note an instance that was not kept, and is *identity* if its header was not reached."""
         reason = FAILURE_REASONS[error.category]
         if self._header is not None and self.study is not None and self._header.StudyInstanceUID != self.study:
             reason = WRONG_STUDY
         self.only_transient = self.only_transient and error.transient
-        item = _referenced(self._header) if self._header is not None else {}
+        item = _referenced(self._header) if self._header is not None else identity or {}
         self.failures.append({**item, "00081197": {"vr": "US", "Value": [reason]}})
         log.info("stow_refused", reason=f"{reason:04X}", why=error.message, where=error.where)
 
@@ -292,6 +373,8 @@ class _Taken:
     def close(self) -> None:
         """Let go of an unfinished part and start the quiet time of the studies that came."""
         self._release()
+        if self._metadata is not None:
+            self._metadata.close()
         self.services.imaging.association_ended(self.envelope, self.studies)
 
 
@@ -300,6 +383,36 @@ def _referenced(header: InstanceHeader) -> dict[str, Any]:
         "00081150": {"vr": "UI", "Value": [header.SOPClassUID]},
         "00081155": {"vr": "UI", "Value": [header.SOPInstanceUID]},
     }
+
+
+def _identity(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the answer names a refused instance by, as far as its metadata says it."""
+    found = {}
+    for tag, source in (("00081150", "00080016"), ("00081155", "00080018")):
+        element = dataset.get(source)
+        values = element.get("Value") if isinstance(element, dict) else None
+        if isinstance(values, list) and values and isinstance(values[0], str) and valid_uid(values[0]):
+            found[tag] = {"vr": "UI", "Value": [values[0]]}
+    return found
+
+
+def _charset_of(services: Services, actor: Actor) -> str | None:
+    """Return the character set that the operator set for the sender: for its AE title, its DICOMweb, its DICOM."""
+    directory = services.directory
+    candidates = [directory.dicom_member(actor.client, actor.address)] if actor.client else []
+    candidates += [directory.endpoint(f"{actor.institution}/{kind}") for kind in ("dicom-web", "dicom")]
+    for endpoint in candidates:
+        if endpoint is not None and endpoint.member == actor.institution and endpoint.settings.get("charset-in"):
+            return str(endpoint.settings["charset-in"])
+    return None
+
+
+def _xml(request: Request) -> bool:
+    try:
+        return wants_xml(request)
+    except HubError:
+        # What is stored is stored; a receipt in the usual form is better than none.
+        return False
 
 
 def _may_store(actor: Actor) -> None:
@@ -314,6 +427,6 @@ def _unsupported(where: str) -> HubError:
         Category.UNSUPPORTED,
         "The media type is not taken.",
         where=where,
-        remedy=f'Send multipart/related; type="{_DICOM}".',
+        remedy=f'Send multipart/related; type="{_DICOM}", or metadata and bulk data.',
         status=415,
     )

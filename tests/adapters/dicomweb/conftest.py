@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from adapters.dicomweb import routes
 from hub.actor import Actor
 from hub.boot import Services
+from hub.ports import Member, MemberEndpoint
 from tests.support.databases import migrate, opened
 from tests.support.images import KN, QH, YL, FakeClock, services
 
@@ -29,7 +30,22 @@ ACTORS = {
 
 
 class Tokens:
-    """Knows a token for each actor of the tests."""
+    """Knows a token for each actor of the tests, and the endpoints that a test gives it."""
+
+    def __init__(self) -> None:
+        self.endpoints: list[MemberEndpoint] = []
+
+    def member(self, code: str) -> Member | None:
+        """Return the member *code*: none has settings of its own here."""
+        return None
+
+    def endpoint(self, id: str) -> MemberEndpoint | None:
+        """Return the endpoint called *id*."""
+        return next((one for one in self.endpoints if one.id == id), None)
+
+    def dicom_member(self, ae_title: str, peer_ip: str) -> MemberEndpoint | None:
+        """Return the endpoint with this AE title."""
+        return next((one for one in self.endpoints if one.ae_title == ae_title), None)
 
     def actor_for(self, token: str) -> Actor | None:
         """Return the actor whose token this is."""
