@@ -9,28 +9,27 @@ at all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from fhir_mappings.hl7v2.base import Translation, WorkflowEvent
-from fhir_mappings.identifiers import resource_id
+from fhir_mappings.hl7v2.base import Translation
 from fhir_mappings.json import loads
-from hub import commands, relink, workflows
+from hub import relink, workflows
 from hub.access import UNRESTRICTED, scope_of
 from hub.actor import HUB, Actor
 from hub.clock import Clock
 from hub.config import Settings
-from hub.directory import DIRECTORY_OWNER, Directory
+from hub.directory import Directory
 from hub.effects import Effects
 from hub.errors import Category, HubError
+from hub.instances import Instances, focus_of
+from hub.message_events import MessageEvents
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
-from hub.search import parse
 from hub.workflows.acting import acting
 from hub.workflows.base import BASE, WORKFLOW_SYSTEM
-from hub.workflows.submission import SERVICE_SYSTEM, consents_named
-from hub.workflows.task import newest, plain, reference_in, referred
+from hub.workflows.task import plain, reference_in, referred
 
 log = structlog.get_logger("hub.tasks")
 
@@ -38,17 +37,6 @@ Json = dict[str, Any]
 
 #: DiagnosticReport.status of a report that others may act on.
 _ISSUED = frozenset({"final", "amended", "corrected", "appended"})
-#: How far back the check for repeated requests looks.
-_EARLIER = timedelta(hours=24)
-#: Most agreements, services or earlier requests that one check reads.
-_FOUND_MAX = 200
-#: Kinds of v2 workflow events that any table acts on; a message may state dozens of others.
-_LISTENED = frozenset(
-    kind
-    for workflow in workflows.WORKFLOWS.values()
-    for transition in workflow.transitions
-    for kind in transition.messages
-)
 
 
 class TaskService:
@@ -58,6 +46,8 @@ class TaskService:
         self._directory = directory
         self._clock = clock
         self._effects = Effects(settings, directory, objects, clock)
+        self._instances = Instances(directory, clock)
+        self._messages = MessageEvents(self, directory, self._instances)
 
     @staticmethod
     def rules(task: Mapping[str, Any]) -> bool:
@@ -106,7 +96,7 @@ class TaskService:
         # The case keeps the id under which it came in, so that its last delivery can be traced to its first byte.
         task = {**task}
         task.setdefault("groupIdentifier", {"system": f"{BASE}/NamingSystem/correlation", "value": correlation_id})
-        request = self._focus(tx, task)
+        request = focus_of(tx, task)
         sends = task.get("status") == "requested"
         decision = workflows.start(
             workflow,
@@ -115,8 +105,8 @@ class TaskService:
             self.party(actor),
             self._clock(),
             parties=parties,
-            resources=self._held(tx, task, None, consents=request if sends else None),
-            known=self._known(tx, workflow, task, parties, by_message=by_message) if sends else None,
+            resources=self._instances.held(tx, task, None, consents=request if sends else None),
+            known=self._instances.known(tx, workflow, task, parties, by_message=by_message) if sends else None,
         )
         return self._keep(
             tx, decision, actor, owner=parties["requester"], expected_version=0, correlation_id=correlation_id
@@ -139,7 +129,7 @@ class TaskService:
         owner = self._party(reference_in(new_task.get("owner"))) if changed_owner else None
         decision = workflows.judge_update(
             workflow,
-            self._instance(tx, task, (new_task,), sent_to=owner.institution if owner is not None else ""),
+            self._instances.instance(tx, task, (new_task,), sent_to=owner.institution if owner is not None else ""),
             new_task,
             self.party(actor),
             self._clock(),
@@ -193,7 +183,7 @@ class TaskService:
             assignee=None if assignee is None else self._party(assignee),
             expected_at=expected_at,
         )
-        instance = self._instance(tx, task, (), given, by_message=by_message)
+        instance = self._instances.instance(tx, task, (), given, by_message=by_message)
         decision = workflows.judge(workflow, instance, event, self.party(actor), given, self._clock())
         return self._keep(
             tx, decision, actor, owner=old.owner, expected_version=old.version, correlation_id=correlation_id
@@ -204,7 +194,7 @@ class TaskService:
         workflow = workflows.workflow_for(task)
         if workflow is None:
             return ()
-        return workflows.allowed_events(workflow, self._instance(tx, task, ()), self.party(actor))
+        return workflows.allowed_events(workflow, self._instances.instance(tx, task, ()), self.party(actor))
 
     def refuse_shortcut(self, tx: Tx, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """Refuse an update that would make a report final past the review of a reading that is still open.
@@ -289,114 +279,7 @@ class TaskService:
         Raises:
             HubError: the message commands what the table of its Task does not take now; a result raises nothing.
         """
-        touched: list[str] = []
-        for event in translation.workflow_events:
-            if event.kind in commands.UNRULED:
-                for stored in relink.tasks_of(tx, event, actor.institution):
-                    log.info("request_changed_without_step", task=stored.id, workflow_event=event.kind)
-            if event.kind not in _LISTENED:
-                continue
-            if event.kind in {"referral.requested", "order.new"}:
-                started = self._start_from_message(tx, event, translation, actor, correlation_id)
-                if started:
-                    touched.append(started)
-                    continue
-            touched += self._move_from_message(tx, event, actor, correlation_id)
-        return tuple(touched)
-
-    def _start_from_message(
-        self, tx: Tx, event: WorkflowEvent, translation: Translation, actor: Actor, correlation_id: str
-    ) -> str | None:
-        receiver = self._directory.facility_member(event.receiver)
-        request = next((one for one in event.focus if one.startswith("ServiceRequest/")), None)
-        if receiver is None or receiver == actor.institution or request is None:
-            return None
-        code = "referral" if event.kind == "referral.requested" else "lab-outsourcing"
-        member, asker = self._directory.member(receiver), self._directory.member(actor.institution)
-        if member is None or asker is None or (code == "lab-outsourcing" and "lab" not in member.entitlements):
-            return None
-        task_id = resource_id(actor.institution, "workflow", "Task", f"{code}|{request}")
-        if tx.records.get("Task", task_id, UNRESTRICTED) is not None:
-            return None
-        stored = tx.records.get("ServiceRequest", request.partition("/")[2], UNRESTRICTED)
-        body = loads(stored.body) if stored is not None else {}
-        task: Json = {
-            "resourceType": "Task",
-            "id": task_id,
-            "status": "requested",
-            "intent": "order",
-            "priority": body.get("priority", "routine"),
-            "code": {"coding": [{"system": WORKFLOW_SYSTEM, "code": code}]},
-            "focus": {"reference": request},
-            "for": body.get("subject", {"reference": f"Patient/{translation.patient_id}"}),
-            "requester": {"reference": f"Organization/{asker.organization_id}"},
-            "owner": {"reference": f"Organization/{member.organization_id}"},
-        }
-        if event.placer_number:
-            system = f"{BASE}/NamingSystem/{actor.institution}/placer-order"
-            task["identifier"] = [{"system": system, "value": event.placer_number}]
-        person = self._directory.practitioner(receiver, event.performer) if event.performer else None
-        if person is not None:
-            task["owner"] = {"reference": f"PractitionerRole/{person.role_id}"}
-        supporting = [plain(reference_in(one)) for one in body.get("supportingInfo", ())] + [
-            plain(reference_in(one)) for one in body.get("specimen", ())
-        ]
-        inputs = [
-            {"type": {"text": "附件"}, "valueReference": {"reference": one}} for one in supporting if one is not None
-        ]
-        if inputs:
-            task["input"] = inputs
-        self.create(tx, task, actor, correlation_id=correlation_id, by_message=True)
-        return f"Task/{task_id}"
-
-    def _move_from_message(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
-        reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
-        moved: list[str] = []
-        refused: list[HubError] = []
-        fulfilled = False
-        for stored in relink.tasks_of(tx, event, actor.institution):
-            task = loads(stored.body)
-            workflow = workflows.workflow_for(task)
-            if workflow is None or not commands.concerns(workflow, event.kind):
-                continue
-            outputs = [{"type": {"text": "报告"}, "valueReference": {"reference": one}} for one in reports]
-            given = workflows.Inputs(outputs=tuple(outputs))
-            instance = self._instance(tx, task, (), given)
-            party = self.party(actor)
-            if commands.is_command(event.kind) and commands.is_fulfilled(workflow, instance, event.kind, party):
-                log.info("command_fulfilled_already", task=stored.id, workflow_event=event.kind)
-                fulfilled = True
-                continue
-            name = workflows.event_for_message(workflow, instance, event.kind, party)
-            if name is None:
-                log.info("message_event_not_open", task=stored.id, workflow_event=event.kind)
-                if commands.is_command(event.kind):
-                    refused.append(commands.refusal(workflow, instance, event.kind, party, stored.id))
-                continue
-            if reports and newest(task, "output", "DiagnosticReport") in reports:
-                outputs = []
-            try:
-                self.transition(
-                    tx,
-                    stored.id,
-                    name,
-                    actor,
-                    outputs=outputs,
-                    reason={"text": event.reason} if event.reason else _default_reason(event),
-                    correlation_id=correlation_id,
-                    by_message=True,
-                )
-            except HubError as error:
-                if not event.kind.startswith("report.") or error.transient:
-                    raise
-                # A result is kept whatever the table says of it; the judge has written nothing yet when it refuses.
-                log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
-                continue
-            moved.append(f"Task/{stored.id}")
-        if refused and not moved and not fulfilled:
-            # One request may have several Tasks, of which the ended ones take nothing more.
-            raise refused[0]
-        return moved
+        return self._messages.carry_out(tx, translation, actor=actor, correlation_id=correlation_id)
 
     # --- loading and keeping ---------------------------------------------------------------------------------
 
@@ -411,100 +294,6 @@ class TaskService:
                 status=422,
             )
         return workflows.Party(reference=reference, institution=found[0], practitioner=found[1])
-
-    @staticmethod
-    def _focus(tx: Tx, task: Mapping[str, Any]) -> Json | None:
-        reference = plain(reference_in(task.get("focus")))
-        if reference is None:
-            return None
-        kind, _, id_ = reference.partition("/")
-        stored = tx.records.get(kind, id_, UNRESTRICTED)
-        return None if stored is None or stored.deleted else loads(stored.body)
-
-    def _held(
-        self,
-        tx: Tx,
-        task: Mapping[str, Any],
-        inputs: workflows.Inputs | None,
-        more: Sequence[Mapping[str, Any]] = (),
-        *,
-        consents: Json | None = None,
-    ) -> dict[str, workflows.Held]:
-        wanted = {*workflows.references(task, inputs), *consents_named(consents)}
-        for other in more:
-            wanted |= workflows.references(other)
-        held = _load(tx, wanted)
-        results = {
-            reference
-            for one in list(held.values())
-            if one.resource["resourceType"] == "DiagnosticReport"
-            for result in one.resource.get("result", ())
-            if (reference := plain(reference_in(result))) is not None
-        }
-        return held | _load(tx, results - set(held))
-
-    def _instance(
-        self,
-        tx: Tx,
-        task: Mapping[str, Any],
-        more: Sequence[Mapping[str, Any]],
-        inputs: workflows.Inputs | None = None,
-        *,
-        sent_to: str = "",
-        by_message: bool = False,
-    ) -> workflows.Instance:
-        request = self._focus(tx, task)
-        workflow = workflows.workflow_for(task)
-        if workflow is None or not workflow.sends_from(workflows.state_of(workflow, task)):
-            return workflows.Instance(task=task, request=request, resources=self._held(tx, task, inputs, more))
-        parties = workflows.parties_of(task)
-        if sent_to:
-            parties["owner"] = sent_to
-        return workflows.Instance(
-            task=task,
-            request=request,
-            resources=self._held(tx, task, inputs, more, consents=request),
-            known=self._known(tx, workflow, task, parties, by_message=by_message),
-        )
-
-    def _known(
-        self,
-        tx: Tx,
-        workflow: workflows.Workflow,
-        task: Mapping[str, Any],
-        parties: Mapping[str, str],
-        *,
-        by_message: bool,
-    ) -> workflows.Known:
-        """Return what the checks before sending ask for; every part is found by index."""
-        asker, asked = (
-            f"Organization/{member.organization_id}"
-            if (member := self._directory.member(parties.get(party, ""))) is not None
-            else ""
-            for party in ("requester", "owner")
-        )
-        agreements: list[Json] = []
-        services: list[Json] = []
-        if asker and asked:
-            for primary, participant in ((asker, asked), (asked, asker)):
-                wanted = {"primary-organization": primary, "participating-organization": participant}
-                agreements += _found(tx, "OrganizationAffiliation", wanted, owner=DIRECTORY_OWNER)
-            wanted = {"organization": asked, "service-category": f"{SERVICE_SYSTEM}|{workflow.service}"}
-            services = _found(tx, "HealthcareService", wanted, owner=DIRECTORY_OWNER)
-        earlier: list[workflows.Earlier] = []
-        patient = plain(reference_in(task.get("for")))
-        if patient is not None and patient.startswith("Patient/"):
-            since = (self._clock() - _EARLIER).strftime("%Y-%m-%dT%H:%M:%SZ")
-            code = f"{WORKFLOW_SYSTEM}|{workflow.code}"
-            wanted = {"patient": patient, "code": code, "authored-on": f"ge{since}"}
-            rows = [one for one in _found(tx, "Task", wanted) if one["id"] != task.get("id")]
-            requests = _load(tx, {request for one in rows if (request := plain(reference_in(one.get("focus"))))})
-            for one in rows:
-                held = requests.get(plain(reference_in(one.get("focus"))) or "")
-                earlier.append(workflows.Earlier(task=one, request=held.resource if held is not None else None))
-        return workflows.Known(
-            agreements=tuple(agreements), services=tuple(services), earlier=tuple(earlier), by_message=by_message
-        )
 
     def _keep(
         self,
@@ -543,22 +332,6 @@ class TaskService:
         return tx.records.get("Task", stored.id, UNRESTRICTED) or stored
 
 
-def _found(tx: Tx, kind: str, wanted: Mapping[str, str], *, owner: str = "") -> list[Json]:
-    """Return up to :data:`_FOUND_MAX` resources by a search of the hub's own; *owner* = only rows of that institution."""
-    query = parse(kind, [*wanted.items(), ("_count", str(_FOUND_MAX))])
-    page = tx.records.search(query, UNRESTRICTED)
-    return [loads(one.body) for one in page.matches if owner in ("", one.owner)]
-
-
-def _load(tx: Tx, references: set[str]) -> dict[str, workflows.Held]:
-    pairs = [(kind, id_) for kind, _, id_ in (one.partition("/") for one in sorted(references))]
-    return {
-        f"{kind}/{id_}": workflows.Held(resource=loads(stored.body), institution=stored.owner)
-        for (kind, id_), stored in tx.records.get_many(pairs, UNRESTRICTED).items()
-        if not stored.deleted
-    }
-
-
 def _expect(old: Stored, expected_version: int | None) -> None:
     if expected_version is not None and expected_version != old.version:
         raise HubError(
@@ -568,10 +341,3 @@ def _expect(old: Stored, expected_version: int | None) -> None:
             remedy="Read the Task again and decide anew.",
             status=412,
         )
-
-
-def _default_reason(event: WorkflowEvent) -> Json | None:
-    # A table may demand a reason where a v2 message has no field that carries one; the message itself is the reason.
-    if event.kind in {"report.corrected", "referral.rejected", "order.cancel", "referral.cancelled"}:
-        return {"text": f"HL7 v2 {event.kind}"}
-    return None

@@ -1,0 +1,171 @@
+"""Workflows started and moved by what HL7 v2 messages ask and report (DESIGN rule 7).
+
+A :class:`~fhir_mappings.hl7v2.base.WorkflowEvent` becomes a new Task or an event of the tables, under the same judge as
+every other path. :mod:`hub.relink` says which Tasks an event is about, :mod:`hub.commands` what a command means that no
+table has an open event for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from fhir_mappings.hl7v2.base import Translation, WorkflowEvent
+from fhir_mappings.identifiers import resource_id
+from fhir_mappings.json import loads
+from hub import commands, relink, workflows
+from hub.access import UNRESTRICTED
+from hub.actor import Actor
+from hub.directory import Directory
+from hub.errors import HubError
+from hub.instances import Instances
+from hub.ports import Tx
+from hub.workflows.base import BASE, WORKFLOW_SYSTEM
+from hub.workflows.task import newest, plain, reference_in
+
+if TYPE_CHECKING:
+    from hub.tasks import TaskService
+
+log = structlog.get_logger("hub.message_events")
+
+Json = dict[str, Any]
+
+#: Kinds of v2 workflow events that any table acts on; a message may state dozens of others.
+_LISTENED = frozenset(
+    kind
+    for workflow in workflows.WORKFLOWS.values()
+    for transition in workflow.transitions
+    for kind in transition.messages
+)
+
+
+class MessageEvents:
+    """Carries the workflow events of messages to the Tasks they are about."""
+
+    def __init__(self, tasks: TaskService, directory: Directory, instances: Instances) -> None:
+        self._tasks = tasks
+        self._directory = directory
+        self._instances = instances
+
+    def carry_out(self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str) -> tuple[str, ...]:
+        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved.
+
+        Raises:
+            HubError: the message commands what the table of its Task does not take now; a result raises nothing.
+        """
+        touched: list[str] = []
+        for event in translation.workflow_events:
+            if event.kind in commands.UNRULED:
+                for stored in relink.tasks_of(tx, event, actor.institution):
+                    log.info("request_changed_without_step", task=stored.id, workflow_event=event.kind)
+            if event.kind not in _LISTENED:
+                continue
+            if event.kind in {"referral.requested", "order.new"}:
+                started = self._start(tx, event, translation, actor, correlation_id)
+                if started:
+                    touched.append(started)
+                    continue
+            touched += self._move(tx, event, actor, correlation_id)
+        return tuple(touched)
+
+    def _start(
+        self, tx: Tx, event: WorkflowEvent, translation: Translation, actor: Actor, correlation_id: str
+    ) -> str | None:
+        receiver = self._directory.facility_member(event.receiver)
+        request = next((one for one in event.focus if one.startswith("ServiceRequest/")), None)
+        if receiver is None or receiver == actor.institution or request is None:
+            return None
+        code = "referral" if event.kind == "referral.requested" else "lab-outsourcing"
+        member, asker = self._directory.member(receiver), self._directory.member(actor.institution)
+        if member is None or asker is None or (code == "lab-outsourcing" and "lab" not in member.entitlements):
+            return None
+        task_id = resource_id(actor.institution, "workflow", "Task", f"{code}|{request}")
+        if tx.records.get("Task", task_id, UNRESTRICTED) is not None:
+            return None
+        stored = tx.records.get("ServiceRequest", request.partition("/")[2], UNRESTRICTED)
+        body = loads(stored.body) if stored is not None else {}
+        task: Json = {
+            "resourceType": "Task",
+            "id": task_id,
+            "status": "requested",
+            "intent": "order",
+            "priority": body.get("priority", "routine"),
+            "code": {"coding": [{"system": WORKFLOW_SYSTEM, "code": code}]},
+            "focus": {"reference": request},
+            "for": body.get("subject", {"reference": f"Patient/{translation.patient_id}"}),
+            "requester": {"reference": f"Organization/{asker.organization_id}"},
+            "owner": {"reference": f"Organization/{member.organization_id}"},
+        }
+        if event.placer_number:
+            system = f"{BASE}/NamingSystem/{actor.institution}/placer-order"
+            task["identifier"] = [{"system": system, "value": event.placer_number}]
+        person = self._directory.practitioner(receiver, event.performer) if event.performer else None
+        if person is not None:
+            task["owner"] = {"reference": f"PractitionerRole/{person.role_id}"}
+        supporting = [plain(reference_in(one)) for one in body.get("supportingInfo", ())] + [
+            plain(reference_in(one)) for one in body.get("specimen", ())
+        ]
+        inputs = [
+            {"type": {"text": "附件"}, "valueReference": {"reference": one}} for one in supporting if one is not None
+        ]
+        if inputs:
+            task["input"] = inputs
+        self._tasks.create(tx, task, actor, correlation_id=correlation_id, by_message=True)
+        return f"Task/{task_id}"
+
+    def _move(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
+        reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
+        moved: list[str] = []
+        refused: list[HubError] = []
+        fulfilled = False
+        for stored in relink.tasks_of(tx, event, actor.institution):
+            task = loads(stored.body)
+            workflow = workflows.workflow_for(task)
+            if workflow is None or not commands.concerns(workflow, event.kind):
+                continue
+            outputs = [{"type": {"text": "报告"}, "valueReference": {"reference": one}} for one in reports]
+            given = workflows.Inputs(outputs=tuple(outputs))
+            instance = self._instances.instance(tx, task, (), given)
+            party = self._tasks.party(actor)
+            if commands.is_command(event.kind) and commands.is_fulfilled(workflow, instance, event.kind, party):
+                log.info("command_fulfilled_already", task=stored.id, workflow_event=event.kind)
+                fulfilled = True
+                continue
+            name = workflows.event_for_message(workflow, instance, event.kind, party)
+            if name is None:
+                log.info("message_event_not_open", task=stored.id, workflow_event=event.kind)
+                if commands.is_command(event.kind):
+                    refused.append(commands.refusal(workflow, instance, event.kind, party, stored.id))
+                continue
+            if reports and newest(task, "output", "DiagnosticReport") in reports:
+                outputs = []
+            try:
+                self._tasks.transition(
+                    tx,
+                    stored.id,
+                    name,
+                    actor,
+                    outputs=outputs,
+                    reason={"text": event.reason} if event.reason else _default_reason(event),
+                    correlation_id=correlation_id,
+                    by_message=True,
+                )
+            except HubError as error:
+                if not event.kind.startswith("report.") or error.transient:
+                    raise
+                # A result is kept whatever the table says of it; the judge has written nothing yet when it refuses.
+                log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
+                continue
+            moved.append(f"Task/{stored.id}")
+        if refused and not moved and not fulfilled:
+            # One request may have several Tasks, of which the ended ones take nothing more.
+            raise refused[0]
+        return moved
+
+
+def _default_reason(event: WorkflowEvent) -> Json | None:
+    # A table may demand a reason where a v2 message has no field that carries one; the message itself is the reason.
+    if event.kind in {"report.corrected", "referral.rejected", "order.cancel", "referral.cancelled"}:
+        return {"text": f"HL7 v2 {event.kind}"}
+    return None
