@@ -18,7 +18,8 @@ from fhir_mappings.hl7v2.translate import translate
 from hub.arrival import Arrival
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Entry, NewDelivery, ObjectRef, Tx
-from hub.translate import Applied, Context, apply, store_attachments
+from hub.provenance import Context
+from hub.translate import Applied, apply, store_attachments
 
 if TYPE_CHECKING:
     from hub.boot import Services

@@ -12,22 +12,19 @@ that comes back, two merges that contradict each other) becomes a Task of the wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fhir_mappings.hl7v2 import status
 from fhir_mappings.hl7v2.base import Attachment, Issue, Merge, Snapshot, Translation, Upsert
 from fhir_mappings.identifiers import naming_system, resource_id
-from fhir_mappings.json import loads
 from hub.access import DIRECTORY_TYPES, UNRESTRICTED
 from hub.clock import instant
 from hub.members import MEMBER_SYSTEM
 from hub.ports import NewVersion, ObjectRef, ObjectStore, Tx
-
-if TYPE_CHECKING:
-    from hub.ports import Stored
+from hub.provenance import Context, provenance
+from hub.rows import Row, is_listed, number_of, redirected, replaced_by, row_of, visit_of
 
 Json = dict[str, Any]
 
@@ -36,25 +33,6 @@ OBJECT_DIGEST = "object-digest"
 OBJECT_SIZE = "object-size"
 #: Longest list that one snapshot is compared with.
 _SNAPSHOT_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """Who says it, and where it is written down.
-
-    Attributes:
-        owner: institution that owns what the message makes.
-        base: canonical base of the hub's own systems and extensions.
-        journal_seq: number of the message in the journal.
-        repairs: what was mended on the way in, for the Provenance; without patient data.
-    """
-
-    owner: str
-    base: str
-    journal_seq: int
-    correlation_id: str
-    now: datetime
-    repairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +51,6 @@ class Applied:
     issues: tuple[Issue, ...] = ()
     patient_id: str | None = None
     redirects: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Row:
-    """One resource while the message is being applied."""
-
-    resource: Json | None
-    asserted_at: datetime | None
-    stored: bool
-    #: Institution that owns what is stored; ``None`` where nothing is.
-    owner: str | None = None
-    #: Content differs from what is stored.
-    dirty: bool = False
-    #: Only the moment it speaks of has moved on.
-    confirmed: bool = False
 
 
 def store_attachments(objects: ObjectStore, translation: Translation) -> dict[str, ObjectRef]:
@@ -125,61 +88,6 @@ def apply(tx: Tx, translation: Translation, context: Context, attachments: Mappi
     return work.write()
 
 
-def provenance(changed: Sequence[str], context: Context, event: str) -> Json:
-    """Return the Provenance of one message: what it changed, whose it was, and the journal entry that holds its bytes.
-
-    https://hl7.org/fhir/R4/provenance.html; v2-to-FHIR: MSH[Provenance-Source, Provenance-Transformation].
-    """
-    base = context.base
-    coding = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-    made: Json = {
-        "resourceType": "Provenance",
-        "id": resource_id(context.owner, "journal", "Provenance", str(context.journal_seq)),
-        "target": [{"reference": reference} for reference in changed],
-        "recorded": instant(context.now),
-        "activity": {
-            "coding": [
-                {
-                    "system": "http://terminology.hl7.org/CodeSystem/v2-0003",
-                    "code": event.partition("^")[2] or event,
-                }
-            ],
-            "text": event,
-        },
-        "agent": [
-            {
-                "type": {"coding": [{"system": coding, "code": "author"}]},
-                "who": {
-                    "type": "Organization",
-                    "identifier": {"system": MEMBER_SYSTEM, "value": context.owner},
-                },
-            },
-            {
-                "type": {"coding": [{"system": coding, "code": "assembler"}]},
-                "who": {"display": "医协枢纽 / Yixie Hub"},
-            },
-        ],
-        "entity": [
-            {
-                "role": "source",
-                "what": {
-                    "identifier": {"system": f"{base}/NamingSystem/journal", "value": str(context.journal_seq)},
-                    "display": f"HL7 v2 {event}",
-                },
-            },
-            {
-                "role": "source",
-                "what": {"identifier": {"system": f"{base}/NamingSystem/correlation", "value": context.correlation_id}},
-            },
-        ],
-    }
-    if context.repairs:
-        made["extension"] = [
-            {"url": f"{base}/StructureDefinition/repair", "valueString": text} for text in context.repairs
-        ]
-    return made
-
-
 def _references(translation: Translation) -> list[str]:
     wanted: dict[str, None] = {}
     if translation.patient_id:
@@ -204,7 +112,7 @@ class _Work:
         self._translation = translation
         self._context = context
         self._asserted_at = translation.asserted_at
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._order: dict[str, None] = {}
         self._redirects: dict[str, str] = {}
         self._merges = [change for change in translation.changes if isinstance(change, Merge)]
@@ -221,7 +129,7 @@ class _Work:
         keys = [(kind, id_) for kind, _, id_ in (reference.partition("/") for reference in missing)]
         found = self._tx.records.get_many(keys, UNRESTRICTED) if keys else {}
         for kind, id_ in keys:
-            self._rows[f"{kind}/{id_}"] = _row(found.get((kind, id_)))
+            self._rows[f"{kind}/{id_}"] = row_of(found.get((kind, id_)))
 
     def follow_merges(self) -> None:
         """Find out which patients of the message are dead records, and who survives them."""
@@ -237,7 +145,7 @@ class _Work:
     def _contradicts(self, change: Merge) -> bool:
         """Whether an earlier merge says that the survivor is the dead one, or that a third record survives."""
         survivor_id = self._survivor(change.survivor_id)
-        already = _replaced_by(self._rows[f"Patient/{change.dead_id}"].resource)
+        already = replaced_by(self._rows[f"Patient/{change.dead_id}"].resource)
         return survivor_id == change.dead_id or (already is not None and self._survivor(change.dead_id) != survivor_id)
 
     def _survivor(self, id_: str) -> str:
@@ -245,7 +153,7 @@ class _Work:
         while True:
             self.load([f"Patient/{id_}"])
             dead = self._rows[f"Patient/{id_}"]
-            following = _replaced_by(dead.resource)
+            following = replaced_by(dead.resource)
             if following is None or following in seen:
                 return id_
             self.load([f"Patient/{following}"])
@@ -268,9 +176,9 @@ class _Work:
         if is_patient and id_ in self._redirects and id_ not in self._merging:
             change = self._for_survivor(change, id_)
         elif self._redirects:
-            resource = _redirected(change.resource, self._redirects)
+            resource = redirected(change.resource, self._redirects)
             if resource is not change.resource:
-                change = _replaced(change, resource)
+                change = replace(change, resource=resource)
         row = self._rows[change.reference] if change.reference in self._rows else self._fresh(change.reference)
         if row.resource is None and change.update_only:
             return
@@ -285,7 +193,7 @@ class _Work:
             row.confirmed = row.confirmed or (change.guard != "none" and self._asserted_at != row.asserted_at)
             row.asserted_at = self._asserted_at
 
-    def _fresh(self, reference: str) -> _Row:
+    def _fresh(self, reference: str) -> Row:
         self.load([reference])
         return self._rows[reference]
 
@@ -293,16 +201,16 @@ class _Work:
         """Return *change* of a dead record as one of its survivor; its numbers stay marked as old ones."""
         survivor_id = self._redirects[dead_id]
         dead = self._rows[f"Patient/{dead_id}"]
-        old = {_number(item) for item in (dead.resource or {}).get("identifier", [])}
+        old = {number_of(item) for item in (dead.resource or {}).get("identifier", [])}
         own = {
-            _number(item)
+            number_of(item)
             for item in (self._rows[f"Patient/{survivor_id}"].resource or {}).get("identifier", [])
             if item.get("use") != "old"
         }
-        resource = {**_redirected(change.resource, self._redirects), "id": survivor_id}
+        resource = {**redirected(change.resource, self._redirects), "id": survivor_id}
         if "identifier" in resource:
             resource["identifier"] = [
-                {**item, "use": "old"} if _number(item) in old and _number(item) not in own else item
+                {**item, "use": "old"} if number_of(item) in old and number_of(item) not in own else item
                 for item in resource["identifier"]
             ]
         if not change.create_only and (dead.asserted_at is None or self._asserted_at > dead.asserted_at):
@@ -312,7 +220,7 @@ class _Work:
                 dead_id,
                 "已并入他人的患者号再次出现 / A patient number that was merged away is in use again",
             )
-        return _replaced(change, resource)
+        return replace(change, resource=resource)
 
     def snapshot(self, change: Snapshot) -> None:
         """Retire what the message's list leaves out; an old list retires nothing, and adds only retired entries."""
@@ -323,9 +231,9 @@ class _Work:
             if reference in self._rows
         ]
         kept = {f"{change.resource_type}/{id_}" for id_ in change.keep_ids}
-        visits = {_visit(self._rows[reference].resource) for reference in kept if reference in self._rows}
+        visits = {visit_of(self._rows[reference].resource) for reference in kept if reference in self._rows}
         # Diagnoses are listed visit by visit; another visit's list says nothing about this one's.
-        scope = [reference for reference in scope if _visit(self._rows[reference].resource) in visits]
+        scope = [reference for reference in scope if visit_of(self._rows[reference].resource) in visits]
         newer = any(
             (row.asserted_at or self._asserted_at) > self._asserted_at for row in map(self._rows.get, scope) if row
         )
@@ -348,8 +256,8 @@ class _Work:
             if one.owner != self._context.owner:
                 continue
             if reference not in self._rows:
-                self._rows[reference] = _row(one)
-            if _is_listed(self._rows[reference].resource, source_key):
+                self._rows[reference] = row_of(one)
+            if is_listed(self._rows[reference].resource, source_key):
                 references.append(reference)
         return references
 
@@ -363,7 +271,7 @@ class _Work:
             self._work_item("merge-conflict", survivor_id, other_id, text)
             return
         dead_key, survivor_key = f"Patient/{dead_id}", f"Patient/{survivor_id}"
-        if _replaced_by(self._rows[dead_key].resource) is not None:
+        if replaced_by(self._rows[dead_key].resource) is not None:
             return
         dead_row, survivor_row = self._rows[dead_key], self._rows[survivor_key]
         dead: Json = dict(dead_row.resource or {"resourceType": "Patient", "id": dead_id})
@@ -371,8 +279,8 @@ class _Work:
         dead["link"] = [*dead.get("link", []), {"other": {"reference": survivor_key}, "type": "replaced-by"}]
         survivor: Json = dict(survivor_row.resource or {"resourceType": "Patient", "id": survivor_id, "active": True})
         survivor["link"] = [*survivor.get("link", []), {"other": {"reference": dead_key}, "type": "replaces"}]
-        known = {_number(item) for item in survivor.get("identifier", [])}
-        numbers = [{**item, "use": "old"} for item in dead.get("identifier", []) if _number(item) not in known]
+        known = {number_of(item) for item in survivor.get("identifier", [])}
+        numbers = [{**item, "use": "old"} for item in dead.get("identifier", []) if number_of(item) not in known]
         if numbers:
             survivor["identifier"] = [*survivor.get("identifier", []), *numbers]
         self._set(dead_key, dead_row, dead)
@@ -444,7 +352,7 @@ class _Work:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    def _set(self, reference: str, row: _Row, resource: Json) -> None:
+    def _set(self, reference: str, row: Row, resource: Json) -> None:
         row.resource = resource
         row.dirty = True
         self._order[reference] = None
@@ -492,62 +400,3 @@ class _Work:
             visibility="consortium" if shared else "institution",
             asserted_at=row.asserted_at,
         )
-
-
-def _row(stored: Stored | None) -> _Row:
-    if stored is None or stored.deleted:
-        return _Row(resource=None, asserted_at=None, stored=False)
-    resource: Json = loads(stored.body)
-    # The stamps are the store's; compared with what a message says they would always differ.
-    meta = {key: value for key, value in resource.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
-    if meta:
-        resource["meta"] = meta
-    else:
-        resource.pop("meta", None)
-    return _Row(resource=resource, asserted_at=stored.asserted_at, stored=True, owner=stored.owner)
-
-
-def _replaced(change: Upsert, resource: Json) -> Upsert:
-    return Upsert(
-        resource=resource,
-        cleared=change.cleared,
-        guard=change.guard,
-        create_only=change.create_only,
-        update_only=change.update_only,
-        defaults=change.defaults,
-    )
-
-
-def _replaced_by(patient: Mapping[str, Any] | None) -> str | None:
-    for link in (patient or {}).get("link", []):
-        if link.get("type") == "replaced-by":
-            return str(link.get("other", {}).get("reference", "")).removeprefix("Patient/") or None
-    return None
-
-
-def _redirected(value: Any, redirects: Mapping[str, str]) -> Any:
-    """Return *value* with references to dead patients led to their survivors; the same object when there are none."""
-    if isinstance(value, dict):
-        made = {key: _redirected(item, redirects) for key, item in value.items()}
-        reference = value.get("reference")
-        if isinstance(reference, str) and reference.startswith("Patient/"):
-            id_ = reference.removeprefix("Patient/")
-            made["reference"] = f"Patient/{redirects.get(id_, id_)}"
-        return made if any(made[key] is not value[key] for key in value) and made != value else value
-    if isinstance(value, list):
-        items = [_redirected(item, redirects) for item in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
-    return value
-
-
-def _number(identifier: Mapping[str, Any]) -> tuple[Any, Any]:
-    return identifier.get("system"), identifier.get("value")
-
-
-def _visit(resource: Mapping[str, Any] | None) -> str:
-    return str((resource or {}).get("encounter", {}).get("reference", ""))
-
-
-def _is_listed(resource: Mapping[str, Any] | None, source_key: str) -> bool:
-    tags = (resource or {}).get("meta", {}).get("tag", [])
-    return any(tag.get("code") == source_key and str(tag.get("system", "")).endswith("/v2-segment") for tag in tags)
