@@ -72,6 +72,10 @@ _SETTINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "charset-in": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "charset-out": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
     "ack": ({"processed", "stored"}.__contains__, "processed or stored"),
+    "processing-ids": (
+        lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
+        "values of MSH-11 (P, T, D), with spaces between",
+    ),
     "push": (_is_switch, "true or false"),
     "message": (_is_switch, "true or false"),
 }

@@ -105,6 +105,8 @@ def test_an_endpoint_becomes_what_the_doors_recognise_and_reach() -> None:
         ({"charset_in": "KLINGON"}, "charset-in"),
         ({"charset_out": "KLINGON"}, "charset-out"),
         ({"ack": "later"}, "ack"),
+        ({"processing_ids": "P X"}, "processing-ids"),
+        ({"processing_ids": "P,T"}, "processing-ids"),
     ],
 )
 def test_a_setting_that_no_door_could_work_with_is_refused_by_its_name(settings: dict[str, str], setting: str) -> None:
