@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import Workers
+from adapters.dicomweb import capabilities
 from adapters.dicomweb.errors import Handler, guarded
 from adapters.dicomweb.qido import Search
 from adapters.dicomweb.stow import Store
@@ -55,4 +56,4 @@ def routes(services: Services) -> list[BaseRoute]:
             if method == "POST" and "{owner}" in prefix:
                 continue
             made.append(Route(prefix + path, guarded(handler), methods=[method]))
-    return made
+    return [*made, *capabilities.routes(services, made)]
