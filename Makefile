@@ -16,6 +16,7 @@ run: setup  ## 安装并运行演示 / set up and run the demo; Ctrl-C stops it
 
 setup: $(STAMP)  ## 只建立环境 / make the environment alone
 	@scripts/system_tools storescu=dcmtk strace=strace
+	@scripts/viewer $(BIN)/hub
 
 # The stamp is the last thing written, so an interrupted install is done again.
 $(STAMP): requirements.txt pyproject.toml scripts/make_venv
@@ -24,6 +25,7 @@ $(STAMP): requirements.txt pyproject.toml scripts/make_venv
 	@touch $@
 
 test: setup  ## 全部测试 / every test (ARGS="tests/hub -x" narrows it)
+	@scripts/system_tools chromium=chromium /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests)
 
 lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, import directions
@@ -33,7 +35,7 @@ lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, 
 	$(BIN)/lint-imports
 
 bench: setup  ## 性能测试 / benchmarks, beside Orthanc where it is installed
-	@scripts/system_tools Orthanc=orthanc
+	@scripts/system_tools Orthanc=orthanc chromium=chromium
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup  ## 重新生成文档中的表 / regenerate what docs/ takes from the code

@@ -27,9 +27,17 @@ def may_mount() -> bool:
         return tried.returncode == 0
 
 
+@cache
+def has_chinese_font() -> bool:
+    """Whether a browser can draw Chinese here."""
+    found = subprocess.run(["fc-list", ":lang=zh-cn", "family"], check=False, capture_output=True)
+    return bool(found.stdout.strip())
+
+
 #: Tools whose presence says little: what tells that they work here, and what to do where they do not.
 ABILITIES: Mapping[str, tuple[Callable[[], bool], str]] = {
     "mount": (may_mount, "Run the tests as root where mounting is allowed (CAP_SYS_ADMIN)."),
+    "chromium": (has_chinese_font, "Install a Chinese font (fonts-noto-cjk)."),
 }
 
 

@@ -51,12 +51,24 @@ class Change:
     times: int
 
 
-#: Chinese for the words of the notice.
-NOTICE = {
-    "for investigational use only": "仅供研究使用（非医疗器械） for investigational use only",
-    "Learn more about OHIF Viewer": "OHIF Viewer",
-    "Confirm and hide": "知道了",
+#: Chinese for words that OHIF's own translation leaves out, by its namespace.
+WORDS = {
+    "StudyList": {"AccessionNumber": "检查号", "ClearFilters": "清空条件", "Studies": "项检查"},
+    "DatePicker": {"Start": "开始", "End": "结束"},
+    "InvestigationalUseDialog": {
+        "for investigational use only": "仅供研究使用（非医疗器械） for investigational use only",
+        "Learn more about OHIF Viewer": "OHIF Viewer",
+        "Confirm and hide": "知道了",
+    },
 }
+
+
+def _translated(*namespaces: str) -> bytes:
+    """Return lines of the table of Chinese words; what OHIF translates itself stays."""
+    own = {"StudyList": "...zh_StudyList_namespaceObject, "}
+    lines = [f"    {name}: {{{own.get(name, '')}{json.dumps(WORDS[name])[1:]},\n" for name in namespaces]
+    return "".join(lines).encode()
+
 
 CHANGES = (
     Change(
@@ -103,12 +115,17 @@ CHANGES = (
         times=1,
     ),
     Change(
-        why="The notice that it is no medical device is read by Chinese readers, too.",
+        why="Words without a translation get one, first of all the notice that this is no medical device.",
         files=re.compile(r"app\..*\.js"),
         old=b"    StudyList: zh_StudyList_namespaceObject,\n",
-        new=b"    StudyList: zh_StudyList_namespaceObject,\n    InvestigationalUseDialog: "
-        + json.dumps(NOTICE).encode()
-        + b",\n",
+        new=_translated("StudyList", "InvestigationalUseDialog"),
+        times=1,
+    ),
+    Change(
+        why="So do those of the date filter.",
+        files=re.compile(r"app\..*\.js"),
+        old=b"    DatePicker: zh_DatePicker_namespaceObject,\n",
+        new=_translated("DatePicker"),
         times=1,
     ),
 )

@@ -54,6 +54,7 @@
   };
 
   const start = () => {
+    document.getElementById("entry").remove();
     const sheet = document.createElement("link");
     sheet.rel = "stylesheet";
     sheet.href = style;
