@@ -16,8 +16,10 @@ from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED, Scope
 from hub.actor import Actor
 from hub.boot import Services
+from hub.dispatch import Dispatcher
 from hub.ports import Delivery, NewVersion, Tx
 from hub.references import literal
+from hub.workflows import Send
 from tests.adapters.fhir.test_sender import Partner
 from tests.flows.test_referral_and_lab import LAB_ORDER, REFERRAL, result
 from tests.support.hub import SetClock
@@ -173,6 +175,45 @@ def test_a_result_goes_home_with_all_that_it_stands_on_and_nothing_else(
     assert "Observation/other" not in held
     assert visible(services, "KN", held)
     assert to_partner(services, "KN/fhir").state == "sent"
+
+
+def test_a_documents_own_attachments_travel_inside_it_and_anothers_do_not(services: Services, partner: Partner) -> None:
+    reach_by_fhir(services, "KN", partner)
+    for message in (LAB_ORDER, result("QMRES1", "F", "6.9", at="20250611141000")):
+        assert services.messages.receive(message, "127.0.0.1:5000") is not None
+    held = whole(loads(to_partner(services, "KN/fhir").payload))
+    [report] = [one for one in held.values() if one["resourceType"] == "DiagnosticReport"]
+    [task] = [one for one in held.values() if one["resourceType"] == "Task"]
+    forms = [
+        {"contentType": "application/pdf", "title": "报告", "url": "Binary/own"},
+        {"contentType": "application/pdf", "url": "Binary/theirs"},
+    ]
+
+    def work(tx: Tx) -> None:
+        for id_, owner in (("own", "QM"), ("theirs", "QH")):
+            binary = {"resourceType": "Binary", "id": id_, "contentType": "application/pdf", "data": "JVBERi0="}
+            tx.records.put_many([NewVersion(resource=binary, owner=owner)])
+        stored = tx.records.get("DiagnosticReport", report["id"], UNRESTRICTED)
+        assert stored is not None
+        tx.records.put_many([NewVersion(resource={**loads(stored.body), "presentedForm": forms}, owner=stored.owner)])
+        current = tx.records.get("Task", task["id"], UNRESTRICTED)
+        assert current is not None
+        effect = Send(
+            message="oru_r01",
+            to_role="requester",
+            institution="KN",
+            reference=f"DiagnosticReport/{report['id']}",
+        )
+        dispatcher = Dispatcher(services.settings, services.directory, services.objects, services.clock)
+        dispatcher.send(tx, effect, loads(current.body), correlation_id="c")
+
+    services.database.write(work)
+
+    sent = whole(loads(to_partner(services, "KN/fhir").payload))[f"DiagnosticReport/{report['id']}"]
+    assert sent["presentedForm"] == [
+        {"contentType": "application/pdf", "title": "报告", "data": "JVBERi0="},
+        {"contentType": "application/pdf", "url": f"{services.settings.public()}/fhir/Binary/theirs"},
+    ]
 
 
 def test_what_the_receiver_may_not_see_is_named_by_type_alone(services: Services, partner: Partner) -> None:
