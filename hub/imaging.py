@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.identifiers import patient_key, resource_id
 from fhir_mappings.json import loads
+from hub import conflicts
 from hub.access import Scope, scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Level, Match, parse
@@ -86,10 +87,11 @@ class ImagingService:
     # --- receiving -------------------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope, spool: Spool, header: InstanceHeader) -> str:
-        """Keep one instance; returns ``new``, ``duplicate`` or ``conflict`` once it is durable.
+        """Keep one instance; returns ``new``, ``duplicate``, ``conflict`` or ``held`` once it is durable.
 
         The same data set again is a duplicate even where its file meta information differs. Other bytes under a known
-        SOP Instance UID are kept beside the current ones, and a work item for the operator is raised once.
+        SOP Instance UID are kept beside the current ones, and a work item for the operator is raised once. An instance
+        that names another patient than its study is kept and shown to nobody until that is settled (hub.conflicts).
 
         Raises:
             HubError: unavailable, busy or fault when it could not be kept.
@@ -98,7 +100,8 @@ class ImagingService:
         owner = envelope.actor.institution
         series = (owner, header.StudyInstanceUID, header.SeriesInstanceUID)
         now = self._services.clock()
-        touch = not self._known.fresh(series, now - self._quiet / 2)
+        who = (header.PatientID, header.IssuerOfPatientID, header.PatientName)
+        touch = not self._known.fresh(series, who, now - self._quiet / 2)
         write = self._services.database.write
         try:
             outcome = write(lambda tx: self._record(tx, envelope, header, ref, touch=touch))
@@ -107,9 +110,9 @@ class ImagingService:
                 outcome = write(lambda tx: self._journal(tx, envelope, header, ref, "duplicate"))
             else:
                 outcome = write(lambda tx: self._record(tx, envelope, header, ref, touch=touch, keep_both=True))
-        if touch:
-            # Only after the commit: a remembered series vouches for rows that are in the database.
-            self._known.mark(series, now)
+        if touch and outcome != "held":
+            # Only after the commit: a remembered series vouches for rows that are in the database, and for whose it is.
+            self._known.mark(series, who, now)
         return outcome
 
     @property
@@ -144,6 +147,10 @@ class ImagingService:
             raise _OtherBytesError(current)
         if outcome == "conflict":
             raise_conflict(tx, self._services, owner, header, ref)
+        if touch and outcome != "duplicate" and conflicts.check(tx, self._services, owner, header):
+            key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
+            tx.imaging.set_aside(key, header.SOPInstanceUID, ref.digest)
+            return self._journal(tx, envelope, header, ref, "held")
         if touch and outcome == "new":
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
             tx.imaging.reopen(key)
@@ -484,22 +491,22 @@ class ImagingService:
 
 
 class _KnownSeries:
-    """Series whose rows are committed, and when they were last touched; bounded, shared by the door's threads."""
+    """Series whose rows are committed, whose they are and when they were last touched; bounded, shared by threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._touched: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
+        self._touched: OrderedDict[tuple[str, str, str], tuple[tuple[str, str, str], datetime]] = OrderedDict()
 
-    def fresh(self, key: tuple[str, str, str], since: datetime) -> bool:
-        """Return whether *key* was touched after *since*."""
+    def fresh(self, key: tuple[str, str, str], who: tuple[str, str, str], since: datetime) -> bool:
+        """Return whether *key* was touched after *since* by an instance that said the same of the patient."""
         with self._lock:
             touched = self._touched.get(key)
-        return touched is not None and touched > since
+        return touched is not None and touched[1] > since and touched[0] == who
 
-    def mark(self, key: tuple[str, str, str], now: datetime) -> None:
-        """Remember that *key* was touched at *now*."""
+    def mark(self, key: tuple[str, str, str], who: tuple[str, str, str], now: datetime) -> None:
+        """Remember that *key* was touched at *now*, and whose it is."""
         with self._lock:
-            self._touched[key] = now
+            self._touched[key] = who, now
             self._touched.move_to_end(key)
             if len(self._touched) > _REMEMBERED:
                 self._touched.popitem(last=False)

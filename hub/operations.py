@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.json import loads
+from hub import conflicts
 from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.clock import instant
@@ -264,17 +265,22 @@ class Operations:
                 for coding in task.get("code", {}).get("coding", ())
                 if str(coding.get("system", "")).endswith(f"/CodeSystem/{WORK_ITEM}")
             ]
-            if codes and institution in {None, stored.owner}:
+            if codes and (institution in {None, stored.owner} or institution == self._requester(task)):
+                focus = task.get("focus", {})
                 found.append(
                     {
                         "task": f"Task/{stored.id}",
                         "code": codes[0],
                         "institution": stored.owner,
                         "since": task.get("authoredOn", instant(stored.last_updated)),
-                        "focus": task.get("focus", {}).get("reference", ""),
+                        "focus": focus.get("reference") or focus.get("identifier", {}).get("value", ""),
                     }
                 )
         return found
+
+    def _requester(self, task: Json) -> str | None:
+        party = self._services.directory.resolve(_reference(task.get("requester")))
+        return party[0] if party is not None else None
 
     def settle(self, actor: Actor, imaging_study_id: str, service_request_id: str | None) -> None:
         """Tie a study that waits to an order of its institution, or to none; durable on return.
@@ -296,6 +302,15 @@ class Operations:
             self._services.imaging.settle_unmatched(tx, key, service_request_id, actor)
 
         self._services.database.write(work)
+
+    def settle_conflict(self, actor: Actor, task_id: str, decision: str) -> None:
+        """Decide about images that contradict what was here; durable on return.
+
+        Raises:
+            HubError: as :func:`hub.conflicts.settle`; forbidden for who may not decide.
+        """
+        _limit(actor)
+        self._services.database.write(lambda tx: conflicts.settle(tx, self._services, task_id, decision, actor))
 
     def _audit(self, tx: Tx, actor: Actor, subtype: str, *, detail: str, correlation_id: str = "") -> None:
         tx.audit.write(

@@ -332,6 +332,7 @@ def raise_conflict(tx: Tx, services: Services, owner: str, header: InstanceHeade
     task["input"] = [
         {"type": {"text": "后到文件摘要 (SHA-256 of the later bytes)"}, "valueString": ref.digest},
         {"type": {"text": "检查 (Study Instance UID)"}, "valueString": header.StudyInstanceUID},
+        {"type": {"text": "来源机构 (institution)"}, "valueString": owner},
     ]
     tx.records.put_many([NewVersion(resource=task, owner=HUB.institution)])
     if owner != HUB.institution:

@@ -248,6 +248,24 @@ class Settle(Body):
     ]
 
 
+class Decide(Body):
+    """如何处理矛盾的影像 / What becomes of images that contradict what was here."""
+
+    complaint: ClassVar[str] = "The body does not say what is decided."
+    remedy: ClassVar[str] = 'Send {"decision": "keep"}, "accept" or "replace".'
+    decision: Annotated[
+        Literal["keep", "accept", "replace"],
+        Field(description="保留先到的、一并采用、以后到的替换 / Keep the first, accept both, replace the first"),
+    ]
+
+
+class Decided(Answer):
+    """已处理的矛盾 / A conflict that is settled."""
+
+    conflict: str
+    decision: str
+
+
 class OutcomeText(Answer):
     """给人看的文字 / Text for people."""
 

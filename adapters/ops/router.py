@@ -13,6 +13,8 @@ from fastapi.security import HTTPBearer
 
 from adapters.ops.models import (
     Body,
+    Decide,
+    Decided,
     Deliveries,
     DeliveryDone,
     Message,
@@ -28,6 +30,7 @@ from adapters.ops.models import (
 )
 from adapters.ops.parameters import (
     Asker,
+    DecideBody,
     DeliveryQuery,
     MessageQuery,
     OpsRoute,
@@ -297,3 +300,26 @@ async def settle(
         return {"study": f"ImagingStudy/{study}", "service_request": order}
 
     return await desk.answer(request, Settled, work)
+
+
+@router.post(
+    "/conflicts/{task}/settle",
+    summary="处理互相矛盾的影像 / Decide about images that contradict what was here",
+    response_model=Decided,
+    responses=_errors(400, 404, 409),
+    openapi_extra=_who(_OWN, Decide),
+)
+async def settle_conflict(
+    request: Request,
+    actor: Asker,
+    task: Annotated[str, Path(description="待办事项的编号 / Id of the work item")],
+    body: DecideBody,
+) -> Response:
+    """Ends the work item of a patient-conflict, name-conflict or imaging-conflict; durable when answered."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        desk.operations.settle_conflict(actor, task, body.decision)
+        return {"conflict": f"Task/{task}", "decision": body.decision}
+
+    return await desk.answer(request, Decided, work)

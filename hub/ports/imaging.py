@@ -67,6 +67,22 @@ class Imaging(Protocol):
         """
         ...
 
+    def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
+        """Return every instance of the study with its attributes, current and not, in the order of arrival."""
+        ...
+
+    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
+        """Let the version *digest* of an instance no longer be current; nothing takes its place."""
+        ...
+
+    def make_current(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
+        """Let the version *digest* of an instance be the current one, as if it had arrived now."""
+        ...
+
+    def assign(self, key: StudyKey, *, patient_id: str, **columns: str) -> None:
+        """Make the study another patient's; *columns* are those of the study row that describe the patient."""
+        ...
+
     def current_digest(self, owner: str, SOPInstanceUID: str) -> str | None: ...
     def studies(
         self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None

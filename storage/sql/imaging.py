@@ -57,6 +57,14 @@ _INSERT = Prepared(
 #: Columns of a study that :meth:`SqlImaging.set_study_state` may set beside the state.
 _SETTABLE = frozenset({"match", "counted_at", "correlation_id"})
 
+#: Columns of a study that describe its patient.
+_OF_PATIENT = frozenset(
+    {
+        "PatientID", "IssuerOfPatientID", "PatientName", "PatientNamePinyin", "PatientBirthDate", "PatientSex",
+        "name_search",
+    }
+)  # fmt: skip
+
 
 class SqlImaging:
     """The :class:`hub.ports.Imaging` of one transaction."""
@@ -125,6 +133,49 @@ class SqlImaging:
         series |= key | {"SeriesInstanceUID": header.SeriesInstanceUID}
         for table, values in ((imaging_study, study), (imaging_series, series)):
             self._connection.execute(insert(table, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), values)
+
+    def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
+        """Return every instance of the study with its attributes, current and not, in the order of arrival."""
+        t = imaging_instance
+        statement = sa.select(*imaging_query.instance_columns(t, attributes=True)).where(*_of(t, key)).order_by(t.c.iid)
+        return [imaging_query.instance(row) for row in self._connection.execute(statement)]
+
+    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
+        """Let the version *digest* of an instance no longer be current; nothing takes its place."""
+        t = imaging_instance
+        self._connection.execute(
+            sa.update(t)
+            .where(*_of(t, key), t.c.SOPInstanceUID == SOPInstanceUID, t.c.digest == digest)
+            .values(current=False)
+        )
+
+    def make_current(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
+        """Let the version *digest* of an instance be the current one, as if it had arrived now.
+
+        Raises:
+            HubError: not-found when there is no such version.
+        """
+        t = imaging_instance
+        one = (*_of(t, key), t.c.SOPInstanceUID == SOPInstanceUID)
+        row = self._connection.execute(sa.select(t).where(*one, t.c.digest == digest)).mappings().first()
+        if row is None:
+            raise HubError(Category.NOT_FOUND, "There is no such version of the instance.", where=SOPInstanceUID)
+        self._connection.execute(
+            sa.update(t)
+            .where(t.c.owner == key.owner, t.c.SOPInstanceUID == SOPInstanceUID, t.c.current == sa.true())
+            .values(current=False)
+        )
+        self._connection.execute(sa.delete(t).where(t.c.iid == row["iid"]))
+        # A new row number tells whoever has read the series that it is another one now.
+        values = {name: value for name, value in row.items() if name != "iid"}
+        self._connection.execute(sa.insert(t).values({**values, "current": True}))
+
+    def assign(self, key: StudyKey, *, patient_id: str, **columns: str) -> None:
+        """Make the study another patient's; *columns* are those of the study row that describe the patient."""
+        assert columns.keys() <= _OF_PATIENT
+        self._connection.execute(
+            sa.update(imaging_study).where(*_of(imaging_study, key)).values(patient_id=patient_id, **columns)
+        )
 
     def current_digest(self, owner: str, SOPInstanceUID: str) -> str | None:
         """Return the digest of the current version of a SOP Instance."""

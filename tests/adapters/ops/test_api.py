@@ -44,6 +44,7 @@ OPERATIONS = {
     ("get", "/ops/trace/{id}"),
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
+    ("post", "/ops/conflicts/{task}/settle"),
 }
 
 
@@ -257,10 +258,14 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
     watched("write")
     for method, path in sorted(OPERATIONS):
         filled = path.replace("messages/{number}", f"messages/{entry.seq}").format(
-            number=number, destination="KN/mllp", id=entry.correlation_id, study="1"
+            number=number, destination="KN/mllp", id=entry.correlation_id, study="1", task="1"
         )
         before = len(calls)
-        kn.request(method, filled, json={"reason": "x", "service_request": None} if method == "post" else None)
+        kn.request(
+            method,
+            filled,
+            json={"reason": "x", "service_request": None, "decision": "keep"} if method == "post" else None,
+        )
         assert len(calls) > before, path
 
 

@@ -322,3 +322,21 @@ def test_a_study_without_an_order_waits_until_somebody_settles_it(
     operator.post(path, {"service_request": None})
     assert operator.get("/ops/work-items")["work_items"] == []
     assert audited(hub, "settle-study") == 1
+
+
+def test_images_of_another_patient_wait_until_somebody_says_whose_they_are(
+    hub: Services, operator: Asker, kn: Asker, qh: Asker
+) -> None:
+    receive(hub, ct(1))
+    assert receive(hub, ct(2, PatientID="20001", PatientName="LI^NA=李^娜")) == "held"
+    (item,) = operator.get("/ops/work-items")["work_items"]
+    assert (item["code"], item["institution"]) == ("patient-conflict", "YY")
+    assert kn.get("/ops/work-items")["work_items"] == [item]
+    assert qh.get("/ops/work-items")["work_items"] == []
+    path = f"/ops/conflicts/{item['task'].removeprefix('Task/')}/settle"
+    qh.post(path, {"decision": "accept"}, status=404)
+    kn.post(path, {"decision": "maybe"}, status=400)
+    kn.post(path, {"decision": "accept"})
+    assert operator.get("/ops/work-items")["work_items"] == []
+    operator.post(path, {"decision": "keep"}, status=409)
+    assert audited(hub, "settle-patient-conflict") == 1

@@ -1,0 +1,213 @@
+"""Images that contradict what is here: every byte kept, nobody shown the wrong one, a person decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_mappings.definitions.check import check
+from hub import conflicts
+from hub.access import UNRESTRICTED
+from hub.actor import HUB
+from hub.boot import Services
+from hub.errors import Category, HubError
+from hub.imaging import ImagingService
+from hub.ports import NewVersion, StudyKey
+from tests.support.databases import opened
+from tests.support.images import KN, QH, STUDY, FakeClock, ct, receive, resources, services, settle
+
+KEY = StudyKey(owner="KN", StudyInstanceUID=STUDY)
+OTHER = {"PatientID": "20001", "PatientName": "LI^NA=李^娜", "PatientSex": "F", "PatientBirthDate": "19800101"}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def hub(database_url: str, tmp_path: Path, clock: FakeClock) -> Iterator[Services]:
+    with opened(database_url, clock=clock) as database:
+        yield services(database, tmp_path, clock)
+
+
+def shown(hub: Services) -> list[str]:
+    """Return the instance numbers that a retrieval of the study shows."""
+    return [row.InstanceNumber for row in hub.imaging.retrieve(KN, STUDY)]
+
+
+def conflict(hub: Services) -> dict[str, Any]:
+    (task,) = [one for one in resources(hub, "Task") if one["code"]["coding"][0]["code"].endswith("-conflict")]
+    assert check(task) == []
+    return task
+
+
+def decide(hub: Services, decision: str, actor: Any = HUB) -> StudyKey:
+    task = conflict(hub)
+    return hub.database.write(lambda tx: conflicts.settle(tx, hub, task["id"], decision, actor))
+
+
+def completed(hub: Services, clock: FakeClock) -> dict[str, Any]:
+    """Complete the study and return its ImagingStudy."""
+    clock.forward(hub.settings.study_quiet_s + 1)
+    assert settle(hub) == [KEY]
+    (resource,) = resources(hub, "ImagingStudy")
+    return resource
+
+
+def name_of(hub: Services, reference: str) -> str:
+    stored = hub.database.read(lambda tx: tx.records.get(*reference.split("/"), UNRESTRICTED))
+    assert stored is not None
+    return str(json.loads(stored.body)["name"][0]["text"])
+
+
+def test_another_patients_images_are_kept_and_shown_to_nobody(hub: Services, clock: FakeClock) -> None:
+    receive(hub, ct(1))
+    held = ct(2, **OTHER)
+    assert receive(hub, held) == "held"
+    assert receive(hub, held) == "duplicate"
+    assert shown(hub) == ["1"]
+    versions = hub.database.read(lambda tx: tx.imaging.versions_of(KEY))
+    assert hub.objects.read(next(one.digest for one in versions if not one.current)) == held
+    assert conflict(hub)["code"]["coding"][0]["code"] == "patient-conflict"
+    made = completed(hub, clock)
+    assert (made["numberOfInstances"], name_of(hub, made["subject"]["reference"])) == (1, "郑伟")
+    # A third of the same stranger raises no second work item.
+    assert receive(hub, ct(3, **OTHER)) == "held"
+    assert conflict(hub)["status"] == "requested"
+
+
+def test_a_process_that_knows_the_series_still_looks_at_the_patient(hub: Services) -> None:
+    for number in (1, 2):
+        receive(hub, ct(number))
+    assert receive(hub, ct(3, **OTHER)) == "held"
+    receive(hub, ct(4))
+    # Another process meets the stranger first.
+    hub.__dict__["imaging"] = ImagingService(hub)
+    assert receive(hub, ct(5, **OTHER)) == "held"
+    assert shown(hub) == ["1", "2", "4"]
+
+
+def test_accepted_images_stand_beside_the_first_and_later_ones_are_let_in(hub: Services, clock: FakeClock) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    assert decide(hub, "accept") == KEY
+    assert shown(hub) == ["1", "2"]
+    assert conflict(hub)["status"] == "completed"
+    assert receive(hub, ct(3, **OTHER)) == "new"
+    assert completed(hub, clock)["numberOfInstances"] == 3
+
+
+def test_a_study_sent_again_for_the_right_patient_becomes_that_patients(hub: Services, clock: FakeClock) -> None:
+    for number in (1, 2):
+        receive(hub, ct(number))
+    completed(hub, clock)
+    before = hub.imaging.metadata(KN, STUDY)[0]
+    # The same objects with the patient corrected: other bytes under the same SOP Instance UIDs.
+    for number in (1, 2):
+        assert receive(hub, ct(number, **OTHER)) == "held"
+    assert hub.imaging.metadata(KN, STUDY)[0] == before
+    task = next(one for one in resources(hub, "Task") if one["code"]["coding"][0]["code"] == "patient-conflict")
+    hub.database.write(lambda tx: conflicts.settle(tx, hub, task["id"], "replace", KN))
+    rows = hub.imaging.retrieve(KN, STUDY, attributes=True)
+    assert [json.loads(row.attributes)["00100020"]["Value"] for row in rows] == [["20001"], ["20001"]]
+    assert hub.imaging.metadata(KN, STUDY)[0] != before
+    made = completed(hub, clock)
+    assert name_of(hub, made["subject"]["reference"]) == "李娜"
+    found = hub.imaging.find(KN, "study", [("PatientID", "20001")]).rows
+    assert [row["StudyInstanceUID"] for row in found] == [STUDY]
+    assert hub.imaging.find(KN, "study", [("PatientName", "lina")], fuzzy=True).rows
+    assert not hub.imaging.find(KN, "study", [("PatientID", "10086")]).rows
+    # Every byte is still here.
+    assert len(hub.database.read(lambda tx: tx.imaging.versions_of(KEY))) == 4
+
+
+def test_what_is_not_the_patients_stays_aside_when_the_study_changes_hands(hub: Services) -> None:
+    for number in (1, 2):
+        receive(hub, ct(number))
+    receive(hub, ct(3, **OTHER))
+    decide(hub, "replace")
+    assert shown(hub) == ["3"]
+
+
+def test_refused_images_stay_aside_and_the_next_ask_again(hub: Services) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    decide(hub, "keep")
+    assert shown(hub) == ["1"]
+    assert receive(hub, ct(3, **OTHER)) == "held"
+    assert conflict(hub)["status"] == "requested"
+
+
+@pytest.mark.parametrize("name", ["LI^NA=李^娜", "李娜"])
+def test_another_name_under_the_same_number_is_asked_about_and_shown(hub: Services, name: str) -> None:
+    receive(hub, ct(1))
+    assert receive(hub, ct(2, PatientName=name)) == "new"
+    assert shown(hub) == ["1", "2"]
+    assert conflict(hub)["code"]["coding"][0]["code"] == "name-conflict"
+    decide(hub, "accept")
+    assert receive(hub, ct(3, PatientName=name)) == "new"
+    assert conflict(hub)["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["郑伟", "Zheng Wei", "ZHENGWEI", "WEI^ZHENG", "=郑^伟", "", "郑^伟^^="])
+def test_the_same_name_written_otherwise_is_no_conflict(hub: Services, name: str) -> None:
+    receive(hub, ct(1))
+    assert receive(hub, ct(2, PatientName=name)) == "new"
+    assert resources(hub, "Task") == []
+
+
+def test_numbers_that_were_merged_are_one_patient(hub: Services, clock: FakeClock) -> None:
+    receive(hub, ct(1))
+    made = completed(hub, clock)
+    dead = made["subject"]["reference"].removeprefix("Patient/")
+    survivor = hub.imaging.find(KN, "study", []).rows[0]["patient_id"]
+    assert dead == survivor
+    from fhir_mappings.identifiers import resource_id
+
+    living = resource_id("KN", "patient-id", "Patient", "20001")
+    link = [{"other": {"reference": f"Patient/{living}"}, "type": "replaced-by"}]
+    for resource in (
+        {"resourceType": "Patient", "id": living},
+        {"resourceType": "Patient", "id": dead, "active": False, "link": link},
+    ):
+        hub.database.write(lambda tx, one=resource: tx.records.put_many([NewVersion(resource=one, owner="KN")]))
+    assert receive(hub, ct(2, **{**OTHER, "PatientName": "ZHENG^WEI"})) == "new"
+    assert shown(hub) == ["1", "2"]
+
+
+def test_other_bytes_can_take_the_place_of_the_first(hub: Services) -> None:
+    receive(hub, ct())
+    later = ct(SeriesDescription="corrected")
+    assert receive(hub, later) == "conflict"
+    assert decide(hub, "replace") == KEY
+    (row,) = hub.imaging.retrieve(KN, STUDY)
+    assert hub.objects.read(row.digest) == later
+    with pytest.raises(HubError) as caught:
+        decide(hub, "keep")
+    assert caught.value.category is Category.CONFLICT
+
+
+def test_a_stranger_decides_nothing(hub: Services) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    for decision, actor, category in (
+        ("accept", QH, Category.NOT_FOUND),
+        ("burn", KN, Category.INCORRECT),
+    ):
+        with pytest.raises(HubError) as caught:
+            decide(hub, decision, actor)
+        assert caught.value.category is category
+    with pytest.raises(HubError) as caught:
+        hub.database.write(lambda tx: conflicts.settle(tx, hub, "nothing", "keep", HUB))
+    assert caught.value.category is Category.NOT_FOUND
+
+
+def test_two_hospitals_with_one_study_do_not_meet(hub: Services) -> None:
+    receive(hub, ct(1))
+    assert receive(hub, ct(2, **OTHER), QH) == "new"
+    assert resources(hub, "Task") == []
