@@ -13,7 +13,8 @@ class Grant:
     """Leave for one institution to see one target while a Task is open.
 
     Attributes:
-        target_type: a resource type (``Task``, ``ImagingStudy``, ...) or ``patient-record`` for a Patient's whole record.
+        target_type: a resource type (``Task``, ``ImagingStudy``, ...) or ``patient-record`` for a Patient's whole record,
+            with the records that the owner's merges make the same person's while they do.
         until: end of the leave, or ``None`` while the Task is open.
     """
 

@@ -6,6 +6,7 @@ stores decides who sees what.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,16 +18,22 @@ from storage.sql.schema import access_grant, imaging_study, record
 #: ``access_grant.until`` of a grant that is open without end: 9999-12-31T00:00:00Z.
 FOREVER_US = 253_402_214_400_000_000
 
+#: ``access_grant.target_type`` of a grant for a whole record, as a Task opened it and as merges carry it further (see
+#: :mod:`storage.sql.grants`). As text, so that a statement that is built once may hold them.
+WHOLE_RECORD, MERGED_RECORD = "patient-record", "merged-record"
+_RECORDS = tuple(sa.literal_column(f"'{one}'", sa.String) for one in (WHOLE_RECORD, MERGED_RECORD))
+
 #: Types that the operator works with: queues and notices, without patient data by construction.
 _OPERATOR_TYPES = ("Communication", "Task")
 
 
-def _granted(institution: Any, now_us: Any, target_type: Any, target_id: Any) -> sa.ColumnElement[bool]:
+def _granted(institution: Any, now_us: Any, target_types: Sequence[Any], target_id: Any) -> sa.ColumnElement[bool]:
     grant = access_grant.alias()
+    of_type = grant.c.target_type.in_(target_types) if len(target_types) > 1 else grant.c.target_type == target_types[0]
     return sa.exists(
         sa.select(sa.literal(1)).where(
             grant.c.grantee == institution,
-            grant.c.target_type == target_type,
+            of_type,
             grant.c.target_id == target_id,
             grant.c.until > now_us,
         )
@@ -56,8 +63,8 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
     return sa.or_(
         table.c.owner == who,
         directory,
-        _granted(who, now_us, table.c.type, table.c.id),
-        sa.and_(table.c.patient_id != "", _granted(who, now_us, sa.literal("patient-record"), table.c.patient_id)),
+        _granted(who, now_us, [table.c.type], table.c.id),
+        sa.and_(table.c.patient_id != "", _granted(who, now_us, _RECORDS, table.c.patient_id)),
     )
 
 
@@ -95,7 +102,7 @@ def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.
     )
     single = granted.where(grant.c.target_type == resource_type, grant.c.target_id == target.c.id)
     whole = granted.where(
-        grant.c.target_type == "patient-record",
+        grant.c.target_type.in_(_RECORDS),
         grant.c.target_id == target.c.patient_id,
         target.c.patient_id != sa.literal_column("''"),
     )
@@ -118,6 +125,6 @@ def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.C
         return sa.and_(_of_patient(table.c.patient_id, scope.patient), table.c.owner == scope.institution)
     return sa.or_(
         table.c.owner == scope.institution,
-        _granted(scope.institution, now_us, sa.literal("ImagingStudy"), table.c.resource_id),
-        _granted(scope.institution, now_us, sa.literal("patient-record"), table.c.patient_id),
+        _granted(scope.institution, now_us, [sa.literal("ImagingStudy")], table.c.resource_id),
+        _granted(scope.institution, now_us, _RECORDS, table.c.patient_id),
     )

@@ -1,18 +1,26 @@
-"""Leave to see, opened and closed by workflow transitions in their own transaction."""
+"""Leave to see, opened and closed by workflow transitions in their own transaction.
+
+A grant for a patient's whole record is for a person: where the owner's merges (HL7 v2 3.3.40) say that several records
+are one person's, it opens them all. What a Task asked for is one row (``patient-record``); the rows that follow from
+merges beside it (``merged-record``) are made anew whenever a link between records changes, so that a merge that is
+taken back closes what it had opened. They end when the Task's own row ends. A grant for a single resource stays with
+that resource.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from hub.clock import from_us, to_us
 from hub.ports import Grant
+from storage.sql import merges
 from storage.sql._dialect import insert
-from storage.sql.access import FOREVER_US
-from storage.sql.schema import access_grant
+from storage.sql.access import FOREVER_US, MERGED_RECORD, WHOLE_RECORD
+from storage.sql.schema import access_grant, record
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
@@ -41,6 +49,49 @@ class SqlGrants:
                 index_elements=["grantee", "target_type", "target_id", "task_id"], set_={"until": until}
             )
         )
+        if grant.target_type == WHOLE_RECORD:
+            self.follow_merges([grant.target_id])
+
+    def follow_merges(self, patients: Iterable[str]) -> None:
+        """Let every grant that reaches one of *patients* reach what is one person's now, and nothing else."""
+        t = access_grant
+        joined = {id_ for one in patients for id_ in self._one_person(one)}
+        reaching = sa.select(t.c.grantee, t.c.task_id).where(
+            t.c.target_id.in_(sorted(joined)), t.c.target_type.in_((WHOLE_RECORD, MERGED_RECORD))
+        )
+        for grantee, task_id in self._connection.execute(reaching.distinct()).all():
+            of_task = sa.and_(t.c.grantee == grantee, t.c.task_id == task_id)
+            self._connection.execute(sa.delete(t).where(of_task, t.c.target_type == MERGED_RECORD))
+            asked = self._connection.execute(sa.select(t).where(of_task, t.c.target_type == WHOLE_RECORD)).all()
+            rows: dict[str, dict[str, Any]] = {}
+            for row in asked:
+                for id_ in merges.one_person(self._connection, row.target_id)[1:]:
+                    # Two that reach the same record end with the later of them.
+                    if id_ not in rows or rows[id_]["until"] < row.until:
+                        rows[id_] = {
+                            "grantee": grantee,
+                            "target_type": MERGED_RECORD,
+                            "target_id": id_,
+                            "task_id": task_id,
+                            "opened_at": row.opened_at,
+                            "until": row.until,
+                        }
+            if rows:
+                self._connection.execute(sa.insert(t), list(rows.values()))
+
+    def _one_person(self, patient_id: str) -> list[str]:
+        """Return the person's records, with a lock on each so that no merge and no grant can pass the other unseen."""
+        found = merges.one_person(self._connection, patient_id)
+        if self._tx.sqlite:
+            # A write transaction holds the whole database from its start.
+            return found
+        self._connection.execute(
+            sa.select(record.c.rid)
+            .where(record.c.type == "Patient", record.c.id.in_(found))
+            .order_by(record.c.rid)
+            .with_for_update()
+        )
+        return merges.one_person(self._connection, patient_id)
 
     def close(self, task_id: str, *, grantee: str | None, until: datetime, patient_record: bool | None = None) -> None:
         """Let the grants of *task_id* end at *until*; one that ends sooner keeps its end."""
@@ -48,15 +99,15 @@ class SqlGrants:
         if grantee is not None:
             conditions.append(access_grant.c.grantee == grantee)
         if patient_record is not None:
-            same = access_grant.c.target_type == "patient-record"
+            same = access_grant.c.target_type.in_((WHOLE_RECORD, MERGED_RECORD))
             conditions.append(same if patient_record else sa.not_(same))
         self._connection.execute(sa.update(access_grant).where(*conditions).values(until=to_us(until)))
 
     def of_task(self, task_id: str) -> Sequence[Grant]:
-        """Return the grants that *task_id* opened, ended ones included."""
+        """Return the grants that *task_id* opened, ended ones included; what merges add to them is left out."""
         rows = self._connection.execute(
             sa.select(access_grant)
-            .where(access_grant.c.task_id == task_id)
+            .where(access_grant.c.task_id == task_id, access_grant.c.target_type != MERGED_RECORD)
             .order_by(access_grant.c.grantee, access_grant.c.target_type, access_grant.c.target_id)
         )
         return [

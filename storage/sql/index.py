@@ -140,6 +140,11 @@ def replace(connection: Connection, resources: Sequence[tuple[int, dict[str, Any
             _write(connection, table, rows[table.name])
 
 
+def survivors(patient: Mapping[str, Any]) -> frozenset[str]:
+    """Return the ids of the records of this hub that *patient* says replace it."""
+    return frozenset(row.target_id for row in _survivors(patient))
+
+
 def _survivors(patient: Mapping[str, Any]) -> list[ReferenceRow]:
     """Return the rows of the links by which *patient* says that another record of this hub replaces it."""
     links = [one for one in patient.get("link", ()) if one.get("type") == "replaced-by"]

@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/http.html#history. ``record`` holds exactly one row per 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,9 @@ _COLUMNS = (
     "asserted_at",
     "body",
 )
+#: Stands in the body of every Patient that a merge replaced.
+_REPLACED = b'"replaced-by"'
+_NONE: frozenset[str] = frozenset()
 #: So few resources are read one by one.
 _FEW = 8
 _CURRENT = tuple(record.c[name] for name in _COLUMNS)
@@ -465,6 +468,7 @@ class SqlRecords:
                 [(rids[key], resource) for key, resource in indexed],
                 stale=[values["b_rid"] for values in updates],
             )
+            self._follow(past, indexed)
         return [one for one in results if one is not None]
 
     def delete(self, type: str, id: str, *, owner: str, expected_version: int | None = None) -> Stored | None:
@@ -487,7 +491,22 @@ class SqlRecords:
             .values({name: values[name] for name in ("version", "deleted", "method", "last_updated")})
         )
         index.remove(self._connection, [row.rid])
+        self._follow([{**values, "deleted": False}], [])
         return _of(values)
+
+    def _follow(self, past: Sequence[Mapping[str, Any]], new: Sequence[tuple[tuple[str, str], dict[str, Any]]]) -> None:
+        """Let grants follow the merges that the *new* versions of Patients make or take back."""
+        before = {
+            row["id"]: index.survivors(loads(bytes(row["body"])))
+            for row in past
+            if row["type"] == "Patient" and not row["deleted"] and _REPLACED in bytes(row["body"])
+        }
+        after = {id_: index.survivors(resource) for (type_, id_), resource in new if type_ == "Patient"}
+        changed = {id_ for id_ in before.keys() | after.keys() if before.get(id_, _NONE) != after.get(id_, _NONE)}
+        if changed:
+            # Of a link that is gone both ends are looked at, because each may be the one that a Task asked for.
+            ends = {end for id_ in changed for end in before.get(id_, _NONE)}
+            self._tx.grants.follow_merges(sorted(changed | ends))
 
 
 def _of(values: dict[str, Any]) -> Stored:

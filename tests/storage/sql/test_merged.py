@@ -192,12 +192,71 @@ def test_a_chain_of_links_through_another_owner_ends_there(database: SqlDatabase
     assert found(database, "Observation?patient=s", UNRESTRICTED) == []
 
 
-def test_a_grant_reaches_no_further_for_a_merge(merged: SqlDatabase) -> None:
+@pytest.mark.parametrize("of", ["a", "b", "c"])
+def test_a_grant_for_a_record_opens_all_that_merges_join_to_one_person(merged: SqlDatabase, of: str) -> None:
+    put(merged, observation("o-other", "someone"), patient("someone"))
+    lend(merged, "patient-record", of)
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-b", "o-c"]
+    assert sorted(found(merged, "Observation?patient=c", YL)) == ["o-a", "o-b", "o-c"]
+    assert compartment(merged, "c", YL) == [["c", "b", "a", "o-a", "o-b", "o-c"]]
+    assert found(merged, "Observation?", Scope(institution="YJ")) == []
+
+
+def test_a_merge_while_a_grant_is_open_opens_what_is_one_persons_from_then_on(database: SqlDatabase) -> None:
+    put(
+        database, *(patient(one) for one in ("p1", "p2", "p3")), *(observation(f"o-{one}", one) for one in ("p1", "p2"))
+    )
+    lend(database, "patient-record", "p1")
+    assert found(database, "Observation?", YL) == ["o-p1"]
+
+    put(database, patient("p1", ("replaced-by", "p2"), active=False))
+    put(database, observation("o-new", "p2"), observation("o-p3", "p3"))
+    assert sorted(found(database, "Observation?", YL)) == ["o-new", "o-p1", "o-p2"]
+    put(database, patient("p2", ("replaced-by", "p3"), active=False))
+    assert sorted(found(database, "Observation?", YL)) == ["o-new", "o-p1", "o-p2", "o-p3"]
+
+
+def test_a_merge_that_is_taken_back_closes_what_it_had_opened(merged: SqlDatabase) -> None:
+    lend(merged, "patient-record", "a")
+    # Said again with other demographics, the merge is the same.
+    put(merged, patient("a", ("replaced-by", "b"), active=False, gender="female"))
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-b", "o-c"]
+    put(merged, patient("a", active=True))
+    assert found(merged, "Observation?", YL) == ["o-a"]
+    assert merged.read(lambda tx: tx.records.get("Patient", "c", YL)) is None
+    put(merged, patient("a", ("replaced-by", "z")))
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-z"]
+    merged.write(lambda tx: tx.records.delete("Patient", "a", owner="KN"))
+    assert found(merged, "Observation?", YL) == ["o-a"]
+    put(merged, patient("a", ("replaced-by", "z")))
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-z"]
+
+
+def test_what_a_merge_opened_ends_with_the_task_and_comes_back_with_it(merged: SqlDatabase) -> None:
+    lend(merged, "patient-record", "a")
+    before = merged.read(lambda tx: tx.grants.of_task("t"))
+    merged.write(lambda tx: tx.grants.close("t", grantee="YL", until=utc_now(), patient_record=True))
+    assert found(merged, "Observation?", YL) == []
+    # A merge after the end opens nothing.
+    put(merged, patient("z", ("replaced-by", "c")))
+    assert found(merged, "Observation?", YL) == []
+    lend(merged, "patient-record", "a")
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-b", "o-c", "o-z"]
+    # The Task itself asked for one record; what follows from merges is not of its making.
+    assert [one.target_id for one in before] == ["a"]
+
+
+def test_a_merge_among_records_of_another_owner_opens_nothing(merged: SqlDatabase) -> None:
     lend(merged, "patient-record", "c")
-    assert found(merged, "Observation?patient=c", YL) == ["o-c"]
-    assert compartment(merged, "c", YL) == [["c", "o-c"]]
-    lend(merged, "patient-record", "b")
-    assert sorted(found(merged, "Observation?patient=c", YL)) == ["o-b", "o-c"]
+    put(merged, patient("qh", ("replaced-by", "c")), observation("o-qh", "qh"), owner="QH")
+    assert sorted(found(merged, "Observation?", YL)) == ["o-a", "o-b", "o-c"]
+
+
+def test_grants_of_single_resources_reach_no_further_for_a_merge(merged: SqlDatabase) -> None:
+    lend(merged, "Patient", "a")
+    lend(merged, "Observation", "o-a")
+    assert found(merged, "Observation?", YL) == ["o-a"]
+    assert found(merged, "Patient?", YL) == ["a"]
 
 
 def test_a_link_that_the_asker_may_not_read_tells_it_nothing(merged: SqlDatabase) -> None:
