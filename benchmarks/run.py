@@ -20,7 +20,7 @@ from benchmarks.measure import Row
 from benchmarks.scale import SCALES, Scale
 
 #: Benchmarks in the order of the table.
-NAMES = ("cstore", "mllp", "fhir", "qido_metadata", "memory", "idle")
+NAMES = ("cstore", "mllp", "fhir", "qido_metadata", "memory", "idle", "viewer")
 
 
 def measure(names: Sequence[str], scale: Scale, folder: Path) -> tuple[list[Row], list[str]]:
