@@ -85,12 +85,29 @@ class Imaging(Protocol):
 
     def current_digest(self, owner: str, SOPInstanceUID: str) -> str | None: ...
     def studies(
-        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
-    ) -> Sequence[Mapping[str, Any]]: ...
-    def series(
-        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
+        self,
+        scope: Scope,
+        filters: Sequence[Match],
+        *,
+        limit: int,
+        offset: int = 0,
+        owner: str | None = None,
+        after: Mapping[str, Any] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
-        """Return series rows with their study's row under ``study``."""
+        """Return study rows; with *after*, the last row of the page before, those that stand behind it."""
+        ...
+
+    def series(
+        self,
+        scope: Scope,
+        filters: Sequence[Match],
+        *,
+        limit: int,
+        offset: int = 0,
+        owner: str | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return series rows with their study's row under ``study``; *after* as in :meth:`studies`."""
         ...
 
     def instances(
@@ -101,14 +118,29 @@ class Imaging(Protocol):
         limit: int,
         offset: int = 0,
         owner: str | None = None,
+        after: InstanceRow | None = None,
         attributes: bool = False,
     ) -> Sequence[InstanceRow]:
-        """Return current instances; ``attributes`` of a row is empty unless asked for."""
+        """Return current instances; ``attributes`` of a row is empty unless asked for; *after* as in :meth:`studies`."""
+        ...
+
+    def patients(
+        self, scope: Scope, filters: Sequence[Match], *, limit: int, after: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return the row of the newest study of each patient with a study that matches, by ``patient_id``.
+
+        A patient is a number of one issuer at one institution. ``related_studies``, ``related_series`` and
+        ``related_instances`` count what matches; *after* is the ``patient_id`` of the last row of the page before.
+        """
         ...
 
     def count(self, level: Level, scope: Scope, filters: Sequence[Match], *, owner: str | None = None) -> int: ...
     def first_attributes(self, keys: Sequence[tuple[str, str, str]]) -> Mapping[tuple[str, str, str], bytes]:
         """Return the header of the first instance of each (owner, study, series) as DICOM JSON."""
+        ...
+
+    def study_attributes(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bytes]:
+        """Return the header of the first instance of each (owner, study) as DICOM JSON."""
         ...
 
     def study(self, key: StudyKey) -> Mapping[str, Any] | None: ...

@@ -364,16 +364,30 @@ class SqlImaging:
         return to_us(self._tx.clock())
 
     def studies(
-        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
+        self,
+        scope: Scope,
+        filters: Sequence[Match],
+        *,
+        limit: int,
+        offset: int = 0,
+        owner: str | None = None,
+        after: Mapping[str, Any] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
         """Return study rows in *scope* that fulfil all *filters*, newest study first, with counts."""
-        return imaging_query.studies(self._connection, scope, filters, self._now(), limit, offset, owner)
+        return imaging_query.studies(self._connection, scope, filters, self._now(), limit, offset, owner, after)
 
     def series(
-        self, scope: Scope, filters: Sequence[Match], *, limit: int, offset: int = 0, owner: str | None = None
+        self,
+        scope: Scope,
+        filters: Sequence[Match],
+        *,
+        limit: int,
+        offset: int = 0,
+        owner: str | None = None,
+        after: Mapping[str, Any] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
         """Return series rows, joined with their study's columns under ``study``."""
-        return imaging_query.series(self._connection, scope, filters, self._now(), limit, offset, owner)
+        return imaging_query.series(self._connection, scope, filters, self._now(), limit, offset, owner, after)
 
     def instances(
         self,
@@ -383,12 +397,19 @@ class SqlImaging:
         limit: int,
         offset: int = 0,
         owner: str | None = None,
+        after: InstanceRow | None = None,
         attributes: bool = False,
     ) -> Sequence[InstanceRow]:
         """Return the current instances in *scope* that fulfil all *filters*."""
         return imaging_query.instances(
-            self._connection, scope, filters, self._now(), limit, offset, owner, attributes=attributes
+            self._connection, scope, filters, self._now(), limit, offset, owner, after, attributes=attributes
         )
+
+    def patients(
+        self, scope: Scope, filters: Sequence[Match], *, limit: int, after: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return each patient's newest study that matches, with counts over all that match."""
+        return imaging_query.patients(self._connection, scope, filters, self._now(), limit, after)
 
     def count(self, level: Level, scope: Scope, filters: Sequence[Match], *, owner: str | None = None) -> int:
         """Return how many rows the query on *level* has in all."""
@@ -397,6 +418,10 @@ class SqlImaging:
     def first_attributes(self, keys: Sequence[tuple[str, str, str]]) -> Mapping[tuple[str, str, str], bytes]:
         """Return the header of the first instance of each (owner, study, series) as DICOM JSON."""
         return imaging_query.first_attributes(self._connection, keys)
+
+    def study_attributes(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bytes]:
+        """Return the header of the first instance of each (owner, study) as DICOM JSON."""
+        return imaging_query.study_attributes(self._connection, keys)
 
 
 def _of(table: sa.Table, key: StudyKey) -> tuple[sa.ColumnElement[bool], ...]:

@@ -32,6 +32,44 @@ _INSTANCE_JOIN = sa.and_(
 _INSTANCE_COLUMNS = tuple(name for name in InstanceRow.__dataclass_fields__ if name != "attributes")
 
 
+#: Keys in the order of the answers, and whether they descend. The last ones are unique in what stands before.
+_Order = tuple[tuple[sa.ColumnElement[Any], bool], ...]
+_STUDY_ORDER: _Order = (
+    (_study.c.StudyDate, True),
+    (_study.c.StudyTime, True),
+    (_study.c.owner, False),
+    (_study.c.StudyInstanceUID, False),
+)
+_SERIES_ORDER: _Order = (
+    *_STUDY_ORDER,
+    (sa.func.length(_series.c.SeriesNumber), False),
+    (_series.c.SeriesNumber, False),
+    (_series.c.SeriesInstanceUID, False),
+)
+_INSTANCE_ORDER: _Order = (
+    (_instance.c.owner, False),
+    (_instance.c.StudyInstanceUID, False),
+    (_instance.c.SeriesInstanceUID, False),
+    (sa.func.length(_instance.c.InstanceNumber), False),
+    (_instance.c.InstanceNumber, False),
+    (_instance.c.SOPInstanceUID, False),
+)
+
+
+def _study_place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["StudyDate"], row["StudyTime"], row["owner"], row["StudyInstanceUID"]
+
+
+def _beyond(order: _Order, place: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Return the predicate of the rows that stand after *place* in *order*."""
+    found: sa.ColumnElement[bool] = sa.false()
+    for (key, descending), value in reversed(list(zip(order, place, strict=True))):
+        found = sa.or_(key < value if descending else key > value, sa.and_(key == value, found))
+    # Said of the first key alone too, so that an index on it is entered at the right place.
+    (first, descending), value = order[0], place[0]
+    return sa.and_(first <= value if descending else first >= value, found)
+
+
 def instance_columns(table: sa.Table, *, attributes: bool) -> list[sa.ColumnElement[Any]]:
     """Return the columns that :func:`instance` reads."""
     columns: list[sa.ColumnElement[Any]] = [table.c[name] for name in _INSTANCE_COLUMNS]
@@ -56,13 +94,16 @@ def studies(
     limit: int,
     offset: int,
     owner: str | None,
+    after: Mapping[str, Any] | None = None,
 ) -> list[Mapping[str, Any]]:
     """Return study rows, newest study first; counts of studies still being received are made for the page alone."""
     statement = (
         sa.select(_study)
         .where(*_where(connection, scope, filters, now_us, owner, "study"))
-        .order_by(_study.c.StudyDate.desc(), _study.c.StudyTime.desc(), _study.c.owner, _study.c.StudyInstanceUID)
+        .order_by(*(key.desc() if descending else key for key, descending in _STUDY_ORDER))
     )
+    if after is not None:
+        statement = statement.where(_beyond(_STUDY_ORDER, _study_place(after)))
     rows = [dict(row) for row in connection.execute(statement.limit(limit).offset(offset)).mappings()]
     _count_live(connection, [row for row in rows if row["state"] != "complete"])
     return list(rows)
@@ -76,6 +117,7 @@ def series(
     limit: int,
     offset: int,
     owner: str | None,
+    after: Mapping[str, Any] | None = None,
 ) -> list[Mapping[str, Any]]:
     """Return series rows with their study's row under ``study``."""
     study_columns = [column.label(f"study_{column.name}") for column in _study.c]
@@ -83,16 +125,12 @@ def series(
         sa.select(*_series.c, *study_columns)
         .select_from(_series.join(_study, _SERIES_JOIN))
         .where(*_where(connection, scope, filters, now_us, owner, "series"))
-        .order_by(
-            _study.c.StudyDate.desc(),
-            _study.c.StudyTime.desc(),
-            _study.c.owner,
-            _study.c.StudyInstanceUID,
-            sa.func.length(_series.c.SeriesNumber),
-            _series.c.SeriesNumber,
-            _series.c.SeriesInstanceUID,
-        )
+        .order_by(*(key.desc() if descending else key for key, descending in _SERIES_ORDER))
     )
+    if after is not None:
+        number = after["SeriesNumber"]
+        place = (*_study_place(after["study"]), len(number), number, after["SeriesInstanceUID"])
+        statement = statement.where(_beyond(_SERIES_ORDER, place))
     rows: list[dict[str, Any]] = []
     for found in connection.execute(statement.limit(limit).offset(offset)).mappings():
         values = dict(found)
@@ -115,6 +153,7 @@ def instances(
     limit: int,
     offset: int,
     owner: str | None,
+    after: InstanceRow | None = None,
     *,
     attributes: bool,
 ) -> list[InstanceRow]:
@@ -123,16 +162,77 @@ def instances(
         sa.select(*instance_columns(_instance, attributes=attributes))
         .select_from(_instance.join(_series, _INSTANCE_JOIN).join(_study, _SERIES_JOIN))
         .where(*_where(connection, scope, filters, now_us, owner, "instance"))
-        .order_by(
-            _instance.c.owner,
-            _instance.c.StudyInstanceUID,
-            _instance.c.SeriesInstanceUID,
-            sa.func.length(_instance.c.InstanceNumber),
-            _instance.c.InstanceNumber,
-            _instance.c.iid,
-        )
+        .order_by(*(key for key, _ in _INSTANCE_ORDER))
     )
+    if after is not None:
+        number = after.InstanceNumber
+        place = (
+            after.owner,
+            after.StudyInstanceUID,
+            after.SeriesInstanceUID,
+            len(number),
+            number,
+            after.SOPInstanceUID,
+        )
+        statement = statement.where(_beyond(_INSTANCE_ORDER, place))
     return [instance(row) for row in connection.execute(statement.limit(limit).offset(offset))]
+
+
+def patients(
+    connection: Connection, scope: Scope, filters: Sequence[Match], now_us: int, limit: int, after: str | None
+) -> list[Mapping[str, Any]]:
+    """Return each patient's newest study that matches, in the order of ``patient_id``, with counts over those studies.
+
+    A patient is a number of one issuer at one institution (``patient_id``); the counts stand under ``related_studies``,
+    ``related_series`` and ``related_instances``.
+    """
+    where = _where(connection, scope, filters, now_us, None, "study")
+    page = sa.select(_study.c.patient_id).where(*where).group_by(_study.c.patient_id)
+    if after is not None:
+        page = page.where(_study.c.patient_id > after)
+    chosen = page.order_by(_study.c.patient_id).limit(limit).subquery()
+    counted = [
+        # What the row of a study that is still being received says is not counted yet.
+        sa.case((_study.c.state == "complete", column), else_=_live(what))
+        for column, what in (
+            (_study.c.NumberOfStudyRelatedSeries, sa.func.count(sa.distinct(_instance.c.SeriesInstanceUID))),
+            (_study.c.NumberOfStudyRelatedInstances, sa.func.count()),
+        )
+    ]
+    ranked = (
+        sa.select(
+            *_study.c,
+            sa.func.row_number()
+            .over(
+                partition_by=_study.c.patient_id,
+                order_by=[key.desc() if descending else key.asc() for key, descending in _STUDY_ORDER],
+            )
+            .label("rank"),
+            sa.func.count().over(partition_by=_study.c.patient_id).label("related_studies"),
+            sa.func.sum(counted[0]).over(partition_by=_study.c.patient_id).label("related_series"),
+            sa.func.sum(counted[1]).over(partition_by=_study.c.patient_id).label("related_instances"),
+        )
+        .where(_study.c.patient_id.in_(sa.select(chosen.c.patient_id)), *where)
+        .subquery()
+    )
+    statement = sa.select(ranked).where(ranked.c.rank == 1).order_by(ranked.c.patient_id)
+    # PostgreSQL adds integers to a decimal.
+    names = ("related_series", "related_instances")
+    return [{**row, **{name: int(row[name]) for name in names}} for row in connection.execute(statement).mappings()]
+
+
+def _live(what: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    return (
+        sa.select(what)
+        .select_from(_instance)
+        .where(
+            _instance.c.owner == _study.c.owner,
+            _instance.c.StudyInstanceUID == _study.c.StudyInstanceUID,
+            _instance.c.current == sa.true(),
+        )
+        .correlate(_study)
+        .scalar_subquery()
+    )
 
 
 def count(
@@ -169,6 +269,24 @@ def first_attributes(connection: Connection, keys: Sequence[tuple[str, str, str]
     return found
 
 
+def study_attributes(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """Return the header of the first instance of each (owner, study)."""
+    found: dict[tuple[str, str], bytes] = {}
+    for start in range(0, len(keys), 200):
+        first = (
+            sa.select(sa.func.min(_instance.c.iid))
+            .where(
+                _among((_instance.c.owner, _instance.c.StudyInstanceUID), keys[start : start + 200]),
+                _instance.c.current == sa.true(),
+            )
+            .group_by(_instance.c.owner, _instance.c.StudyInstanceUID)
+        )
+        columns = (_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.attributes)
+        for row in connection.execute(sa.select(*columns).where(_instance.c.iid.in_(first))):
+            found[(row[0], row[1])] = zlib.decompress(bytes(row[2]))
+    return found
+
+
 def _current(keys: Iterable[tuple[str, str, str]]) -> sa.ColumnElement[bool]:
     return sa.and_(
         _among((_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID), keys),
@@ -191,6 +309,7 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
     counts: dict[tuple[str, str, str], int] = {}
     keys = sorted({(row["owner"], row["StudyInstanceUID"]) for row in rows})
     modalities: dict[tuple[str, str, str], str] = {}
+    classes: dict[tuple[str, str], list[str]] = {}
     for start in range(0, len(keys), 200):
         wanted = keys[start : start + 200]
         for row in connection.execute(
@@ -199,6 +318,12 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
             .group_by(_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SeriesInstanceUID)
         ):
             counts[(row[0], row[1], row[2])] = row[3]
+        for row in connection.execute(
+            sa.select(_instance.c.owner, _instance.c.StudyInstanceUID, _instance.c.SOPClassUID)
+            .where(_among((_instance.c.owner, _instance.c.StudyInstanceUID), wanted), _instance.c.current == sa.true())
+            .distinct()
+        ):
+            classes.setdefault((row[0], row[1]), []).append(row[2])
         for row in connection.execute(
             sa.select(
                 _series.c.owner, _series.c.StudyInstanceUID, _series.c.SeriesInstanceUID, _series.c.Modality
@@ -210,6 +335,7 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
         study["NumberOfStudyRelatedSeries"] = len(own)
         study["NumberOfStudyRelatedInstances"] = sum(own.values())
         study["ModalitiesInStudy"] = "\\".join(sorted({modalities.get(key, "") for key in own} - {""}))
+        study["SOPClassesInStudy"] = "\\".join(sorted(classes.get((study["owner"], study["StudyInstanceUID"]), ())))
     return counts
 
 
@@ -264,6 +390,10 @@ def _condition(match: Match) -> sa.ColumnElement[bool]:
         )
     if match.keyword == "PatientName":
         return _patient_name(match)
+    if match.keyword == "IssuerOfPatientID":
+        # A number without an issuer is one of the institution that sent it.
+        issuer = sa.case((_study.c.IssuerOfPatientID == "", _study.c.owner), else_=_study.c.IssuerOfPatientID)
+        return _compare(issuer, match)
     if match.keyword in STUDY_KEYS:
         return _compare(_study.c[match.keyword], match)
     if match.keyword in INSTANCE_KEYS:
