@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     associations: int = Field(default=64, ge=1)
     associations_per_ae: int = Field(default=16, ge=1)
     max_pdu_bytes: int = MIB
+    #: C-FIND: matches of one query; where there are more the last status says so (A700).
+    query_matches: int = Field(default=10_000, ge=1)
 
     #: A study is complete this long after its last association ended.
     study_quiet_s: float = 30.0

@@ -62,6 +62,12 @@ _STORE = Offer("store", "adapters.dimse.store:Store", any_syntax=True, peer_scp=
 #: Services by SOP class; storage SOP classes are known by :func:`offer_for` and not listed.
 OFFERS: Mapping[str, Offer] = {
     VERIFICATION: Offer("echo", "adapters.dimse.echo:Echo"),
+    # Patient Root, Study Root, and Patient/Study Only, which is retired and still asked for. Relational queries, combined
+    # dates and times, and fuzzy names can be negotiated (PS3.4 annex C.5.1.1); times are never adjusted.
+    **{
+        f"1.2.840.10008.5.1.4.1.2.{model}.1": Offer("find", "adapters.dimse.find:Find", extended=b"\1\1\1\0")
+        for model in (1, 2, 3)
+    },
     "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment"),
 }
 #: Every word of the setting ``services``.

@@ -7,6 +7,7 @@ library's data set classes; the tests hold them against those classes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from adapters.dimse.upper_layer import INVALID_PARAMETER, ProtocolError, pdv_header
 
@@ -30,6 +31,7 @@ MOVE_DESTINATION = 0x0600
 PRIORITY = 0x0700
 COMMAND_DATA_SET_TYPE = 0x0800
 STATUS = 0x0900
+OFFENDING_ELEMENT = 0x0901
 ERROR_COMMENT = 0x0902
 ERROR_ID = 0x0903
 AFFECTED_SOP_INSTANCE_UID = 0x1000
@@ -87,12 +89,14 @@ def text(command: Command, element: int) -> str:
     return command.get(element, b"").decode("ascii", "replace").strip("\0 ")
 
 
-def encode(values: dict[int, int | str]) -> bytes:
-    """Return the command set of *values* with its group length."""
+def encode(values: Mapping[int, int | str | bytes]) -> bytes:
+    """Return the command set of *values* with its group length; bytes are a value as it is on the wire."""
     parts = []
     for element, value in sorted(values.items()):
         if isinstance(value, int):
             raw = struct.pack("<H", value)
+        elif isinstance(value, bytes):
+            raw = value
         else:
             raw = value.encode("ascii", "replace")
             if len(raw) % 2:
@@ -102,7 +106,7 @@ def encode(values: dict[int, int | str]) -> bytes:
     return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 
 
-def pdu(context_id: int, values: dict[int, int | str]) -> bytes:
+def pdu(context_id: int, values: Mapping[int, int | str | bytes]) -> bytes:
     """Return *values* as one P-DATA-TF PDU."""
     data = encode(values)
     return pdv_header(context_id, _COMMAND | _LAST, len(data)) + data

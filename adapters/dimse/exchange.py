@@ -194,7 +194,7 @@ class Exchange:
         *,
         comment: str = "",
         data: bytes | None = None,
-        more: Mapping[int, int | str] | None = None,
+        more: Mapping[int, int | str | bytes] | None = None,
     ) -> None:
         """Send one response to *message* with status *code*.
 
@@ -202,7 +202,7 @@ class Exchange:
             data: its data set, encoded in the transfer syntax of the message's context.
             more: further elements of the command set, by element number of group 0000.
         """
-        values: dict[int, int | str] = {
+        values: dict[int, int | str | bytes] = {
             dimse.COMMAND_FIELD: message.kind | 0x8000,
             dimse.MESSAGE_ID_RESPONDED_TO: message.id,
             dimse.COMMAND_DATA_SET_TYPE: dimse.NO_DATA_SET if data is None else dimse.DATA_SET,
@@ -216,7 +216,7 @@ class Exchange:
         values.update(more or {})
         self.send(message.context_id, values, data)
 
-    def send(self, context_id: int, values: dict[int, int | str], data: bytes | None = None) -> None:
+    def send(self, context_id: int, values: Mapping[int, int | str | bytes], data: bytes | None = None) -> None:
         """Send a command set and, where there is one, its data set in fragments the peer takes."""
         parts: list[bytes | memoryview] = [dimse.pdu(context_id, values)]
         if data is not None:

@@ -10,3 +10,9 @@ associations = Counter(
 open_associations = Gauge("hub_dimse_open_associations", "Associations open now.", multiprocess_mode="livesum")
 instances = Counter("hub_dimse_instances", "C-STORE requests by the status answered, in hexadecimal.", ["status"])
 received_bytes = Counter("hub_dimse_received_bytes", "Bytes of data sets received by C-STORE.")
+queries = Counter("hub_dimse_queries", "C-FIND requests by service and last status.", ["service", "status"])
+query_matches = Counter("hub_dimse_query_matches", "Matches sent by C-FIND.", ["service"])
+retrievals = Counter("hub_dimse_retrievals", "C-MOVE and C-GET requests by the last status.", ["service", "status"])
+sub_operations = Counter(
+    "hub_dimse_sub_operations", "C-STORE sub-operations of C-MOVE and C-GET by the receiver's status.", ["status"]
+)

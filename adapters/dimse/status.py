@@ -1,4 +1,4 @@
-"""What a C-STORE is answered with (PS3.4 annex B.2.3, PS3.7 annex C)."""
+"""What requests are answered with (PS3.4 annexes B.2.3, C.4.2.1.5 and C.4.3.1.4, PS3.7 annex C)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ MISSING_ATTRIBUTE = 0x0120
 MISSING_ATTRIBUTE_VALUE = 0x0121
 NO_SUCH_ACTION = 0x0123
 RESOURCE_LIMITATION = 0x0213
+#: What a C-MOVE and a C-GET say (PS3.4 tables C.4-2 and C.4-3).
+PENDING = 0xFF00
+CANCELLED = 0xFE00
+SUB_OPERATIONS_WARNING = 0xB000
+CANNOT_COUNT = 0xA701
+NO_SUB_OPERATIONS = 0xA702
+DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_MISMATCH = 0xA900
+UNABLE_TO_PROCESS = 0xC000
+#: A match, when some optional key was returned but not matched, or neither (PS3.4 tables C.4-1 and K.4-1).
+PENDING_PARTLY = 0xFF01
 
 #: A sender tries again on A7xx, and gives the object up on the others.
 BY_CATEGORY: Mapping[Category, int] = {
@@ -38,6 +49,26 @@ BY_CATEGORY: Mapping[Category, int] = {
     Category.INTERRUPTED: OUT_OF_RESOURCES,
     Category.FAULT: PROCESSING_FAILURE,
 }
+#: As above for whoever retrieves.
+RETRIEVAL_BY_CATEGORY: Mapping[Category, int] = {
+    **dict.fromkeys(Category, UNABLE_TO_PROCESS),
+    Category.INCORRECT: IDENTIFIER_MISMATCH,
+    Category.FORBIDDEN: NOT_AUTHORIZED,
+    Category.BUSY: CANNOT_COUNT,
+    Category.UNAVAILABLE: CANNOT_COUNT,
+    Category.INTERRUPTED: CANNOT_COUNT,
+}
+#: As above for whoever queries (PS3.4 tables C.4-1 and K.4-1).
+QUERY_BY_CATEGORY: Mapping[Category, int] = {
+    **dict.fromkeys(Category, UNABLE_TO_PROCESS),
+    Category.CONFLICT: IDENTIFIER_MISMATCH,
+    Category.FORBIDDEN: NOT_AUTHORIZED,
+    Category.BUSY: OUT_OF_RESOURCES,
+    Category.UNAVAILABLE: OUT_OF_RESOURCES,
+    Category.INTERRUPTED: OUT_OF_RESOURCES,
+}
+#: Statuses other than Bxxx that mean success with a remark (PS3.7 annex C.4.2).
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0111, 0x0116})
 #: Error Comment is LO: 64 characters of the default repertoire.
 _COMMENT_CHARACTERS = 64
 
@@ -53,6 +84,18 @@ def of_error(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError):
         return OUT_OF_RESOURCES, "The hub could not read what it received."
     return PROCESSING_FAILURE, "The hub failed; see its log."
+
+
+def of_retrieval(error: HubError | MappingError) -> tuple[int, str]:
+    """Return the status and Error Comment of a C-MOVE or C-GET that did not come to its sub-operations."""
+    if isinstance(error, HubError):
+        return RETRIEVAL_BY_CATEGORY[error.category], comment(f"{error.message} {error.where}")
+    return IDENTIFIER_MISMATCH, comment(f"{error.where}: {error.message}" if error.where else error.message)
+
+
+def is_warning(code: int) -> bool:
+    """Return whether *code* says that it was done, with a remark; a duplicate is there already."""
+    return code >> 12 == 0xB or code in _WARNINGS
 
 
 def comment(text: str) -> str:
