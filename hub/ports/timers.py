@@ -45,6 +45,14 @@ class Timers(Protocol):
         """Keep the right for *lease_s* more, and for sure until this transaction ends; ``False`` when it passed on."""
         ...
 
+    def beside(self, name: str) -> None:
+        """Keep whoever has the right to do *name* out of its next transaction until this one ends.
+
+        For one piece of that work done out of turn, by a command: called first in the transaction, it waits for the
+        transaction in which the holder may be, and so sees what that did. The right stays where it is.
+        """
+        ...
+
     def release(self, name: str, epoch: int) -> None:
         """Give the right back, if it has not passed on."""
         ...

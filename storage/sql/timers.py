@@ -108,6 +108,17 @@ class SqlTimers:
         until = to_us(now + timedelta(seconds=lease_s))
         return _HOLD.run(self._connection, {"of_name": name, "of_epoch": epoch, "until": until}) == 1
 
+    def beside(self, name: str) -> None:
+        """Keep the holder of *name* out of its next transaction until this one ends; nobody loses the lease."""
+        if self._tx.sqlite:
+            # A write transaction holds the whole database from its start.
+            return
+        # The row is made where there is none, because only a row can be locked; updated to itself it is.
+        statement = insert(lease, on_sqlite=False).values(name=name, holder="", until=0, epoch=0)
+        self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["name"], set_={"holder": lease.c.holder})
+        )
+
     def release(self, name: str, epoch: int) -> None:
         """Let go of the lease, if it has not passed on."""
         self._connection.execute(

@@ -251,3 +251,68 @@ def test_work_that_began_under_a_lease_is_committed_before_another_node_may_begi
         then.join()
 
     assert seen == [1]
+
+
+def test_work_beside_a_lease_waits_for_its_holder_and_takes_nothing_from_it(
+    database: SqlDatabase, database_url: str
+) -> None:
+    """Who does one piece of such work out of turn does it between two transactions of the holder, never during one."""
+    epoch = take(database, "a")
+    assert epoch is not None
+    began, told = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def work(tx: Any) -> None:
+        assert tx.timers.hold("work", epoch, now=NOW, lease_s=60)
+        began.set()
+        assert told.wait(10)
+        tx.timers.set(timer())
+
+    def beside(tx: Any) -> None:
+        tx.timers.beside("work")
+        seen.append(len(tx.timers.due(NOW + timedelta(days=1), limit=10)))
+
+    with opened(database_url, node="second") as second:
+        first = threading.Thread(target=lambda: database.write(work))
+        first.start()
+        assert began.wait(10)
+        then = threading.Thread(target=lambda: second.write(beside))
+        then.start()
+        told.set()
+        first.join()
+        then.join()
+
+    assert seen == [1]
+    assert leased(database) == "a"
+    assert hold(database, epoch)
+
+
+def test_work_beside_a_lease_that_nobody_ever_took_keeps_a_holder_out_until_it_is_done(
+    database: SqlDatabase, database_url: str
+) -> None:
+    began, told = threading.Event(), threading.Event()
+    taken: list[int | None] = []
+
+    def beside(tx: Any) -> None:
+        tx.timers.beside("work")
+        began.set()
+        assert told.wait(10)
+        tx.timers.set(timer())
+
+    def follow(second: SqlDatabase) -> None:
+        taken.append(take(second, "b"))
+        taken.append(len(due(second)))
+
+    with opened(database_url, node="second") as second:
+        first = threading.Thread(target=lambda: database.write(beside))
+        first.start()
+        assert began.wait(10)
+        assert leased(database) == ""
+        then = threading.Thread(target=follow, args=(second,))
+        then.start()
+        told.set()
+        first.join()
+        then.join()
+
+    assert taken[0] is not None
+    assert taken[1] == 1
