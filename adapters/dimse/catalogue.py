@@ -69,11 +69,11 @@ OFFERS: Mapping[str, Offer] = {
         for model in (1, 2, 3)
     },
     "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment"),
+    "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
+    "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
 }
 #: Every word of the setting ``services``.
 RIGHTS = frozenset({_STORE.right, *(offer.right for offer in OFFERS.values())})
-    "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
-    "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
 
 
 @lru_cache(maxsize=1024)
