@@ -99,6 +99,17 @@ class Settings(BaseSettings):
     #: C-FIND: matches of one query; where there are more the last status says so (A700).
     query_matches: int = Field(default=10_000, ge=1)
 
+    #: Child processes that decode and render images, for each process of the HTTP door; none runs while there is no work.
+    pixel_processes: int = Field(default=2, ge=1, le=64)
+    #: Bounds of one such process: address space, processor time of one image, time of one image, and how long it stays
+    #: without work. Cloud services stop at frames of 150 MB too.
+    pixel_memory_bytes: int = Field(default=2 * GIB, ge=256 * MIB)
+    pixel_cpu_s: float = Field(default=20.0, gt=0)
+    pixel_deadline_s: float = Field(default=30.0, gt=0)
+    pixel_idle_s: float = Field(default=60.0, gt=0)
+    #: Largest frame, decoded, that is transcoded or rendered.
+    max_frame_bytes: int = Field(default=150 * MIB, ge=1)
+
     #: A study is complete this long after its last association ended.
     study_quiet_s: float = 30.0
     #: Oldest undelivered message that raises the alert.

@@ -1,4 +1,4 @@
-"""The DICOMweb door: QIDO-RS, WADO-RS and STOW-RS of the studies service (PS3.18 section 10).
+"""The DICOMweb door: QIDO-RS, WADO-RS, STOW-RS (PS3.18 section 10) and WADO-URI (section 9).
 
 Each address exists twice: under ``/dicom-web``, where the asker's own copy of a study is meant first, and under
 ``/dicom-web/institutions/{owner}``, which names the institution whose copy is meant.
@@ -14,8 +14,11 @@ from adapters._http import Workers
 from adapters.dicomweb import capabilities
 from adapters.dicomweb.errors import Handler, guarded
 from adapters.dicomweb.qido import Search
+from adapters.dicomweb.rendered import Rendered
 from adapters.dicomweb.stow import Store
 from adapters.dicomweb.wado import Retrieve
+from adapters.dicomweb.wado_uri import WadoUri
+from adapters.pixels.pool import Pool
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -23,12 +26,19 @@ if TYPE_CHECKING:
 PREFIXES = ("/dicom-web", "/dicom-web/institutions/{owner}")
 #: Threads for the synchronous core behind this door; uploads and downloads wait on disks, not on the processor.
 _THREADS = 16
+#: Threads that wait for decoders, so that those who only search and fetch never wait behind them.
+_RENDERERS = 8
 
 
 def routes(services: Services) -> list[BaseRoute]:
     """Return the routes of the door, for the application that serves HTTP."""
     workers = Workers(threads=_THREADS)
-    search, retrieve, store = Search(services, workers), Retrieve(services, workers), Store(services, workers)
+    # Nothing is started here: the first image that must be decoded starts the first process.
+    renderers, pool = Workers(threads=_RENDERERS), Pool.of(services.settings)
+    search, store = Search(services, workers), Store(services, workers)
+    retrieve = Retrieve(services, workers, pool, renderers)
+    rendered = Rendered(services, retrieve, pool, renderers)
+    wado_uri = WadoUri(services, retrieve, rendered, renderers)
     study, series = "/studies/{study}", "/studies/{study}/series/{series}"
     instance = f"{series}/instances/{{instance}}"
     found: list[tuple[str, str, Handler]] = [
@@ -46,10 +56,15 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", f"{instance}/metadata", retrieve.metadata),
         ("GET", f"{instance}/frames/{{frames}}", retrieve.frames),
         ("GET", f"{instance}/bulk/{{path:path}}", retrieve.bulk),
+        *(
+            ("GET", f"{place}/{name}", handler)
+            for name, handler in (("rendered", rendered.rendered), ("thumbnail", rendered.thumbnail))
+            for place in (study, series, instance, f"{instance}/frames/{{frames}}")
+        ),
         ("POST", "/studies", store.store),
         ("POST", study, store.store),
     ]
-    made: list[BaseRoute] = []
+    made: list[BaseRoute] = [Route("/wado", guarded(wado_uri.get), methods=["GET"])]
     for prefix in PREFIXES:
         for method, path, handler in found:
             # Storing is always into the asker's own institution.

@@ -31,13 +31,16 @@ KEPT_BESIDE = 0xB00E
 def uid(request: Request, name: str) -> str | None:
     """Return the UID called *name* in the path; raises HubError(incorrect) when it is none."""
     value = request.path_params.get(name)
-    if value is None:
-        return None
+    return None if value is None else checked_uid(name, str(value))
+
+
+def checked_uid(name: str, value: str) -> str:
+    """Return *value*; raises HubError(incorrect), naming *name*, when it is no UID."""
     if len(value) > 64 or _UID.fullmatch(value) is None:
         raise HubError(
             Category.INCORRECT, "A UID in the address is malformed.", where=name, remedy="Send digits and dots."
         )
-    return str(value)
+    return value
 
 
-__all__ = ["FAILURE_REASONS", "KEPT_BESIDE", "WRONG_STUDY", "Handler", "guarded", "uid"]
+__all__ = ["FAILURE_REASONS", "KEPT_BESIDE", "WRONG_STUDY", "Handler", "checked_uid", "guarded", "uid"]

@@ -9,34 +9,45 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part: its media type, its length, and how to get its bytes."""
+    """One part: its media type, its length (``None`` while nobody knows), and how to get its bytes."""
 
     content_type: str
-    size: int
+    size: int | None
     content: Callable[[], Iterable[bytes]]
 
 
 class MultipartBody:
-    """A multipart/related body over *parts*, with its headers known before the first byte."""
+    """A multipart/related body over *parts*, which may be made one by one as they are sent."""
 
-    def __init__(self, parts: Sequence[Part], media_type: str) -> None:
+    def __init__(self, parts: Iterable[Part], media_type: str) -> None:
         self._parts = parts
         self._boundary = uuid.uuid4().hex
         self.content_type = f'multipart/related; type="{media_type}"; boundary={self._boundary}'
         self._end = f"\r\n--{self._boundary}--\r\n".encode()
 
-    def _head(self, index: int) -> bytes:
+    def _head(self, index: int, part: Part) -> bytes:
         start = "--" if index == 0 else "\r\n--"
-        part = self._parts[index]
-        return f"{start}{self._boundary}\r\nContent-Type: {part.content_type}\r\nContent-Length: {part.size}\r\n\r\n".encode()
+        length = "" if part.size is None else f"Content-Length: {part.size}\r\n"
+        return f"{start}{self._boundary}\r\nContent-Type: {part.content_type}\r\n{length}\r\n".encode()
 
     @property
-    def size(self) -> int:
-        """Length of the whole body in bytes."""
-        return sum(len(self._head(i)) + part.size for i, part in enumerate(self._parts)) + len(self._end)
+    def size(self) -> int | None:
+        """Length of the whole body in bytes; ``None`` when it is not known before the end."""
+        if not isinstance(self._parts, Sequence):
+            return None
+        size = len(self._end)
+        for index, part in enumerate(self._parts):
+            if part.size is None:
+                return None
+            size += len(self._head(index, part)) + part.size
+        return size
 
     def __iter__(self) -> Iterator[bytes]:
         for index, part in enumerate(self._parts):
-            yield self._head(index)
-            yield from part.content()
+            # The first bytes are there before the head goes out, so that what cannot be had is known in time.
+            content = iter(part.content())
+            first = next(content, b"")
+            yield self._head(index, part)
+            yield first
+            yield from content
         yield self._end

@@ -32,12 +32,14 @@ class Accepted:
     Attributes:
         media_type: of the part for ``multipart/related``, else of the whole body; may hold ``*``.
         transfer_syntax: the UID asked for, or ``""`` for any.
+        any_syntax: the asker wrote ``transfer-syntax=*``, which is more than leaving it out: as stored, whatever it is.
     """
 
     media_type: str
     multipart: bool
     transfer_syntax: str
     quality: float
+    any_syntax: bool = False
 
     def takes(self, media_type: str) -> bool:
         """Return whether *media_type* lies in the range."""
@@ -52,7 +54,11 @@ def accepted(request: Request) -> Sequence[Accepted]:
     Raises:
         HubError: incorrect when the header is beyond all measure.
     """
-    header = request.query_params.get("accept") or ", ".join(request.headers.getlist("accept"))
+    return ranges_of(request.query_params.get("accept") or ", ".join(request.headers.getlist("accept")))
+
+
+def ranges_of(header: str) -> Sequence[Accepted]:
+    """Return the ranges of *header*, best first; raises HubError(incorrect) when it is beyond all measure."""
     if len(header) > _MAX_ACCEPT:
         raise HubError(Category.INCORRECT, "The Accept header is too long.", where="Accept")
     ranges = []
@@ -68,6 +74,7 @@ def accepted(request: Request) -> Sequence[Accepted]:
                 multipart=multipart,
                 transfer_syntax="" if syntax == "*" else syntax,
                 quality=_quality(parameters.get("q", "1")),
+                any_syntax=syntax == "*",
             )
         )
     return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)

@@ -1,7 +1,8 @@
 """WADO-RS: retrieving studies, series, instances, metadata, frames and bulk data (PS3.18 section 10.4).
 
-Objects go out as they came in, byte for byte, in chunks from the object store. Nothing is transcoded here: an asker who
-names another transfer syntax than the stored one gets 406.
+Objects and frames go out as they came in, byte for byte, in chunks from the object store, unless the asker names another
+transfer syntax than the stored one. Then they are turned into it without loss, frame by frame, where that can be done
+(:mod:`adapters.pixels`), and refused with 406 and a list of what can be done where it cannot.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from adapters._http import Workers, actor_of, echo_headers
-from adapters.dicomweb import frames as pixels
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.multipart import MultipartBody, Part
-from adapters.dicomweb.negotiation import JSON_TYPE, Accepted, accepted, not_acceptable, require_json
+from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
+from adapters.pixels import frames as pixels
+from adapters.pixels.part10 import swapped
+from adapters.pixels.pool import Pool
+from adapters.pixels.stored import StoredPixels, transcodable
+from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes
+from fhir_mappings.dicom import xml_model
 from fhir_mappings.dicom.elements import BINARY_VRS, Element
 from fhir_mappings.dicom.scanner import DEFLATED, scan
 from fhir_mappings.json import loads
@@ -41,9 +47,12 @@ _MAX_HELD_BYTES = 256 << 20
 class Retrieve:
     """The retrieve handlers over one set of services."""
 
-    def __init__(self, services: Services, workers: Workers) -> None:
+    def __init__(self, services: Services, workers: Workers, pool: Pool, renderers: Workers) -> None:
         self._services = services
         self._workers = workers
+        self._pool = pool
+        #: Threads that wait for decoders, apart from those that find and send.
+        self._renderers = renderers
 
     # --- whole objects ---------------------------------------------------------------------------------------
 
@@ -56,55 +65,34 @@ class Retrieve:
         wanted = [one for one in accepted(request) if one.takes(_DICOM)]
         if not wanted:
             raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}".')
-        rows = self._services.imaging.retrieve(actor, *_uids(request), owner=request.path_params.get("owner"))
+        rows = self._services.imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"))
         chosen, fitting = _by_syntax(wanted, rows)
-        single = not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1
-        if single:
-            row = fitting[0]
-            return self._stream(
-                request,
-                self._services.objects.stream(row.digest, chunk_bytes=_CHUNK_BYTES),
-                row.size,
-                f"{_DICOM}; transfer-syntax={row.TransferSyntaxUID}",
-                # A Part 10 preamble can make a file executable too, so browsers must not guess (PS3.10 section 7.1).
-                headers={"Content-Disposition": "attachment"},
-            )
-        body = MultipartBody(
-            [
-                Part(
-                    content_type=f"{_DICOM}; transfer-syntax={row.TransferSyntaxUID}",
-                    size=row.size,
-                    content=partial(self._services.objects.stream, row.digest, chunk_bytes=_CHUNK_BYTES),
-                )
-                for row in fitting
-            ],
-            _DICOM,
-        )
+        parts = [self.part(row, chosen.transfer_syntax or row.TransferSyntaxUID) for row in fitting]
+        if not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1:
+            return single_object(request, parts[0])
+        body = MultipartBody(parts, _DICOM)
         # 206: some of what was asked for is not available in an acceptable form (PS3.18 table 10.4.3-1).
         status = 200 if len(fitting) == len(rows) else 206
-        return self._stream(request, body, body.size, body.content_type, status=status)
+        return stream(request, body, body.size, body.content_type, status=status)
 
-    def _stream(
-        self,
-        request: Request,
-        content: Iterable[bytes],
-        size: int,
-        content_type: str,
-        *,
-        status: int = 200,
-        headers: Mapping[str, str] | None = None,
-    ) -> Response:
-        return StreamingResponse(
-            _started(content),
-            status_code=status,
-            headers={
-                **echo_headers(request),
-                "Content-Type": content_type,
-                "Content-Length": str(size),
-                "X-Content-Type-Options": "nosniff",
-                "Cache-Control": "private, no-cache",
-                **(headers or {}),
-            },
+    def part(self, row: InstanceRow, syntax: str) -> Part:
+        """Return the instance in *syntax*: the stored bytes where they are in it, else turned into it as it is sent."""
+        content_type = f"{_DICOM}; transfer-syntax={syntax}"
+        if syntax == row.TransferSyntaxUID:
+            content = partial(self._services.objects.stream, row.digest, chunk_bytes=_CHUNK_BYTES)
+            return Part(content_type=content_type, size=row.size, content=content)
+        return Part(content_type=content_type, size=None, content=partial(self._transcoded, row, syntax))
+
+    def _transcoded(self, row: InstanceRow, syntax: str) -> Iterator[bytes]:
+        with self.opened(row) as stored:
+            yield from stored.transcode(self._pool, syntax)
+
+    def opened(self, row: InstanceRow) -> StoredPixels:
+        """Return the object opened for its pixels."""
+        return StoredPixels(
+            self._services.objects.open(row.digest),
+            max_frame_bytes=self._services.settings.max_frame_bytes,
+            attributes=row.attributes,
         )
 
     # --- metadata --------------------------------------------------------------------------------------------
@@ -114,26 +102,34 @@ class Retrieve:
         return await self._workers.run(lambda: self._metadata(request))
 
     def _metadata(self, request: Request) -> Response:
-        require_json(request)
+        xml = wants_xml(request)
         actor = actor_of(request, self._services)
-        study, series, instance = _uids(request)
+        study, series, instance = uids(request)
         owner = request.path_params.get("owner")
         if instance is not None:
             rows = self._services.imaging.retrieve(
                 actor, study, series, instance, owner=owner, attributes=True, subtype="WADO-RS metadata"
             )
-            body = b"[" + b",".join(self._services.imaging.instance_metadata(row) for row in rows) + b"]"
-            return Response(body, media_type=JSON_TYPE, headers=echo_headers(request))
+            bodies = [self._services.imaging.instance_metadata(row) for row in rows]
+            if xml:
+                return self._documents(request, lambda: map(loads, bodies), {})
+            return Response(b"[" + b",".join(bodies) + b"]", media_type=JSON_TYPE, headers=echo_headers(request))
         etag, contents = self._services.imaging.metadata(actor, study, series, owner=owner)
+        if xml:
+            etag += "-xml"
         # Weak, because the same metadata goes out with and without compression.
         headers = {
             **echo_headers(request),
             "ETag": f'W/"{etag}"',
             "Cache-Control": "private, no-cache",
-            "Vary": "Accept-Encoding",
+            "Vary": "Accept, Accept-Encoding",
         }
         if f'"{etag}"' in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
+        if xml:
+            return self._documents(
+                request, lambda: (one for content in contents for one in loads(gzip.decompress(content()))), headers
+            )
         if len(contents) == 1:
             packed = contents[0]()
             if "gzip" in request.headers.get("accept-encoding", "").lower():
@@ -141,18 +137,33 @@ class Retrieve:
             return Response(gzip.decompress(packed), media_type=JSON_TYPE, headers=headers)
         return StreamingResponse(_started(_joined(contents)), media_type=JSON_TYPE, headers=headers)
 
+    def _documents(
+        self, request: Request, datasets: Callable[[], Iterable[Mapping[str, Any]]], headers: Mapping[str, str]
+    ) -> Response:
+        """Return *datasets* as a multipart of Native DICOM Model documents (PS3.18 section 8.7.3.1, PS3.19 annex A)."""
+
+        def parts() -> Iterator[Part]:
+            for one in datasets():
+                document = xml_model.write(one)
+                yield Part(content_type=XML_TYPE, size=len(document), content=partial(_one, document))
+
+        body = MultipartBody(parts(), XML_TYPE)
+        return stream(request, body, None, body.content_type, headers=headers)
+
     # --- frames ----------------------------------------------------------------------------------------------
 
     async def frames(self, request: Request) -> Response:
         """GET .../instances/{instance}/frames/{frames}"""
-        return await self._workers.run(lambda: self._frames(request))
+        # Whoever asks for what is stored never waits behind those whose frames are decoded.
+        decoding = any(one.transfer_syntax or not one.any_syntax for one in accepted(request))
+        return await (self._renderers if decoding else self._workers).run(lambda: self._frames(request))
 
     def _frames(self, request: Request) -> Response:
         actor = actor_of(request, self._services)
-        numbers = _frame_numbers(request.path_params["frames"])
+        numbers = frame_numbers(request.path_params["frames"])
         (row,) = self._services.imaging.retrieve(
             actor,
-            *_uids(request),
+            *uids(request),
             owner=request.path_params.get("owner"),
             attributes=True,
             subtype="WADO-RS frames",
@@ -168,44 +179,75 @@ class Retrieve:
                 Category.NOT_FOUND, f"The instance has {count} frames.", where="frames", remedy="Count frames from 1."
             )
         header: dict[str, Any] = loads(row.attributes)
-        with self._open(row) as (stream, offset):
-            compressed = pixels.is_encapsulated(stream, offset)
-            syntax = row.TransferSyntaxUID if compressed else pixels.EXPLICIT_LITTLE
-            own_type = pixels.MEDIA_TYPES.get(syntax, _OCTETS) if compressed else _OCTETS
-            chosen, media_type = _frame_type(accepted(request), own_type, syntax)
+        with self._open(row) as (source, offset):
+            compressed = pixels.is_encapsulated(source, offset)
+            stored = row.TransferSyntaxUID if compressed else EXPLICIT_LITTLE
+            chosen, media_type, syntax = _frame_type(accepted(request), stored)
+            if syntax != stored:
+                return self._recoded(request, row, numbers, chosen, media_type, syntax)
             if compressed:
-                layout = pixels.encapsulated_frames(stream, header, offset, count)
+                layout = pixels.encapsulated_frames(source, header, offset, count)
                 sizes = {number: sum(length for _, length in layout[number - 1]) for number in numbers}
                 contents: dict[int, Callable[[], Iterable[bytes]]] = {
                     number: partial(self._pieces, row.digest, layout[number - 1]) for number in numbers
                 }
             else:
-                size = len(pixels.native_frame(stream, header, offset, row.TransferSyntaxUID, numbers[0]))
+                size = len(pixels.native_frame(source, header, offset, row.TransferSyntaxUID, numbers[0]))
                 sizes = dict.fromkeys(numbers, size)
                 contents = {number: partial(self._native, row, header, number) for number in numbers}
         content_type = f"{media_type}; transfer-syntax={syntax}"
         if not chosen.multipart and chosen.media_type != "*/*" and len(numbers) == 1:
-            return self._stream(request, contents[numbers[0]](), sizes[numbers[0]], content_type)
+            return stream(request, contents[numbers[0]](), sizes[numbers[0]], content_type)
         parts = [Part(content_type=content_type, size=sizes[n], content=contents[n]) for n in numbers]
         body = MultipartBody(parts, media_type)
-        return self._stream(request, body, body.size, body.content_type)
+        return stream(request, body, body.size, body.content_type)
+
+    def _recoded(
+        self,
+        request: Request,
+        row: InstanceRow,
+        numbers: Sequence[int],
+        chosen: Accepted,
+        media_type: str,
+        syntax: str,
+    ) -> Response:
+        """Return frames turned into another transfer syntax; each is decoded alone, when its turn comes."""
+        content_type = f"{media_type}; transfer-syntax={syntax}"
+        stored = self.opened(row)
+
+        def one(number: int) -> Iterator[bytes]:
+            yield stored.transcoded(self._pool, number, syntax)[0]
+
+        if not chosen.multipart and chosen.media_type != "*/*" and len(numbers) == 1:
+            with stored:
+                data = next(one(numbers[0]))
+            return stream(request, [data], len(data), content_type)
+        body = MultipartBody(
+            [Part(content_type=content_type, size=None, content=partial(one, n)) for n in numbers], media_type
+        )
+
+        def whole() -> Iterator[bytes]:
+            with stored:
+                yield from body
+
+        return stream(request, whole(), None, body.content_type)
 
     def _open(self, row: InstanceRow) -> _Pixels:
         return _Pixels(self._services.objects.open(row.digest), row)
 
     def _native(self, row: InstanceRow, header: Mapping[str, Any], number: int) -> Iterator[bytes]:
-        with self._open(row) as (stream, offset):
-            yield pixels.native_frame(stream, header, offset, row.TransferSyntaxUID, number)
+        with self._open(row) as (source, offset):
+            yield pixels.native_frame(source, header, offset, row.TransferSyntaxUID, number)
 
     def _pieces(self, digest: str, pieces: pixels.Pieces) -> Iterator[bytes]:
         for start, length in pieces:
             yield from self._range(digest, start, length)
 
     def _range(self, digest: str, start: int, length: int) -> Iterator[bytes]:
-        with self._services.objects.open(digest) as stream:
-            stream.seek(start)
+        with self._services.objects.open(digest) as source:
+            source.seek(start)
             while length > 0:
-                data = stream.read(min(length, _CHUNK_BYTES))
+                data = source.read(min(length, _CHUNK_BYTES))
                 if not data:
                     raise HubError(Category.FAULT, "The object ends before its element does.")
                 length -= len(data)
@@ -221,15 +263,15 @@ class Retrieve:
         actor = actor_of(request, self._services)
         steps = _steps(request.path_params["path"])
         (row,) = self._services.imaging.retrieve(
-            actor, *_uids(request), owner=request.path_params.get("owner"), attributes=True, subtype="WADO-RS bulkdata"
+            actor, *uids(request), owner=request.path_params.get("owner"), attributes=True, subtype="WADO-RS bulkdata"
         )
-        with self._services.objects.open(row.digest) as stream:
-            scanned = scan(stream)
+        with self._services.objects.open(row.digest) as source:
+            scanned = scan(source)
             element = _find(scanned.dataset, steps)
             if element.fragments:
                 return self._pixels(request, row, None)
             if scanned.deflated or not scanned.little_endian:
-                data = _held(stream, element, deflated=scanned.deflated, big=not scanned.little_endian)
+                data = _held(source, element, deflated=scanned.deflated, big=not scanned.little_endian)
             else:
                 data = None
         ranges = [one for one in accepted(request) if one.takes(_OCTETS)]
@@ -249,11 +291,43 @@ class Retrieve:
                     partial(self._range, row.digest, element.offset, size) if data is None else partial(_one, data)
                 )
             body = MultipartBody([Part(content_type=_OCTETS, size=length, content=content)], _OCTETS)
-            return self._stream(request, body, body.size, body.content_type)
+            return stream(request, body, body.size, body.content_type)
         headers = {"Accept-Ranges": "bytes"}
         if length != size:
             headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
-        return self._stream(request, content(), length, _OCTETS, status=206 if length != size else 200, headers=headers)
+        return stream(request, content(), length, _OCTETS, status=206 if length != size else 200, headers=headers)
+
+
+def single_object(request: Request, part: Part) -> Response:
+    """Return one object that is not wrapped in a multipart."""
+    # A Part 10 preamble can make a file executable too, so browsers must not guess (PS3.10 section 7.1).
+    headers = {"Content-Disposition": "attachment"}
+    return stream(request, part.content(), part.size, part.content_type, headers=headers)
+
+
+def stream(
+    request: Request,
+    content: Iterable[bytes],
+    size: int | None,
+    content_type: str,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return *content* as it comes; where its *size* is not known, its end is that of the chunked coding."""
+    length = {} if size is None else {"Content-Length": str(size)}
+    return StreamingResponse(
+        _started(content),
+        status_code=status,
+        headers={
+            **echo_headers(request),
+            "Content-Type": content_type,
+            **length,
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-cache",
+            **(headers or {}),
+        },
+    )
 
 
 class _Pixels:
@@ -304,7 +378,7 @@ def _held(stream: BinaryIO, element: Element, *, deflated: bool, big: bool) -> b
         return _inflate(stream, element.offset + element.length)[element.offset :]
     stream.seek(element.offset)
     data = stream.read(element.length)
-    return pixels.swapped(data, BINARY_VRS.get(element.vr, 1)) if big else data
+    return swapped(data, BINARY_VRS.get(element.vr, 1)) if big else data
 
 
 def _one(data: bytes) -> Iterator[bytes]:
@@ -332,34 +406,60 @@ def _joined(contents: Sequence[Callable[[], bytes]]) -> Iterator[bytes]:
     yield b"]"
 
 
-def _uids(request: Request) -> tuple[str, str | None, str | None]:
+def uids(request: Request) -> tuple[str, str | None, str | None]:
+    """Return the UIDs of study, series and instance in the address."""
     study = uid(request, "study")
     assert study is not None
     return study, uid(request, "series"), uid(request, "instance")
 
 
 def _by_syntax(wanted: Sequence[Accepted], rows: Sequence[InstanceRow]) -> tuple[Accepted, Sequence[InstanceRow]]:
-    """Return the first range that fits any stored transfer syntax, and the instances it fits."""
+    """Return the first range that fits any instance as it is stored or can be sent, and the instances it fits."""
     for one in wanted:
-        fitting = [row for row in rows if one.transfer_syntax in {"", row.TransferSyntaxUID}]
+        fitting = [row for row in rows if one.transfer_syntax == "" or may_be(row, one.transfer_syntax)]
         if fitting:
             return one, fitting
-    raise not_acceptable("The images are not stored in this transfer syntax; ask with transfer-syntax=*.")
+    possible = dict.fromkeys(row.TransferSyntaxUID for row in rows)
+    possible |= dict.fromkeys(one.uid for one in TARGETS if any(may_be(row, one.uid) for row in rows))
+    raise not_acceptable(f"Ask with transfer-syntax=* for what is stored, or with one of {', '.join(possible)}.")
 
 
-def _frame_type(ranges: Sequence[Accepted], own_type: str, syntax: str) -> tuple[Accepted, str]:
-    """Return the range that takes frames of *syntax*, and the media type to name them by."""
+def may_be(row: InstanceRow, syntax: str) -> bool:
+    """Return whether the instance is in transfer syntax *syntax*, or can be turned into it."""
+    if row.TransferSyntaxUID == syntax:
+        return True
+    # Offsets into deflated objects mean nothing, so the size of the image tells that there is one.
+    has_pixels = row.pixel_offset is not None or (row.TransferSyntaxUID in DEFLATED and row.Rows is not None)
+    return transcodable(row.TransferSyntaxUID, has_pixels=has_pixels, target=syntax)
+
+
+def _frame_type(ranges: Sequence[Accepted], stored: str) -> tuple[Accepted, str, str]:
+    """Return the range that takes frames stored as *stored*, the media type to name them by, and their transfer syntax."""
+    own = SYNTAXES.get(stored)
+    own_type = own.media_type if own is not None else _OCTETS
+    targets = TARGETS if decodes(stored) else ()
     for one in ranges:
-        if one.transfer_syntax not in {"", syntax}:
-            continue
-        # Viewers ask for octets with any transfer syntax and read the syntax from the part's Content-Type.
-        for media_type in (own_type, _OCTETS):
-            if one.takes(media_type):
-                return one, media_type
-    raise not_acceptable("The frames are not stored in this form; ask with transfer-syntax=*.")
+        if one.transfer_syntax in {"", stored}:
+            # Octets without a word on the transfer syntax are uncompressed ones (PS3.18 table 8.7.3-4); viewers that take
+            # any write ``transfer-syntax=*`` and read the syntax from the part's Content-Type.
+            plain = one.media_type == _OCTETS and not one.any_syntax and not one.transfer_syntax
+            for media_type in (own_type, _OCTETS):
+                if one.takes(media_type) and not (plain and stored != EXPLICIT_LITTLE):
+                    return one, media_type, stored
+        for target in targets:
+            named = one.transfer_syntax == target.uid and one.takes(target.media_type)
+            meant = one.transfer_syntax == "" and one.media_type == target.media_type
+            if named or meant:
+                return one, target.media_type, target.uid
+    possible = dict.fromkeys(
+        f"{media_type}; transfer-syntax={syntax}"
+        for media_type, syntax in ((own_type, stored), *((one.media_type, one.uid) for one in targets))
+    )
+    raise not_acceptable(f"Possible here are {', '.join(possible)}.")
 
 
-def _frame_numbers(text: str) -> Sequence[int]:
+def frame_numbers(text: str) -> Sequence[int]:
+    """Return the numbers of a frame list, each once; raises HubError(incorrect) where it is none."""
     parts = text.split(",")
     if len(parts) > _MAX_FRAMES or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
         raise HubError(

@@ -29,7 +29,7 @@ _HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     ),
 )
-_AREAS = ("fhir", "dicom-web", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "viewer")
+_AREAS = ("fhir", "dicom-web", "wado", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "viewer")
 
 _PAGE = """<!doctype html>
 <html lang="zh-CN"><head><meta charset="utf-8"><title>医协枢纽 Yixie Hub</title>
@@ -41,6 +41,7 @@ The hub is running. The interfaces need a token: <code>hub token --institution K
 <ul>
 <li><code>/fhir</code> — FHIR R4 (<a href="/fhir/metadata">CapabilityStatement</a>)</li>
 <li><code>/dicom-web</code> — QIDO-RS, WADO-RS, STOW-RS</li>
+<li><code>/wado</code> — WADO-URI</li>
 <li><a href="/viewer/"><code>/viewer/</code></a> — 影像浏览 / image viewer</li>
 <li><code>/hl7</code> — HL7 v2 over HTTP</li>
 <li><code>/oauth/token</code> — 系统凭证换取令牌 / client credentials</li>

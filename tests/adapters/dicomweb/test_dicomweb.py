@@ -415,7 +415,7 @@ def test_metadata_is_json_whatever_viewers_ask_besides(http: httpx.Client, hub: 
         assert answer.status_code == 200
         (one,) = answer.json()
         assert one["7FE00010"] == {"vr": "OW", "BulkDataURI": f"{http.base_url}{PATH[1:]}/bulk/7FE00010"}
-    assert http.get(f"{PATH}/metadata", headers={"Accept": "application/dicom+xml"}).status_code == 406
+    assert http.get(f"{PATH}/metadata", headers={"Accept": "application/pdf"}).status_code == 406
 
 
 def test_unchanged_metadata_is_not_sent_again_and_a_new_image_changes_its_tag(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters.dicomweb import frames
+from adapters.pixels import frames
 from hub.errors import HubError
 
 
@@ -80,6 +80,17 @@ def test_one_bit_frames_are_shifted_to_their_first_bit() -> None:
 def test_big_endian_words_come_out_little_endian() -> None:
     data = b"\x01\x02\x03\x04"
     assert native(data, 1, frames.EXPLICIT_BIG, rows=1, columns=2, bits=16) == b"\x02\x01\x04\x03"
+
+
+def test_big_endian_bytes_keep_their_order_and_frames_may_begin_inside_a_word() -> None:
+    header = {"00280010": {"Value": [1]}, "00280011": {"Value": [3]}, "00280100": {"Value": [8]}}
+
+    def second(vr: bytes, data: bytes) -> bytes:
+        source = io.BytesIO(b"\x7f\xe0\0\x10" + vr + b"\0\0" + struct.pack(">I", len(data)) + data)
+        return frames.native_frame(source, header, 12, frames.EXPLICIT_BIG, 2)
+
+    assert second(b"OB", b"abcdef") == b"def"
+    assert second(b"OW", b"badcfe") == b"def"
 
 
 def test_subsampled_colour_has_two_samples_for_each_pixel() -> None:

@@ -11,34 +11,27 @@ from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
+from adapters.pixels.part10 import swapped
+from adapters.pixels.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from hub.errors import Category, HubError
 
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+__all__ = [
+    "EXPLICIT_BIG",
+    "EXPLICIT_LITTLE",
+    "Pieces",
+    "encapsulated_frames",
+    "fragments",
+    "is_encapsulated",
+    "native_frame",
+    "read",
+]
+
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 #: Start of image of JPEG and JPEG-LS, start of codestream of JPEG 2000.
 _IMAGE_STARTS = (b"\xff\xd8", b"\xff\x4f")
 #: Fragments of one object; the scanner that stood at the door has the same limit on items.
 _MAX_FRAGMENTS = 50_000
-
-#: Media type of a compressed frame by transfer syntax (PS3.18 table 8.7.3-4).
-MEDIA_TYPES: Mapping[str, str] = {
-    "1.2.840.10008.1.2.4.50": "image/jpeg",
-    "1.2.840.10008.1.2.4.51": "image/jpeg",
-    "1.2.840.10008.1.2.4.57": "image/jpeg",
-    "1.2.840.10008.1.2.4.70": "image/jpeg",
-    "1.2.840.10008.1.2.4.80": "image/jls",
-    "1.2.840.10008.1.2.4.81": "image/jls",
-    "1.2.840.10008.1.2.4.90": "image/jp2",
-    "1.2.840.10008.1.2.4.91": "image/jp2",
-    "1.2.840.10008.1.2.4.92": "image/jpx",
-    "1.2.840.10008.1.2.4.93": "image/jpx",
-    "1.2.840.10008.1.2.4.201": "image/jphc",
-    "1.2.840.10008.1.2.4.202": "image/jphc",
-    "1.2.840.10008.1.2.4.203": "image/jphc",
-    "1.2.840.10008.1.2.5": "image/dicom-rle",
-}
 
 #: Byte ranges (start, length) that make up one frame, in order.
 Pieces = Sequence[tuple[int, int]]
@@ -61,31 +54,35 @@ def native_frame(stream: BinaryIO, attributes: Mapping[str, Any], pixel_offset: 
     frame_bits = rows * columns * samples * bits
     start_bit = frame_bits * (number - 1)
     first, last = start_bit // 8, (start_bit + frame_bits + 7) // 8
-    stream.seek(pixel_offset + first)
-    data = stream.read(last - first)
-    if len(data) != last - first:
+    width = 1
+    if syntax == EXPLICIT_BIG and not _by_bytes(stream, pixel_offset):
+        # Pixels of up to 16 bits lie in words of 16 (PS3.5 section 8.1.1 and annex A.3), which a frame may begin within.
+        width = 2 if bits <= 16 else bits // 8
+    start, end = first - first % width, last + -last % width
+    stream.seek(pixel_offset + start)
+    data = stream.read(end - start)
+    if len(data) < last - start:
         raise HubError(Category.FAULT, "The object ends before the frame does.", where="(7FE0,0010)")
+    if width > 1:
+        data = swapped(data, width)
+    data = data[first - start : last - start]
     if bits == 1 and (start_bit % 8 or frame_bits % 8):
         return _shifted(data, start_bit % 8, frame_bits)
-    if syntax == EXPLICIT_BIG:
-        return swapped(data, 2 if bits <= 16 else bits // 8)
     return data
+
+
+def _by_bytes(stream: BinaryIO, pixel_offset: int) -> bool:
+    """Return whether the element's VR is OB, whose bytes have no order."""
+    if pixel_offset < 12:
+        return False
+    stream.seek(pixel_offset - 8)
+    return stream.read(2) == b"OB"
 
 
 def _shifted(data: bytes, shift: int, bits: int) -> bytes:
     # One-bit frames follow each other without padding, lowest bit first (PS3.5 section 8.1.1).
     value = int.from_bytes(data, "little") >> shift & ((1 << bits) - 1)
     return value.to_bytes((bits + 7) // 8, "little")
-
-
-def swapped(data: bytes, width: int) -> bytes:
-    """Return words of *width* bytes in the other byte order."""
-    if len(data) % width:
-        return data
-    out = bytearray(len(data))
-    for place in range(width):
-        out[place::width] = data[width - 1 - place :: width]
-    return bytes(out)
 
 
 def encapsulated_frames(
@@ -96,20 +93,20 @@ def encapsulated_frames(
     Raises:
         HubError: unsupported when the fragments cannot be told apart by frame (video, or no table and no markers).
     """
-    table, fragments = _walk(stream, pixel_offset)
+    table, found = _walk(stream, pixel_offset)
     if frames == 1:
-        return [fragments]
-    if len(fragments) == frames:
-        return [[one] for one in fragments]
+        return [found]
+    if len(found) == frames:
+        return [[one] for one in found]
     extended = _extended_table(attributes)
     for offsets in (extended, table):
         if len(offsets) == frames:
-            grouped = _group(fragments, offsets)
+            grouped = _group(found, offsets)
             if grouped is not None:
                 return grouped
-    starts = [index for index, one in enumerate(fragments) if _starts_image(stream, one)]
+    starts = [index for index, one in enumerate(found) if _starts_image(stream, one)]
     if len(starts) == frames and starts[0] == 0:
-        return [fragments[a:b] for a, b in zip(starts, [*starts[1:], len(fragments)], strict=True)]
+        return [found[a:b] for a, b in zip(starts, [*starts[1:], len(found)], strict=True)]
     raise HubError(
         Category.UNSUPPORTED,
         "The frames of this object cannot be told apart.",
@@ -117,6 +114,11 @@ def encapsulated_frames(
         remedy="Retrieve the whole instance.",
         status=406,
     )
+
+
+def fragments(stream: BinaryIO, pixel_offset: int) -> Pieces:
+    """Return where the fragments of encapsulated pixel data lie."""
+    return _walk(stream, pixel_offset)[1]
 
 
 def _walk(stream: BinaryIO, pixel_offset: int) -> tuple[Sequence[int], list[tuple[int, int]]]:
