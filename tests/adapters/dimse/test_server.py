@@ -151,10 +151,11 @@ def test_every_storage_class_and_transfer_syntax_is_stored_as_it_came(door: Door
 
 
 def test_services_the_door_does_not_have_are_refused_context_by_context(door: Door) -> None:
-    find, unknown_syntax = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.826.0.1.3680043.10.1999.99"
+    # Basic Grayscale Print Management
+    printing, unknown_syntax = "1.2.840.10008.5.1.1.9", "1.2.826.0.1.3680043.10.1999.99"
     with associated(
         door.port,
-        Context(find, IMPLICIT),
+        Context(printing, IMPLICIT),
         Context(CT_IMAGE_STORAGE, unknown_syntax),
         Context(CT_IMAGE_STORAGE, IMPLICIT),
     ) as peer:
@@ -388,7 +389,15 @@ def test_deflated_is_chosen_only_when_nothing_else_is_offered(door: Door) -> Non
 
     assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED, EXPLICIT], None, RIGHTS) == (EXPLICIT, 0)
     assert negotiation._judge(CT_IMAGE_STORAGE, [DEFLATED], None, RIGHTS) == (DEFLATED, 0)
-    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), RIGHTS)[1] == negotiation.USER_REJECTION
+
+
+def test_an_ae_is_scp_of_storage_only_where_it_may_get() -> None:
+    from adapters.dimse import negotiation
+    from adapters.dimse.catalogue import RIGHTS
+
+    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), RIGHTS) == (EXPLICIT, 0)
+    without = RIGHTS - {"get"}
+    assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), without)[1] == negotiation.USER_REJECTION
 
 
 def test_our_implementation_uid_is_a_uid() -> None:
