@@ -25,15 +25,11 @@ from adapters.viewer.package import Manifest
 if TYPE_CHECKING:
     from hub.boot import Services
 
-
-def _policy(directives: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} {value}" for name, value in directives.items())
-
-
 _POLICY = {
     "default-src": "'none'",
-    # The codecs are WebAssembly.
-    "script-src": "'self' 'wasm-unsafe-eval'",
+    # The codecs are WebAssembly. Their glue, and the arrays that segmentations (SEG) are read through, write functions as
+    # text; what could put text of its own there would still have nowhere to send what it finds.
+    "script-src": "'self' 'wasm-unsafe-eval' 'unsafe-eval'",
     "worker-src": "'self' blob:",
     # The interface library sets styles on elements and inserts a few sheets.
     "style-src": "'self' 'unsafe-inline'",
@@ -50,7 +46,7 @@ _POLICY = {
 }
 #: Sent with every answer under ``/viewer``.
 HEADERS = {
-    "Content-Security-Policy": _policy(_POLICY),
+    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -59,9 +55,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
-#: A worker obeys the policy that its program comes with, not the page's. The glue of some codecs writes functions as text,
-#: which the page itself may not do.
-WORKER_POLICY = _policy({**_POLICY, "script-src": f"{_POLICY['script-src']} 'unsafe-eval'"})
 _FOREVER = "public, max-age=31536000, immutable"
 _ANEW = "no-cache"
 _TYPES = {
@@ -111,7 +104,7 @@ class _Application:
         request = Request(scope, receive, send)
         response = self.answer(request)
         for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+            response.headers[name] = value
         await response(scope, receive, send)
 
     def answer(self, request: Request) -> Response:
@@ -155,8 +148,6 @@ class _Application:
         # The name is one of the manifest's: the received text has only chosen among them.
         path = self._installed.folder / name
         headers = {"Cache-Control": _FOREVER, "Content-Type": _TYPES[path.suffix]}
-        if path.suffix == ".js":
-            headers["Content-Security-Policy"] = WORKER_POLICY
         if name in manifest.compressed:
             headers["Vary"] = "Accept-Encoding"
             if "gzip" in request.headers.get("accept-encoding", "").lower():

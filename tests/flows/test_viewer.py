@@ -20,7 +20,7 @@ from PIL import Image
 from tests.conftest import require_tool
 from tests.flows.conftest import import_members
 from tests.flows.hub_process import HubProcess, eventually
-from tests.flows.viewer_studies import Study, cardiac_us, chest_ct, mammogram, report_pdf, stow_body
+from tests.flows.viewer_studies import Study, cardiac_us, chest_ct, mammogram, report_pdf, segmentation, stow_body
 
 pytestmark = [pytest.mark.tool("chromium"), pytest.mark.timeout(300)]
 
@@ -175,6 +175,10 @@ def test_a_radiologist_finds_studies_and_reads_each_kind(reader: Reader, served:
     reader.read(pdf)
     reader.image("pdf", lambda picture: share(picture, (20, 90, 190), (40, 115, 215)) > 0.005)
 
+    headers, body = stow_body([segmentation(ct)])
+    assert sender.request("POST", "/dicom-web/studies", headers=headers, content=body).status_code == 200
+    segmentation_is_coloured(reader, ct)
+
     assert reader.foreign == []
     assert reader.refused == []
     assert [error for error in reader.errors if "Content Security Policy" in error] == []
@@ -272,6 +276,20 @@ def ultrasound_moves(reader: Reader, study: Study) -> None:
     reader.image(
         "us-later", lambda picture: disc(picture).any() and float(np.nonzero(disc(picture))[1].mean()) > was + 50
     )
+
+
+def segmentation_is_coloured(reader: Reader, study: Study) -> None:
+    reader.go(f"/viewer/segmentation?StudyInstanceUIDs={study.uid}")
+    reader.until_overlay("bottom-right", f"(1/{len(study.files)})")
+    reader.image("seg-without", body_and_lungs)
+    reader.page.locator("[data-cy=study-browser-thumbnail-no-image]").dblclick()
+
+    def coloured(picture: np.ndarray[Any, Any]) -> bool:
+        spread = picture.max(axis=2) - picture.min(axis=2)
+        middle = spread[200:600, 50:-50]
+        return bool((middle > 40).mean() > 0.02)
+
+    reader.image("seg", coloured)
 
 
 def test_who_has_no_token_is_told_how_to_come_in(reader: Reader, served: HubProcess) -> None:

@@ -18,6 +18,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    SegmentationStorage,
     UltrasoundMultiFrameImageStorage,
 )
 
@@ -66,7 +67,7 @@ def _part10(values: dict[str, Any], syntax: str, number: int, sop_class: str) ->
     dataset.InstanceNumber = number
     if pixels is not None:
         dataset.PixelData = pixels
-        dataset["PixelData"].VR = "OB" if values["BitsAllocated"] == 8 else "OW"
+        dataset["PixelData"].VR = "OB" if values["BitsAllocated"] <= 8 else "OW"
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == JPEG2000Lossless else syntax
     if syntax == JPEG2000Lossless:
@@ -126,6 +127,69 @@ def chest_ct(*, number: int = 1, slices: int = 24, size: int = 128, patient: str
     return Study(
         uid=header["StudyInstanceUID"], name="郑^伟", patient_id="10086", modality="CT", date="20250611", files=files
     )
+
+
+def segmentation(ct: Study, *, size: int = 128) -> bytes:
+    """Return the segmentation (PS3.3 A.51) of the nodule in every slice of *ct*, as a second series of its study."""
+    header = _header(1, "SEG", "ZHENG^WEI=郑^伟", "10086", ct.date, "胸部CT平扫")
+    header |= {"SeriesInstanceUID": f"{ct.uid}.2", "SeriesNumber": 2, "SeriesDescription": "结节分割"}
+    count = len(ct.files)
+    tissue = {"CodeValue": "85756007", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Tissue"}
+    segment = {
+        "SegmentNumber": 1,
+        "SegmentLabel": "Nodule",
+        "SegmentAlgorithmType": "MANUAL",
+        "SegmentedPropertyCategoryCodeSequence": [_item(tissue)],
+        "SegmentedPropertyTypeCodeSequence": [_item(tissue)],
+        "RecommendedDisplayCIELabValue": [40000, 45000, 45000],
+    }
+    frames, slices = [], []
+    for index in range(count):
+        source = _item({"ReferencedSOPClassUID": CTImageStorage, "ReferencedSOPInstanceUID": f"{ct.uid}.1.{index + 1}"})
+        slices.append(source)
+        frame = {
+            "FrameContentSequence": [_item({"DimensionIndexValues": [1, index + 1]})],
+            "PlanePositionSequence": [_item({"ImagePositionPatient": [-160.0, -160.0, index * 5.0]})],
+            "SegmentIdentificationSequence": [_item({"ReferencedSegmentNumber": 1})],
+            "DerivationImageSequence": [_item({"SourceImageSequence": [source]})],
+        }
+        frames.append(_item(frame))
+    spacing = {"PixelSpacing": [320 / size, 320 / size], "SliceThickness": 5, "SpacingBetweenSlices": 5}
+    shared = {
+        "PixelMeasuresSequence": [_item(spacing)],
+        "PlaneOrientationSequence": [_item({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})],
+    }
+    masks = [_disc(size, 0.3, 0.5, 0.01 + 0.1 * index / count) for index in range(count)]
+    referenced = {"SeriesInstanceUID": f"{ct.uid}.1", "ReferencedInstanceSequence": slices}
+    values = {
+        "FrameOfReferenceUID": f"{ct.uid}.9",
+        "SegmentationType": "BINARY",
+        "ContentLabel": "SEG",
+        "ImageType": ["DERIVED", "PRIMARY"],
+        "Rows": size,
+        "Columns": size,
+        "NumberOfFrames": count,
+        "BitsAllocated": 1,
+        "BitsStored": 1,
+        "HighBit": 0,
+        "PixelRepresentation": 0,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "SegmentSequence": [_item(segment)],
+        "ReferencedSeriesSequence": [_item(referenced)],
+        "SharedFunctionalGroupsSequence": [_item(shared)],
+        "PerFrameFunctionalGroupsSequence": frames,
+        "DimensionOrganizationSequence": [_item({"DimensionOrganizationUID": f"{ct.uid}.8"})],
+        "PixelData": np.packbits(np.stack(masks), bitorder="little").tobytes(),
+    }
+    return _part10({**header, **values}, ExplicitVRLittleEndian, 1, SegmentationStorage)
+
+
+def _item(values: dict[str, Any]) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def cardiac_us(*, frames: int = 12, size: int = 128) -> Study:
