@@ -116,6 +116,7 @@ class MessageEvents:
 
     def _move(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
         reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
+        bookings = [one for one in event.focus if one.startswith("Appointment/")]
         moved: list[str] = []
         refused: list[HubError] = []
         fulfilled = False
@@ -124,7 +125,11 @@ class MessageEvents:
             workflow = workflows.workflow_for(task)
             if workflow is None or not commands.concerns(workflow, event.kind):
                 continue
-            outputs = [{"type": {"text": "报告"}, "valueReference": {"reference": one}} for one in reports]
+            outputs = [
+                {"type": {"text": name}, "valueReference": {"reference": one}}
+                for name, found in (("报告", reports), ("预约", bookings))
+                for one in found
+            ]
             given = workflows.Inputs(outputs=tuple(outputs))
             instance = self._instances.instance(tx, task, (), given)
             party = self._tasks.party(actor)
@@ -138,7 +143,9 @@ class MessageEvents:
                 if commands.is_command(event.kind):
                     refused.append(commands.refusal(workflow, instance, event.kind, party, stored.id))
                 continue
-            if reports and newest(task, "output", "DiagnosticReport") in reports:
+            if (reports and newest(task, "output", "DiagnosticReport") in reports) or (
+                bookings and newest(task, "output", "Appointment") in bookings
+            ):
                 outputs = []
             try:
                 self._tasks.transition(

@@ -44,13 +44,19 @@ def relinked(tx: Tx, translation: Translation, sender: str) -> Translation:
     renames: dict[str, str] = {}
     for event in translation.workflow_events:
         own = next((one for one in event.focus if one.startswith("ServiceRequest/")), None)
-        if not event.kind.startswith(("report.", "referral.accepted", "referral.rejected")):
+        booking = event.kind.startswith("appointment.")
+        if not booking and not event.kind.startswith(("report.", "referral.accepted", "referral.rejected")):
             continue
         for stored in tasks_of(tx, replace(event, focus=()), sender):
             if stored.owner == sender:
                 continue
             task = loads(stored.body)
             request, patient = plain(reference_in(task.get("focus"))), plain(reference_in(task.get("for")))
+            if booking:
+                # It fulfils the other side's request, for the sender's own patient and in the sender's own diary.
+                if request is not None:
+                    renames.update(dict.fromkeys(_based_on(translation, event), request))
+                continue
             if own is not None and request is not None:
                 renames[own] = request
             if translation.patient_id and patient is not None:
@@ -71,6 +77,17 @@ def relinked(tx: Tx, translation: Translation, sender: str) -> Translation:
             for event in translation.workflow_events
         ),
     )
+
+
+def _based_on(translation: Translation, event: WorkflowEvent) -> list[str]:
+    """Return what the resources that *event* is about are based on, as their message names it."""
+    return [
+        reference
+        for change in translation.changes
+        if isinstance(change, Upsert) and change.reference in event.focus
+        for one in change.resource.get("basedOn", ())
+        if (reference := plain(reference_in(one))) is not None
+    ]
 
 
 def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translation:

@@ -555,3 +555,50 @@ def test_a_down_referral_is_not_proposed_to_a_hospital_whose_service_is_off(hub:
         propose_down(hub)
 
     assert search(hub, "Task", owner="Organization/kn") == []
+
+
+# --- bookings that fulfil a referral -----------------------------------------------------------------------------
+
+
+def booking(control_id: str, trigger: str, *, order: str, at: str = "20250612150000") -> bytes:
+    """Return YL's SIU about the appointment that it gives KN's referral *order* (SCH-26)."""
+    sch = "SCH|YLAP9|YLAPF9||||^改期|CHK^复查|NORMAL^预约^HL70276|30|min^分钟|^^^20250620090000^20250620093000"
+    return "\r".join(
+        [
+            f"MSH|^~\\&|HIS|YLYY|YXT|HUB|{at}||SIU^{trigger}^SIU_S12|{control_id}|P|2.5.1|||AL|NE|CHN|UNICODE UTF-8",
+            f"{sch}|||||C101^冯国强||||C101^冯国强|||||Booked|{order}",
+            "PID|1||600123^^^YLYY^MR||欧阳^明月||19900624|F",
+            "RGS|1|A",
+            "AIS|1|A|XN01^心内科门诊^L|20250620090000|||30|min",
+            "",
+        ]
+    ).encode()
+
+
+def test_a_booking_message_books_the_referral_that_it_names(hub: Services) -> None:
+    receive(hub, REFERRAL)
+    [request] = search(hub, "ServiceRequest", "KN")
+    number = request["identifier"][0]["value"]
+    move(hub, "referral", YL, "review", "accept")
+
+    assert "MSA|AA|YLS1" in receive_one(hub, booking("YLS1", "S12", order=number))
+
+    assert at_work(hub, "referral") == "booked"
+    [task] = search(hub, "Task", code="referral")
+    [appointment] = search(hub, "Appointment", "YL")
+    assert appointment["basedOn"] == [{"reference": f"ServiceRequest/{request['id']}"}]
+    assert {"reference": f"Appointment/{appointment['id']}"} in [
+        one.get("valueReference") for one in task.get("output", ())
+    ]
+    # The referring hospital sees when its patient is awaited.
+    assert search(hub, "Appointment", "KN") != []
+    # It is moved: the same booking again.
+    assert "MSA|AA|YLS2" in receive_one(hub, booking("YLS2", "S13", order=number, at="20250612160000"))
+    assert at_work(hub, "referral") == "booked"
+
+
+def receive_one(hub: Services, message: bytes) -> str:
+    """Send *message* in original mode words and return the answer as text."""
+    answer = hub.messages.receive(message.replace(b"|||AL|NE|", b"|||||"), "127.0.0.1:5000")
+    assert answer is not None
+    return answer.decode()

@@ -101,8 +101,9 @@ def translate(assembly: Assembly, trigger: str) -> None:
         WorkflowEvent(
             kind=_EVENTS[trigger],
             focus=(reference,),
-            placer_number=placer,
-            filler_number=filler,
+            # The request that the booking is for is what a workflow knows; its own number is the second best.
+            placer_number=segment.get(26).strip() or placer,
+            filler_number=segment.get(27).strip() or filler,
             receiver=message.get("MSH-6").strip(),
             reason=reason,
         )
