@@ -19,7 +19,7 @@ from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Entry, NewEntry
-from storage.sql.criteria import equal, has_key, named
+from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, journal
 
@@ -35,6 +35,8 @@ _DISORDER = timedelta(hours=1) // timedelta(microseconds=1)
 #: Columns whose value few entries share; a state other than done is one too.
 _KEYS = frozenset({"correlation_id", "control_id", "patient_id", "placer", "filler", "accession", "visit", "digest"})
 _SENDER = frozenset({"sending_application", "sending_facility"})
+#: Columns whose value many entries share, each with an index of its own.
+_SHARED = _SENDER | {"institution", "door", "message_type"}
 _PARTIAL = {name: named(journal.c[name]) for name in ("patient_id", "placer", "filler", "accession", "visit", *_SENDER)}
 #: The statements of the receive path, built once.
 _INSERT = Prepared(sa.insert(journal).returning(journal.c.seq), keys=(*_FIELDS, "finished_at"))
@@ -173,7 +175,10 @@ class SqlJournal:
             partial = {name: condition for name, condition in partial.items() if name not in _SENDER}
         led = has_key(wanted, keys)
         digest = wanted.pop("digest", None)
-        conditions = equal(journal, wanted, keys=keys, led=led, partial=partial)
+        more: list[sa.ColumnElement[bool]] = []
+        if not led:
+            wanted, more = beside(self._connection, journal, "seq", wanted, _SHARED)
+        conditions = [*equal(journal, wanted, keys=keys, led=led, partial=partial), *more]
         if digest is not None:
             conditions.append(journal.c.seq.in_(_of_digest(digest)))
         if times and not led:

@@ -23,7 +23,7 @@ from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
 from storage.sql._dialect import insert
-from storage.sql.criteria import equal, has_key, named
+from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.schema import outbox, outbox_destination, outbox_lane
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _OPEN = ("pending", "dead")
 _IS_OPEN = outbox.c.state.in_([sa.literal_column(f"'{state}'") for state in _OPEN])
 #: Columns whose value few deliveries share; a state other than sent is one too.
 _KEYS = frozenset({"lane", "control_id", "correlation_id", "task_id", "patient_id"})
+#: Columns whose value many deliveries share, each with an index of its own.
+_SHARED = frozenset({"destination", "kind", "owner"})
 _PARTIAL = {name: named(outbox.c[name]) for name in ("control_id", "task_id", "patient_id")}
 _UNSENT = {"state": outbox.c.state != sa.literal_column("'sent'")}
 _SEARCHABLE = frozenset(
@@ -392,7 +394,10 @@ class SqlOutbox:
         unsent = criteria.get("state", "sent") != "sent"
         keys = _KEYS | {"state"} if unsent else _KEYS
         partial = _PARTIAL | _UNSENT if unsent else _PARTIAL
-        conditions = equal(outbox, criteria, keys=keys, led=has_key(criteria, keys), partial=partial)
+        led, more = has_key(criteria, keys), list[sa.ColumnElement[bool]]()
+        if not led:
+            criteria, more = beside(self._connection, outbox, "id", criteria, _SHARED)
+        conditions = [*equal(outbox, criteria, keys=keys, led=led, partial=partial), *more]
         statement = sa.select(outbox).where(*conditions)
         return [_delivery(row) for row in self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))]
 

@@ -334,3 +334,79 @@ def test_postgresql_does_not_walk_the_journal_by_number_to_the_time_that_is_aske
     assert [one.seq for one in found] == [4 * 3600 - 1]
     assert len(plans) == 2
     assert all("ix_journal_received" in one and "pk_journal" not in one for one in plans), plans
+
+
+# --- two values that many rows share -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowded(filled: SqlDatabase) -> SqlDatabase:
+    """Beside the many of KN, three messages and deliveries of QH, one message of which came by another door."""
+
+    def fill(tx: Any) -> None:
+        for number in range(3):
+            tx.journal.append(
+                NewEntry(
+                    door="mllp" if number else "dimse",
+                    institution="QH",
+                    peer="",
+                    correlation_id="",
+                    message_type="ADT^A01" if number else "ADT^A08",
+                    digest="",
+                    size=1,
+                    received_at=NOW,
+                )
+            )
+            lane = f"YL/mllp|q{number}"
+            tx.outbox.enqueue(
+                NewDelivery(destination="YL/mllp", lane=lane, kind="mllp", payload=b"x", owner="QH", control_id="")
+            )
+
+    filled.write(fill)
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("criteria", "lead", "check", "found"),
+    [
+        ({"door": "mllp", "institution": "QH"}, "institution", "door", 2),
+        ({"institution": "QH", "message_type": "ADT^A01"}, "institution", "type", 2),
+        ({"institution": "KN", "message_type": "ADT^A08"}, "type", "institution", 0),
+        ({"institution": "KN", "door": "dimse"}, "door", "institution", 0),
+        ({"institution": "QH", "sending_facility": "KNYY"}, "institution", "sending_facility", 0),
+        ({"institution": "QH", "door": "mllp", "until": UNTIL}, "institution", "door", 2),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_of_two_shared_values_the_rarer_leads_and_the_other_is_looked_up_without_a_row(
+    crowded: SqlDatabase, criteria: dict[str, str], lead: str, check: str, found: int
+) -> None:
+    rows: list[Any] = []
+    steps = plan_as_bound(crowded, lambda tx: rows.extend(tx.journal.search(criteria, limit=50)))
+
+    assert len(rows) == found
+    last = steps[-3:]
+    assert last[0].startswith(f"SEARCH journal USING INDEX ix_journal_{lead} ("), steps
+    assert last[2].startswith(f"SEARCH journal_1 USING COVERING INDEX ix_journal_{check} ("), steps
+    assert "seq>? AND seq<?" in last[2]
+    assert full_scans(steps, "journal") == []
+
+
+def test_of_two_shared_values_of_deliveries_the_rarer_leads_too(crowded: SqlDatabase) -> None:
+    rows: list[Any] = []
+    asked = {"destination": "YL/mllp", "owner": "QH"}
+    steps = plan_as_bound(crowded, lambda tx: rows.extend(tx.outbox.deliveries(asked, limit=50)))
+
+    assert len(rows) == 3
+    assert any(step.startswith("SEARCH outbox USING INDEX ix_outbox_owner (owner=?") for step in steps), steps
+    assert any(step.startswith("SEARCH outbox_1 USING COVERING INDEX ix_outbox_destination (") for step in steps), steps
+
+
+def test_three_shared_values_and_a_key_are_found_as_one_would_think(crowded: SqlDatabase) -> None:
+    def count(**criteria: str) -> int:
+        return len(crowded.read(lambda tx: tx.journal.search(criteria, limit=50)))
+
+    assert count(institution="QH", door="mllp", message_type="ADT^A01") == 2
+    assert count(institution="QH", door="dimse", message_type="ADT^A01") == 0
+    assert count(institution="KN", door="mllp", correlation_id="c7") == 1
+    assert count(institution="", door="mllp") == 0
