@@ -63,6 +63,9 @@ def imaging_study(
     resource: dict[str, Any] = {
         "resourceType": "ImagingStudy",
         "id": id,
+        "extension": [
+            {"url": f"{base}/StructureDefinition/viewer", "valueUri": viewer_path(study["StudyInstanceUID"])}
+        ],
         "identifier": [study_identifier(study["StudyInstanceUID"])],
         "status": "available",
         "subject": {"reference": patient},
@@ -94,6 +97,11 @@ def imaging_study(
         for row in series
     ]
     return resource
+
+
+def viewer_path(StudyInstanceUID: str) -> str:
+    """Return where the study is looked at in a browser, on the hub that serves the resource."""
+    return f"/viewer/viewer?StudyInstanceUIDs={StudyInstanceUID}"
 
 
 def study_identifier(StudyInstanceUID: str) -> dict[str, str]:

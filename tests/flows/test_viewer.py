@@ -159,6 +159,14 @@ def test_a_radiologist_finds_studies_and_reads_each_kind(reader: Reader, served:
         assert sender.request("POST", "/dicom-web/studies", headers=headers, content=body).status_code == 200
 
     list_shows_and_filters(reader, served, (ct, us, mg, pdf))
+    # The first study is opened by the link that its ImagingStudy carries.
+    found = eventually(
+        lambda: sender.search(f"/fhir/ImagingStudy?identifier=urn:dicom:uid|urn:oid:{ct.uid}"),
+        what="the study is complete",
+    )
+    links = [one["valueUri"] for one in found[0]["extension"] if one["url"].endswith("/StructureDefinition/viewer")]
+    assert links == [f"/viewer/viewer?StudyInstanceUIDs={ct.uid}"]
+    reader.go(links[0])
     ct_scrolls_and_windows(reader, ct)
     ultrasound_moves(reader, us)
 
@@ -230,7 +238,6 @@ def list_shows_and_filters(reader: Reader, hub: HubProcess, studies: tuple[Study
 
 def ct_scrolls_and_windows(reader: Reader, study: Study) -> None:
     page = reader.page
-    reader.read(study)
     reader.until_overlay("bottom-right", f"(1/{len(study.files)})")
     first = reader.image("ct-first", body_and_lungs)
     assert reader.overlay("bottom-left") == "W:1600L:-200"
