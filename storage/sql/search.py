@@ -33,6 +33,7 @@ from storage.sql import merges
 from storage.sql.access import visible, ways
 from storage.sql.filters import HIGH, Seen, holds, kept, listed
 from storage.sql.prepared import Prepared
+from storage.sql.record_rows import stored
 from storage.sql.schema import idx_date, idx_quantity, idx_reference, idx_string, idx_token, idx_uri, record
 
 #: Most resources that one page may include besides its matches.
@@ -51,13 +52,6 @@ _SORT_COLUMN = {
     "quantity": idx_quantity.c.low,
     "uri": idx_uri.c.value,
 }
-
-
-def _stored(row: Any) -> Stored:
-    # Imported here because records builds on this module.
-    from storage.sql.records import stored
-
-    return stored(row)
 
 
 # --- which records ---------------------------------------------------------------------------------------------
@@ -401,7 +395,7 @@ def _page(
     if len(rows) > query.count:
         following = _encode([getattr(page[-1], name) for name in names])
     included = _included(connection, query, scope, now_us, page) if query.includes and page else ()
-    return Page(matches=tuple(_stored(row) for row in page), included=included, total=total, next_cursor=following)
+    return Page(matches=tuple(stored(row) for row in page), included=included, total=total, next_cursor=following)
 
 
 def ids(connection: Connection, query: ast.Query, scope: Scope, now_us: int, *, limit: int) -> list[str]:
@@ -444,7 +438,7 @@ def _included(
         for row in connection.execute(statement.limit(MAX_INCLUDED + len(have) + 1)):
             key = (row.type, row.id)
             if key not in have:
-                found[key] = _stored(row)
+                found[key] = stored(row)
         if len(found) > MAX_INCLUDED:
             raise HubError(
                 Category.INCORRECT,
