@@ -11,7 +11,7 @@ import platform
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +37,18 @@ class Settings(BaseSettings):
     s3_access_key: str = ""
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = False
+    #: With an S3 store: ``durable`` keeps each object on this node's disk, answers, and uploads it afterwards; empty = each
+    #: is answered when S3 has it. It can be emptied again when nothing waits for its upload.
+    objects_spool: Literal["", "durable"] = ""
+    #: Uploads at once, and how each is confirmed before the local copy may go: ``head`` asks for it, ``read`` reads it back.
+    objects_upload_threads: int = Field(default=4, ge=1, le=64)
+    objects_upload_check: Literal["head", "read"] = "head"
+    #: Oldest object waiting for its upload that raises the alert.
+    objects_upload_alert_s: float = Field(default=900.0, gt=0)
+    #: Disk space for copies of what was uploaded or read back (0 = none); the least recently read go first.
+    objects_cache_bytes: int = Field(default=10 * GIB, ge=0)
+    #: Objects up to this size are fetched whole from S3 and kept; of larger ones only the ranges that are asked for.
+    objects_fetch_bytes: int = Field(default=8 * MIB, ge=0, le=GIB)
 
     http_bind: str = "127.0.0.1:8080"
     dimse_bind: str = "127.0.0.1:11112"
@@ -112,6 +124,8 @@ class Settings(BaseSettings):
 
     #: A study is complete this long after its last association ended.
     study_quiet_s: float = 30.0
+    #: How long a study waits for images that its modality says it made, or is still making (MPPS).
+    step_wait_s: float = 3600.0
     #: Oldest undelivered message that raises the alert.
     queue_alert_s: float = 300.0
     #: How often the worker looks for due work when nothing wakes it.
@@ -123,8 +137,6 @@ class Settings(BaseSettings):
     retry_attempts: int = 5
     delivery_timeout_s: float = 30.0
 
-    #: How long a study waits for images that its modality says it made, or is still making (MPPS).
-    step_wait_s: float = 3600.0
     token_ttl_s: int = 3600
     #: Days that a partner keeps sight of finished work.
     grant_days_after: int = 30
