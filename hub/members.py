@@ -9,15 +9,13 @@ member's studies are sent stands in ``routing-rule`` extensions of its Organizat
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.identifiers import CANONICAL_BASE
-from fhir_mappings.text import codec_for
 from hub.access import DIRECTORY_TYPES
 from hub.actor import ROLES
+from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
 from hub.routing import Rule
@@ -42,43 +40,6 @@ _KINDS = {
 Resource = Mapping[str, Any]
 
 
-def _is_zone(value: str) -> bool:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
-
-
-def _is_switch(value: str) -> bool:
-    # A boolean of FHIR JSON comes as Python's.
-    return value.lower() in {"true", "false"}
-
-
-def _is_network(value: str) -> bool:
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-#: Settings that decide how a door works: what they may be, in words and as a test. A door meets them with a message in
-#: hand, which is too late to find a spelling mistake.
-_SETTINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
-    "cidr": (lambda value: all(map(_is_network, value.split())), "networks like 10.1.0.0/16, with spaces between"),
-    "dialect": (DIALECTS.__contains__, f"one of {', '.join(sorted(DIALECTS))}"),
-    "time-zone": (_is_zone, "a zone like Asia/Shanghai"),
-    "charset-in": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
-    "charset-out": (lambda value: codec_for(value) is not None, "a character set like GB18030"),
-    "ack": ({"processed", "stored"}.__contains__, "processed or stored"),
-    "processing-ids": (
-        lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
-        "values of MSH-11 (P, T, D), with spaces between",
-    ),
-    "push": (_is_switch, "true or false"),
-    "message": (_is_switch, "true or false"),
-}
 #: Parts of a routing rule that may be given several times.
 _REPEATED = frozenset({"modality", "window"})
 
@@ -187,7 +148,7 @@ def distil(
         if one["resourceType"] == "Organization" and (code := _code(one, MEMBER_SYSTEM)):
             codes[reference] = code
             settings = _settings(one, MEMBER_SETTING_URL)
-            if "time-zone" in settings and not _is_zone(str(settings["time-zone"])):
+            if "time-zone" in settings and not is_zone(str(settings["time-zone"])):
                 raise _wrong(
                     "The setting time-zone is no zone.", f"{reference}.time-zone", "Give one like Asia/Shanghai."
                 )
@@ -243,10 +204,11 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
             f"{reference}.connectionType",
             f"Use one of {', '.join(sorted(_KINDS))}.",
         )
-    settings = _settings(one, SETTING_URL)
-    for name, (fits, words) in _SETTINGS.items():
-        if name in settings and not fits(str(settings[name])):
-            raise _wrong(f"The setting {name} is none that a door could use.", f"{reference}.{name}", f"Give {words}.")
+    try:
+        settings = dict(checked(kind, _settings(one, SETTING_URL)))
+    except ValueError as error:
+        name, words = error.args
+        raise _wrong(f"The setting {name} is none that a door could use.", f"{reference}.{name}", words) from error
     address = str(one.get("address", ""))
     # An endpoint that only sends to the hub has a placeholder address, because FHIR requires the element.
     reach = "" if address.startswith("urn:none") else address

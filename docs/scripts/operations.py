@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from adapters.ops.api import build
-from hub import config
+from hub import config, endpoint_settings
 from hub.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,12 @@ def tables() -> dict[str, str]:
         for name, field in config.Settings.model_fields.items()
     ]
     routes = ["| method | path | what | who may |", "|---|---|---|---|", *route_rows()]
-    return {"commands": "\n".join(commands), "settings": "\n".join(settings), "routes": "\n".join(routes)}
+    endpoints = ["| `endpoint-setting` | of | value | meaning |", "|---|---|---|---|"]
+    endpoints += [
+        f"| `{one.name}` | {_names(one.kinds)} | {one.words} | {one.meaning} |" for one in endpoint_settings.SETTINGS
+    ]
+    made = {"commands": commands, "settings": settings, "routes": routes, "endpoints": endpoints}
+    return {name: "\n".join(lines) for name, lines in made.items()}
 
 
 def fill(page: str) -> str:

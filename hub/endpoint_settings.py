@@ -1,0 +1,262 @@
+"""What a member's Endpoint may say about how the hub is to deal with it: one row each, in ``endpoint-setting`` extensions.
+
+A door meets a setting with a message in hand, which is too late to find a spelling mistake; so names and values are held
+against this table when members are imported, and ``docs/operations.md`` is written from it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from fhir_mappings.hl7v2.dialects import DIALECTS
+from fhir_mappings.text import codec_for
+
+_SWITCH = "true or false"
+_FINGERPRINT_OR_NAME = re.compile(r"[0-9A-Za-z:._/@*-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        kinds: of the endpoints that may carry it (:class:`hub.ports.MemberEndpoint`).
+        fits: whether a value, as text, can be used.
+        words: what values there are, for the message that refuses another.
+        meaning: in Chinese and English, for the operators' page.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    fits: Callable[[str], bool]
+    words: str
+    meaning: str
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off; such a value is kept as a truth value, however it was written."""
+        return self.words == _SWITCH
+
+
+def is_zone(value: str) -> bool:
+    """Return whether *value* names a time zone."""
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
+def _is_switch(value: str) -> bool:
+    return value.lower() in {"true", "false"}
+
+
+def _is_network(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_charset(value: str) -> bool:
+    return codec_for(value) is not None
+
+
+def _is_text(value: str) -> bool:
+    return bool(value) and value.isprintable()
+
+
+def _are_services(value: str) -> bool:
+    return SERVICES.issuperset(value.split())
+
+
+#: Words of the setting ``services``; the DIMSE door's table of services is held against them by a test.
+SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist"})
+
+_ALL = ("dicom", "mllp", "fhir", "fhir-message", "dicom-web")
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="cidr",
+        kinds=_ALL,
+        fits=lambda value: all(map(_is_network, value.split())),
+        words="networks like 10.1.0.0/16, with spaces between",
+        meaning="允许来自的网段；缺省为任意 / networks it may call from; any when absent",
+    ),
+    Setting(
+        name="charset-in",
+        kinds=("mllp", "dicom", "dicom-web"),
+        fits=_is_charset,
+        words="a character set like GB18030",
+        meaning="对方实际使用的字符集，优先于其声明 / the character set it really writes, whatever it declares",
+    ),
+    Setting(
+        name="ae-title",
+        kinds=("dicom",),
+        fits=lambda value: 1 <= len(value) <= 16 and value.isascii() and value.isprintable(),
+        words="1 to 16 characters",
+        meaning="AE 名称，若地址中没有 / AE title, where the address has none",
+    ),
+    Setting(
+        name="services",
+        kinds=("dicom",),
+        fits=_are_services,
+        words=f"words of {', '.join(sorted(SERVICES))}, with spaces between",
+        meaning="该 AE 可用的 DIMSE 服务；缺省为全部 / DIMSE services its AE may use; all when absent",
+    ),
+    Setting(
+        name="tls",
+        kinds=("dicom", "mllp"),
+        fits={"required", "optional"}.__contains__,
+        words="required or optional",
+        meaning="`required` 拒绝未加密的连接 / refuses open lines",
+    ),
+    Setting(
+        name="certificates",
+        kinds=("dicom", "mllp"),
+        fits=lambda value: bool(value.split()) and all(map(_FINGERPRINT_OR_NAME.fullmatch, value.split())),
+        words="SHA-256 fingerprints or names of certificates, with spaces between",
+        meaning="可代表该成员的客户端证书（同时要求 TLS）/ client certificates that may speak for it; implies `tls`",
+    ),
+    Setting(
+        name="push",
+        kinds=("dicom",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="把委托其阅片的检查推送给该 AE / send it the studies that it is asked to read",
+    ),
+    Setting(
+        name="commitment",
+        kinds=("dicom",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="推送后向该 AE 请求存储承诺 / ask it for storage commitment after a delivery",
+    ),
+    Setting(
+        name="commitment-report",
+        kinds=("dicom",),
+        fits={"same-association", "new-association"}.__contains__,
+        words="same-association or new-association",
+        meaning="存储承诺结果的回报方式；缺省看是否有地址 / where it awaits reports; by default as it has an address or not",
+    ),
+    Setting(
+        name="availability",
+        kinds=("dicom",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="检查到齐后通知该 AE / tell it of complete studies (Instance Availability Notification)",
+    ),
+    Setting(
+        name="priors",
+        kinds=("dicom",),
+        fits=_is_text,
+        words="which earlier studies are wanted",
+        meaning="从该 AE 调取既往检查的规则 / which earlier studies are fetched from it",
+    ),
+    Setting(
+        name="sending-application",
+        kinds=("mllp",),
+        fits=_is_text,
+        words="MSH-3 as it writes it",
+        meaning="对方写的 MSH-3；缺省为任意 / MSH-3 that it writes; any when absent",
+    ),
+    Setting(
+        name="sending-facility",
+        kinds=("mllp",),
+        fits=_is_text,
+        words="MSH-4 as it writes it",
+        meaning="对方写的 MSH-4 / MSH-4 that it writes",
+    ),
+    Setting(
+        name="dialect",
+        kinds=("mllp",),
+        fits=DIALECTS.__contains__,
+        words=f"one of {', '.join(sorted(DIALECTS))}",
+        meaning=f"HL7 方言：{'、'.join(f'`{name}`' for name in sorted(DIALECTS))} / how it writes HL7 v2",
+    ),
+    Setting(
+        name="time-zone",
+        kinds=("mllp",),
+        fits=is_zone,
+        words="a zone like Asia/Shanghai",
+        meaning="对方时间的时区 / zone of times without an offset",
+    ),
+    Setting(
+        name="charset-out",
+        kinds=("mllp",),
+        fits=_is_charset,
+        words="a character set like GB18030",
+        meaning="发给对方的字符集 / character set of what is sent to it",
+    ),
+    Setting(
+        name="msh-18-out",
+        kinds=("mllp",),
+        fits=lambda value: value == "" or _is_text(value),
+        words="MSH-18 as it expects it, or nothing",
+        meaning="发给对方的 MSH-18；可为空 / MSH-18 of what is sent to it; may be empty",
+    ),
+    Setting(
+        name="version-out",
+        kinds=("mllp",),
+        fits=lambda value: re.fullmatch(r"2\.[1-9](\.[0-9])?", value) is not None,
+        words="a version like 2.4",
+        meaning="发给对方的 MSH-12 / MSH-12 of what is sent to it",
+    ),
+    Setting(
+        name="ack",
+        kinds=("mllp",),
+        fits={"processed", "stored"}.__contains__,
+        words="processed or stored",
+        meaning="何时应答：处理完（缺省）或已保存 / answered when processed (the default) or when stored",
+    ),
+    Setting(
+        name="processing-ids",
+        kinds=("mllp",),
+        fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
+        words="values of MSH-11 (P, T, D), with spaces between",
+        meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
+    ),
+    Setting(
+        name="retry-ae",
+        kinds=("mllp",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="对方应答 AE 时是否重试；缺省是 / whether AE is tried again; it is when absent",
+    ),
+    Setting(
+        name="message",
+        kinds=("fhir", "fhir-message"),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="发送 FHIR 消息而不是事务 / send messages instead of transactions",
+    ),
+    Setting(
+        name="bearer",
+        kinds=("fhir", "fhir-message"),
+        fits=_is_text,
+        words="a bearer token",
+        meaning="访问对方 FHIR 服务的令牌 / token for its FHIR server",
+    ),
+)
+_BY_NAME: Mapping[str, Setting] = {one.name: one for one in SETTINGS}
+
+
+def checked(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of the settings of an endpoint of *kind*, switches as truth values.
+
+    Raises:
+        ValueError: with the name that is unknown for that kind, or whose value cannot be used, and with words that help.
+    """
+    for name, value in settings.items():
+        known = _BY_NAME.get(name)
+        if known is None or kind not in known.kinds:
+            names = ", ".join(sorted(one.name for one in SETTINGS if kind in one.kinds))
+            raise ValueError(name, f"Use one of {names}.")
+        if not known.fits(str(value)):
+            raise ValueError(name, f"Give {known.words}.")
+        yield name, str(value).lower() == "true" if known.is_switch else value
