@@ -11,15 +11,20 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from fhir_mappings.errors import MalformedError, MappingError
 from fhir_mappings.hl7v2.charset import Decoded, decode_message
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.identifiers import patient_key
 from hub.actor import HUB, Actor
+from hub.certificates import Line, why_not
 from hub.directory import Directory
 from hub.envelope import new_correlation_id
 from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, NewEntry
+
+log = structlog.get_logger("hub.arrival")
 
 #: A body of at most this size stands in the journal itself; a larger one is an object.
 INLINE_MAX_BYTES = 64 * 1024
@@ -149,12 +154,14 @@ def read_arrival(
     door: str,
     received_at: datetime,
     institution_hint: str | None = None,
+    line: Line | None = None,
     correlation_id: str | None = None,
 ) -> Arrival:
     """Return what *raw* is; never fails for what the message holds.
 
     *institution_hint* is the member that the door itself has proved (a bearer token); another member's MSH is then a
-    stranger's.
+    stranger's. *line* is how the peer came in where the door has proved nothing; a member that asks for more than that is
+    then a stranger too.
     """
     decoded = decode_message(raw)
     message, error = _cut(decoded.text)
@@ -165,6 +172,11 @@ def read_arrival(
         )
         if endpoint is not None and institution_hint not in {None, endpoint.member}:
             endpoint = None
+        if endpoint is not None and line is not None:
+            untrusted = why_not(endpoint, line, directory.all_endpoints())
+            if untrusted:
+                log.warning("sender_not_trusted", peer=peer, endpoint=endpoint.id, why=untrusted)
+                endpoint = None
     if endpoint is not None:
         override = directory.dialect(endpoint).charset_in
         if override is not None:

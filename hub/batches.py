@@ -24,6 +24,7 @@ from fhir_mappings.hl7v2.charset import decode_message, encode_for
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from hub.acknowledge import refused
 from hub.arrival import Arrival, read_arrival
+from hub.certificates import Line
 from hub.envelope import new_correlation_id
 
 if TYPE_CHECKING:
@@ -37,7 +38,14 @@ log = structlog.get_logger("hub.batches")
 
 
 def receive_batch(
-    services: Services, messages: MessageService, raw: bytes, peer: str, *, door: str, institution_hint: str | None
+    services: Services,
+    messages: MessageService,
+    raw: bytes,
+    peer: str,
+    *,
+    door: str,
+    institution_hint: str | None,
+    line: Line | None,
 ) -> bytes | None:
     """Take every message of *raw* and return their acknowledgements as a batch, once everything is durable.
 
@@ -55,6 +63,7 @@ def receive_batch(
             door=door,
             received_at=services.clock(),
             institution_hint=institution_hint,
+            line=line,
         )
 
     header = batch.first_header(raw)
@@ -75,7 +84,8 @@ def receive_batch(
             [
                 answer
                 for one in part.messages
-                if (answer := messages.receive(one, peer, door=door, institution_hint=institution_hint)) is not None
+                if (answer := messages.receive(one, peer, door=door, institution_hint=institution_hint, line=line))
+                is not None
             ],
         )
         for part in file.batches

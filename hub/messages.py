@@ -25,6 +25,7 @@ from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
 from hub.batches import receive_batch
+from hub.certificates import Line
 from hub.errors import HubError
 from hub.pending import STORED_FLAG, PendingMessages
 from hub.ports import Entry, NewDelivery, Tx
@@ -50,7 +51,13 @@ class MessageService:
     # --- the door's side ---------------------------------------------------------------------------------------
 
     def receive(
-        self, raw: bytes, peer: str, *, door: str = "mllp", institution_hint: str | None = None
+        self,
+        raw: bytes,
+        peer: str,
+        *,
+        door: str = "mllp",
+        institution_hint: str | None = None,
+        line: Line | None = None,
     ) -> bytes | None:
         """Take one message and return its acknowledgement, in the sender's character set, once everything is durable.
 
@@ -62,7 +69,9 @@ class MessageService:
                 again. Fatal, when the disk failed.
         """
         if is_batch(raw):
-            return receive_batch(self._services, self, raw, peer, door=door, institution_hint=institution_hint)
+            return receive_batch(
+                self._services, self, raw, peer, door=door, institution_hint=institution_hint, line=line
+            )
         arrival = read_arrival(
             raw,
             self._services.directory,
@@ -70,6 +79,7 @@ class MessageService:
             door=door,
             received_at=self._services.clock(),
             institution_hint=institution_hint,
+            line=line,
         )
         if arrival.endpoint is None:
             return self.turn_away(arrival)

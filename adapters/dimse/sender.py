@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from adapters._tls import client_context
 from adapters.dimse import negotiation
 from adapters.dimse.client import RejectedError, StoreClient
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
@@ -180,12 +181,7 @@ class DimseSender:
                 raise
 
     def _wrapped(self, connection: socket.socket, host: str) -> ssl.SSLSocket:
-        settings = self._settings
-        context = ssl.create_default_context(cafile=str(settings.tls_client_ca) if settings.tls_client_ca else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if settings.tls_certificate is not None:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        return context.wrap_socket(connection, server_hostname=host)
+        return client_context(self._settings).wrap_socket(connection, server_hostname=host)
 
     def _fragments(self, digest: str, fragment_bytes: int) -> Iterator[bytes]:
         """Yield the data set behind the File Meta Information; HubError(fault) before the last when the object is damaged."""

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from adapters.mllp.server import Limits, serve, tls_context
+from adapters._tls import server_context
+from adapters.mllp.server import Limits, serve
 
 if TYPE_CHECKING:
     from hub.boot import Door, Services
@@ -23,7 +24,7 @@ class MllpDoor:
             HubError: fatal, when the disk failed and this node must not take data any more.
         """
         settings = services.settings
-        tls = tls_context(settings) if "tls" in sockets else None
+        tls = server_context(settings) if "tls" in sockets else None
         asyncio.run(serve(services.messages, Limits.of(settings), sockets, stop, tls=tls))
 
 

@@ -6,10 +6,10 @@ sent; anything else closes the socket, so that a late acknowledgement can never 
 
 from __future__ import annotations
 
-import ssl
 import threading
 from typing import TYPE_CHECKING
 
+from adapters._tls import client_context
 from adapters.mllp.client import MllpClient, NoAnswer
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
@@ -96,17 +96,8 @@ class _Line:
         host, _, port = rest.rstrip("/").rpartition(":")
         if not host or not port.isdigit():
             raise ValueError("write host:port, mllp://host:port or mllps://host:port")
-        tls = client_tls(settings) if scheme == "mllps" else None
+        tls = client_context(settings) if scheme == "mllps" else None
         self.client = MllpClient(host.strip("[]"), int(port), timeout_s=settings.delivery_timeout_s, tls=tls)
-
-
-def client_tls(settings: Settings) -> ssl.SSLContext:
-    """Return the client side of TLS: the members' authorities are trusted, the hub shows its certificate if it has one."""
-    context = ssl.create_default_context(cafile=settings.tls_client_ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.tls_certificate is not None:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    return context
 
 
 def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:

@@ -24,8 +24,10 @@ from typing import Protocol
 
 import structlog
 
+from adapters._tls import line_of
 from adapters.mllp import metrics
 from adapters.mllp.frames import BrokenFrame, Deframer, Fault, Frame, Garbage, encode_frame
+from hub.certificates import OPEN_LINE, Line
 from hub.config import Settings
 from hub.errors import HubError
 
@@ -46,7 +48,7 @@ WORKERS = 16
 class Messages(Protocol):
     """What the listener needs of :class:`hub.messages.MessageService`."""
 
-    def receive(self, raw: bytes, peer: str) -> bytes | None:
+    def receive(self, raw: bytes, peer: str, *, line: Line) -> bytes | None:
         """Return the answer to *raw* once it is durable, or ``None`` when none is wanted."""
         ...
 
@@ -76,18 +78,6 @@ class Limits:
             idle_s=settings.mllp_idle_s,
             connections=settings.mllp_connections,
         )
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Return the server side of TLS as *settings* name certificate, key and, for mutual TLS, the members' authorities."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    assert settings.tls_certificate is not None
-    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    if settings.tls_client_ca is not None:
-        context.load_verify_locations(settings.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 class MllpServer:
@@ -181,11 +171,11 @@ class MllpServer:
         """Slots for frames beyond :data:`LARGE_BYTES`."""
         return self._large
 
-    async def answer(self, raw: bytes, peer: str) -> bytes | None:
+    async def answer(self, raw: bytes, peer: str, line: Line) -> bytes | None:
         """Return the core's answer to *raw*."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, self._messages.receive, raw, peer)
+            return await loop.run_in_executor(self._pool, lambda: self._messages.receive(raw, peer, line=line))
         except HubError as error:
             if error.fatal:
                 self._fatal = error
@@ -225,6 +215,7 @@ class _Connection:
         self._socket = accepted
         self.host = host
         self._peer = peer
+        self._line = OPEN_LINE
         self._limits = server.limits
         self._deframer = Deframer(max_bytes=self._limits.max_bytes)
         self._task: asyncio.Task[None] | None = None
@@ -280,6 +271,7 @@ class _Connection:
         except BaseException:
             self._socket.close()
             raise
+        self._line = line_of(transport.get_extra_info("ssl_object"))
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         transport.set_write_buffer_limits(high=READ_BYTES)
         try:
@@ -316,7 +308,7 @@ class _Connection:
             elif isinstance(event, Frame):
                 self._in_hand = True
                 try:
-                    answer = await self._server.answer(event.payload, self._peer)
+                    answer = await self._server.answer(event.payload, self._peer, self._line)
                     metrics.frames.labels("taken").inc()
                     metrics.received_bytes.inc(len(event.payload))
                     if answer is not None:

@@ -18,10 +18,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from adapters._tls import server_context
 from adapters.mllp.frames import encode_frame
 from adapters.mllp.server import LARGE_BYTES, LARGE_FRAMES, MllpServer
+from fhir_mappings.hl7v2.tokenizer import parse
+from hub.certificates import Line
+from hub.config import Settings
 from hub.errors import Category, HubError
+from hub.ports import Database
+from tests.support.certificates import Authority
 from tests.support.mllp import PATIENCE_S, Peer, door, limits, listening
+from tests.support.v2 import V2Hub, adt
 
 
 class Recorder:
@@ -30,12 +37,14 @@ class Recorder:
     def __init__(self, before: Callable[[bytes], bytes | None] | None = None) -> None:
         self.received: list[bytes] = []
         self.peers: list[str] = []
+        self.lines: list[Line] = []
         self.refused: list[tuple[bytes, str]] = []
         self._before = before
 
-    def receive(self, raw: bytes, peer: str) -> bytes | None:
+    def receive(self, raw: bytes, peer: str, *, line: Line) -> bytes | None:
         self.received.append(raw)
         self.peers.append(peer)
+        self.lines.append(line)
         return self._before(raw) if self._before else b"ACK:" + raw
 
     def refuse(self, head: bytes, peer: str, reason: str) -> bytes | None:
@@ -301,6 +310,42 @@ def test_the_tls_port_serves_and_a_plain_peer_there_gets_nothing(tmp_path: Path)
         with Peer(running.tls_address) as peer:
             peer.send(encode_frame(b"plain"))
             assert peer.answer() is None
+
+
+def test_a_message_over_tls_speaks_for_the_member_whose_certificate_it_is(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key, _ = authority.issue("localhost")
+    settings = Settings(data_dir=tmp_path, tls_certificate=certificate, tls_key=key, tls_client_ca=authority.ca)
+    *own, fingerprint = authority.issue("his.kn.example")
+    *other, _ = authority.issue("his.qh.example")
+    hub = V2Hub(sqlite_database, certificates=fingerprint)
+
+    def told(tls: ssl.SSLContext | None, text: str) -> str:
+        address = running.tls_address if tls is not None else running.address
+        assert address is not None
+        with Peer(address, tls=tls) as peer:
+            peer.send(encode_frame(text.encode("gb18030")))
+            answer = peer.answer()
+        assert answer is not None
+        return parse(answer.decode("gb18030")).get("MSA-1")
+
+    def shown(files: list[Path]) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        context.load_cert_chain(*files)
+        return context
+
+    with door(hub.messages, limits(), tls=server_context(settings)) as running:
+        assert told(shown(own), adt("A01", "1")) == "AA"
+        assert told(shown(other), adt("A01", "2")) == "AR"
+        assert told(None, adt("A01", "3")) == "AR"
+        # A batch is no way around it.
+        header = "BHS|^~\\&|HIS|KNYY|YIXIE|HUB|20250611080000||||B1\r"
+        assert told(None, header + adt("A01", "4") + "BTS|1\r") == "AR"
+    assert [(entry.control_id, entry.institution) for entry in hub.journal() if entry.institution == "KN"] == [
+        ("1", "KN")
+    ]
 
 
 def test_a_peer_that_comes_while_the_door_closes_leaves_no_socket_behind() -> None:
