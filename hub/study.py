@@ -1,7 +1,7 @@
 """A study that has gone quiet becomes an ImagingStudy and finds its order.
 
-An order is matched by accession number (0008,0050) first; where the modality did not send one, by patient, date and
-modality, and only when exactly one order fits. Everything else becomes a work item: a Task with code ``unmatched-study``
+An order is matched by the Study Instance UID that the worklist gave out for it, then by accession number (0008,0050);
+where the modality did not send one, by patient, date and modality, and only when exactly one order fits. Everything else becomes a work item: a Task with code ``unmatched-study``
 that the owner's desk settles. A later order is held against the studies that still wait.
 """
 
@@ -24,6 +24,7 @@ from fhir_mappings.dicom.imaging_study import (
     within,
 )
 from fhir_mappings.dicom.instance import InstanceHeader
+from fhir_mappings.dicom.worklist import order_id, study_uid
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
 from hub.access import UNRESTRICTED, Scope
@@ -192,6 +193,9 @@ class StudyCompletion:
     def _find_order(self, tx: Tx, study: Mapping[str, Any]) -> tuple[Stored | None, str]:
         """Return the one order the study belongs to and how it was found, or ``(None, "unmatched")``."""
         owner = study["owner"]
+        planned = self._planned(tx, study)
+        if planned is not None:
+            return planned, "study-uid"
         number = study["AccessionNumber"].strip()
         if number:
             found = [
@@ -213,6 +217,19 @@ class StudyCompletion:
             if stored.owner == owner and self._fits(loads(stored.body), study)
         ]
         return (fitting[0], "patient-date-modality") if len(fitting) == 1 else (None, "unmatched")
+
+    def _planned(self, tx: Tx, study: Mapping[str, Any]) -> Stored | None:
+        """Return the order of the study's patient that the study's UID was given out for."""
+        owner, uid = study["owner"], study["StudyInstanceUID"]
+        found = tx.records.by_identifier("ServiceRequest", "urn:dicom:uid", f"urn:oid:{uid}", UNRESTRICTED, owner=owner)
+        made_of = order_id(uid)
+        stored = tx.records.get("ServiceRequest", made_of, UNRESTRICTED) if made_of is not None else None
+        for one in [*found, *([stored] if stored is not None and not stored.deleted else [])]:
+            order = loads(one.body)
+            named = one.owner == owner and order.get("status") in _OPEN_ORDERS and study_uid(order) == uid
+            if named and (order.get("subject") or {}).get("reference") == f"Patient/{study['patient_id']}":
+                return one
+        return None
 
     def _fits(self, order: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
         """Return whether an order of the same patient agrees with the study in status, date and modality."""

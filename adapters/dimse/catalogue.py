@@ -68,6 +68,7 @@ OFFERS: Mapping[str, Offer] = {
         f"1.2.840.10008.5.1.4.1.2.{model}.1": Offer("find", "adapters.dimse.find:Find", extended=b"\1\1\1\0")
         for model in (1, 2, 3)
     },
+    "1.2.840.10008.5.1.4.31": Offer("worklist", "adapters.dimse.worklist:Worklist", extended=b"\1\1\1\0"),
     # Patient Root, Study Root, and Patient/Study Only, which is retired and still asked for.
     **{f"1.2.840.10008.5.1.4.1.2.{model}.2": Offer("move", "adapters.dimse.move:Move") for model in (1, 2, 3)},
     **{f"1.2.840.10008.5.1.4.1.2.{model}.3": Offer("get", "adapters.dimse.get:Get") for model in (1, 2, 3)},
