@@ -21,6 +21,7 @@ from hub.cli import (
     migrate,
     queue,
     serve,
+    studies,
     token,
     viewer,
 )
@@ -68,6 +69,7 @@ app.add_typer(integrity.audit, name="audit")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("convert")(convert.convert)
+app.add_typer(studies.app, name="studies")
 app.add_typer(viewer.app, name="viewer")
 
 

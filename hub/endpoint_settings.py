@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.text import codec_for
+from hub.priors import is_rule
 
 _SWITCH = "true or false"
 _FINGERPRINT_OR_NAME = re.compile(r"[0-9A-Za-z:._/@*-]{1,255}")
@@ -154,8 +155,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="priors",
         kinds=("dicom",),
-        fits=_is_text,
-        words="which earlier studies are wanted",
+        fits=is_rule,
+        words="a rule like modality=CT,MR years=5 max=10 via=get",
         meaning="从该 AE 调取既往检查的规则 / which earlier studies are fetched from it",
     ),
     Setting(

@@ -190,6 +190,10 @@ class Priors:
             )
         return min(points, key=lambda one: (not one.settings.get("priors"), one.id))
 
+    def rule(self, member: str) -> Rule:
+        """Return what the setting ``priors`` of *member*'s archive asks for; raises as :meth:`endpoint`."""
+        return Rule.of(str(self.endpoint(member).settings.get("priors", "")))
+
     def pull(
         self, actor: Actor, member: str, patient_id: str, *, rule: Rule | None = None, issuer: str = ""
     ) -> list[Pulled]:
@@ -215,7 +219,7 @@ class Priors:
                 remedy="Give one.",
             )
         endpoint = self.endpoint(member)
-        wanted = rule if rule is not None else Rule.of(str(endpoint.settings.get("priors", "")))
+        wanted = rule if rule is not None else self.rule(member)
         correlation_id = new_correlation_id()
         self._audit(actor, member, patient_id, issuer, endpoint, correlation_id)
         archive = self._open(self._services, endpoint)
@@ -294,6 +298,15 @@ class Priors:
             detail=f"asked {endpoint.id}",
         )
         self._services.database.write(lambda tx: tx.audit.write(line))
+
+
+def is_rule(text: str) -> bool:
+    """Return whether :meth:`Rule.of` can read *text*."""
+    try:
+        Rule.of(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _all(there: _Series) -> set[str]:
