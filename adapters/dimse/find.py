@@ -21,7 +21,8 @@ from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.dicom import identifier
 from fhir_mappings.errors import MappingError
 from hub.errors import Category, HubError
-from hub.query import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, Model, Search, read_identifier
+from hub.query import PATIENT_ROOT, PATIENT_STUDY_ONLY, STUDY_ROOT, Model, read_identifier
+from hub.query_search import Search
 
 _log = structlog.get_logger("adapters.dimse")
 

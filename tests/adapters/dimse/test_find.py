@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from adapters.dimse.negotiation import Context
 from fhir_mappings.dicom import identifier
-from hub import query
+from hub import query_search
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Grant
@@ -482,12 +482,12 @@ def test_every_study_is_answered_once_over_many_pages(filled: Services, door: Do
 def test_series_and_instances_are_answered_once_over_many_pages(
     filled: Services, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "PAGE_ROWS", 2)
+    monkeypatch.setattr(query_search, "PAGE_ROWS", 2)
     found = asked(
         door, keys("IMAGE", StudyInstanceUID=images.STUDY, SeriesInstanceUID=f"{images.STUDY}.1", SOPInstanceUID="")
     )
     assert found.values("SOPInstanceUID") == [f"{images.STUDY}.1.{n}" for n in (1, 2, 3)]
-    monkeypatch.setattr(query, "PAGE_ROWS", 1)
+    monkeypatch.setattr(query_search, "PAGE_ROWS", 1)
     found = asked(door, keys("SERIES", StudyInstanceUID=images.STUDY, SeriesInstanceUID=""))
     assert found.values("SeriesInstanceUID") == [f"{images.STUDY}.{n}" for n in (1, 2)]
 
@@ -502,7 +502,7 @@ def test_more_matches_than_the_limit_are_never_cut_in_silence(filled: Services, 
 def test_a_cancelled_query_stops_and_looks_nothing_up_any_more(
     filled: Services, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "PAGE_ROWS", 1)
+    monkeypatch.setattr(query_search, "PAGE_ROWS", 1)
     many(filled, 440)
     with associated(door.port, Context(STUDY, identifier.IMPLICIT)) as peer:
         ask(peer, STUDY, keys("STUDY", StudyInstanceUID=""))
@@ -517,7 +517,7 @@ def test_a_cancelled_query_stops_and_looks_nothing_up_any_more(
 
 
 def test_a_database_that_fails_half_way_is_told(filled: Services, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "PAGE_ROWS", 2)
+    monkeypatch.setattr(query_search, "PAGE_ROWS", 2)
     read = filled.database.read
     calls: list[int] = []
 
@@ -605,3 +605,31 @@ def test_findscu_reads_the_answers(
 def test_the_moment_of_the_audit_line_is_the_hubs(filled: Services, door: Door) -> None:
     asked(door, keys("STUDY", PatientID="10086"))
     assert filled.clock().astimezone(dt.UTC).isoformat()[:16] in str(audited(filled)[-1])
+
+
+def test_a_hub_that_goes_down_ends_the_query(filled: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_search, "PAGE_ROWS", 1)
+    many(filled, 440)
+    read = filled.database.read
+    with running(cast("FakeServices", filled)) as door:
+        calls: list[int] = []
+
+        def stopping(work: Callable[[Any], Any]) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                for association in list(door.server._running):
+                    association.stop()
+            return read(work)
+
+        with associated(door.port, Context(STUDY, identifier.IMPLICIT)) as peer:
+            monkeypatch.setattr(filled.database, "read", stopping)
+            found = find(peer, STUDY, keys("STUDY", StudyInstanceUID=""))
+            assert found.status == 0xA700
+            assert len(found.answers) < 10
+
+
+def test_a_query_whose_identifier_is_endless_ends_the_association(reading: Door) -> None:
+    with associated(reading.port, Context(STUDY, identifier.IMPLICIT)) as peer:
+        with contextlib.suppress(OSError):
+            ask(peer, STUDY, bytes(identifier.MAX_BYTES + 2))
+        assert peer.read()[0] in {0, 7}
