@@ -49,8 +49,10 @@ class Instances:
         """Return *task* as the judge sees it, with what *more* Tasks and *inputs* name; *sent_to* = a new owner."""
         request = focus_of(tx, task)
         workflow = workflows.workflow_for(task)
+        persons = persons_of(tx, task)
         if workflow is None or not workflow.sends_from(workflows.state_of(workflow, task)):
-            return workflows.Instance(task=task, request=request, resources=self.held(tx, task, inputs, more))
+            held = self.held(tx, task, inputs, more)
+            return workflows.Instance(task=task, request=request, resources=held, persons=persons)
         parties = workflows.parties_of(task)
         if sent_to:
             parties["owner"] = sent_to
@@ -59,6 +61,7 @@ class Instances:
             request=request,
             resources=self.held(tx, task, inputs, more, consents=request),
             known=self.known(tx, workflow, task, parties, by_message=by_message),
+            persons=persons,
         )
 
     def held(
@@ -122,6 +125,14 @@ class Instances:
         return workflows.Known(
             agreements=tuple(agreements), services=tuple(services), earlier=tuple(earlier), by_message=by_message
         )
+
+
+def persons_of(tx: Tx, task: Mapping[str, Any]) -> frozenset[str]:
+    """Return the Patients that are one person with Task.for, which is among them; empty where it names none."""
+    patient = plain(reference_in(task.get("for")))
+    if patient is None or not patient.startswith("Patient/"):
+        return frozenset()
+    return frozenset(f"Patient/{one}" for one in tx.records.one_person(patient.removeprefix("Patient/")))
 
 
 def focus_of(tx: Tx, task: Mapping[str, Any]) -> Json | None:

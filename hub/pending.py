@@ -166,7 +166,8 @@ class PendingMessages:
             )
 
         self._services.database.write(audit)
-        failure = self._run_one(entry, states=None)
+        # No node takes the stored messages of the same patient while this one is applied.
+        failure = self._run_one(entry, states=None, guard=lambda tx: tx.timers.beside(_LEASE))
         if failure is not None:
             raise failure
         key = _order_key(entry)

@@ -24,7 +24,7 @@ from hub.config import Settings
 from hub.directory import Directory
 from hub.effects import Effects
 from hub.errors import Category, HubError
-from hub.instances import Instances, focus_of
+from hub.instances import Instances, focus_of, persons_of
 from hub.message_events import MessageEvents
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.workflows.acting import acting
@@ -107,6 +107,7 @@ class TaskService:
             parties=parties,
             resources=self._instances.held(tx, task, None, consents=request if sends else None),
             known=self._instances.known(tx, workflow, task, parties, by_message=by_message) if sends else None,
+            persons=persons_of(tx, task),
         )
         return self._keep(
             tx, decision, actor, owner=parties["requester"], expected_version=0, correlation_id=correlation_id

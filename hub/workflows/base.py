@@ -103,6 +103,7 @@ class Instance:
         parties: ``requester`` and ``owner`` to institution codes; empty means "as recorded in the Task at its start".
         resources: what Task and inputs refer to, by ``Type/id``, and the Observations in ``result`` of such reports.
         known: what the checks before sending ask for; the caller fills it while ``Workflow.sends_from`` the state.
+        persons: the Patients that its institution's merges join with Task.for, by reference.
     """
 
     task: Resource
@@ -110,6 +111,7 @@ class Instance:
     parties: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Held] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ class Case:
     now: datetime
     service: str = ""
     known: Known = field(default_factory=Known)
+    persons: frozenset[str] = frozenset()
 
 
 #: Returns what is wrong, without patient data and Chinese first, or ``None``.

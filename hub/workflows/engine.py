@@ -114,6 +114,7 @@ def start(
     parties: Mapping[str, str],
     resources: Mapping[str, Held],
     known: Known | None = None,
+    persons: frozenset[str] = frozenset(),
 ) -> Decision:
     """Judge the creation of a Task; it must have its id already.
 
@@ -126,6 +127,7 @@ def start(
         parties: the institutions that Task.requester and Task.owner were resolved to.
         resources: see :func:`references`.
         known: what the checks before sending ask for, when the status is ``requested``.
+        persons: as :class:`~hub.workflows.base.Instance` has it.
 
     Raises:
         HubError: INCORRECT (422) for another status or something missing, FORBIDDEN for another institution's name.
@@ -164,7 +166,14 @@ def start(
         )
     made["status"] = initial.task_status
     made["businessStatus"] = {"coding": [codes.concept(workflow.steps, initial.business_status)]}
-    instance = Instance(task=made, request=request, parties=dict(parties), resources=resources, known=known or Known())
+    instance = Instance(
+        task=made,
+        request=request,
+        parties=dict(parties),
+        resources=resources,
+        known=known or Known(),
+        persons=persons,
+    )
     if not actor.hub:
         refuse_foreign(instance, actor, "input", tuple(made.get("input") or ()), ())
         if made.get("output"):
@@ -452,6 +461,7 @@ def case_of(
         now=now,
         service=workflow.service,
         known=instance.known,
+        persons=instance.persons,
     )
 
 

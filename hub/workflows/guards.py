@@ -82,7 +82,7 @@ def images_are_available(case: Case) -> str | None:
             if study.get("status") != "available":
                 status = study.get("status")
                 return f"影像尚未到齐。 {reference} in Task.input must have status available, not {status!r}."
-            if plain(reference_in(study.get("subject"))) != patient:
+            if plain(reference_in(study.get("subject"))) not in {patient, *case.persons}:
                 return f"影像不属于该患者。 {reference} in Task.input is not of the Patient in Task.for."
     return None
 

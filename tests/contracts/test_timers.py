@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from hub.errors import HubError
 from hub.ports import Timer
@@ -316,3 +317,41 @@ def test_work_beside_a_lease_that_nobody_ever_took_keeps_a_holder_out_until_it_i
 
     assert taken[0] is not None
     assert taken[1] == 1
+
+
+def test_what_is_done_beside_a_lease_keeps_its_holder_out_until_it_is_committed(
+    database: SqlDatabase, database_url: str
+) -> None:
+    epoch = take(database, "a")
+    assert epoch is not None
+    before = leased(database)
+
+    def work(tx: Any) -> bool:
+        tx.timers.beside("work")
+        return row_is_free(database_url)
+
+    assert not database.write(work)
+    assert row_is_free(database_url)
+    # Nobody has lost it, and a name that nobody ever held is no trouble.
+    assert leased(database) == before == "a"
+    assert hold(database, epoch)
+    database.write(lambda tx: tx.timers.beside("nobody's"))
+    assert take(database, "b", name="nobody's") is not None
+
+
+def row_is_free(url: str) -> bool:
+    """Return whether another connection could change the lease ``work`` now."""
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=sa.NullPool)
+    try:
+        with engine.connect() as other:
+            if url.startswith("sqlite"):
+                other.exec_driver_sql("PRAGMA busy_timeout=0")
+                other.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                other.execute(sa.text("SELECT 1 FROM lease WHERE name = 'work' FOR UPDATE NOWAIT"))
+            other.rollback()
+            return True
+    except sa.exc.OperationalError:
+        return False
+    finally:
+        engine.dispose()

@@ -52,12 +52,15 @@ class Play:
     task: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
+    persons: frozenset[str] = frozenset()
     now: datetime = NOW
     last: Decision | None = None
 
     @property
     def instance(self) -> Instance:
-        return Instance(task=self.task, request=self.request, resources=self.resources, known=self.known)
+        return Instance(
+            task=self.task, request=self.request, resources=self.resources, known=self.known, persons=self.persons
+        )
 
     @property
     def state(self) -> str:
@@ -93,6 +96,7 @@ class Play:
             parties={"requester": "KN", "owner": owner} if owner else {"requester": "KN"},
             resources=self.resources,
             known=self.known,
+            persons=self.persons,
         )
         return self.keep(decision)
 

@@ -212,6 +212,20 @@ def test_incomplete_images_go_back_and_come_again(reading: Play) -> None:
     assert [e.institution for e in decision.effects if isinstance(e, OpenGrant)] == ["KN", "YL"]
 
 
+def test_images_under_a_merged_number_are_the_patients(reading: Play) -> None:
+    reading.do("receive", DESK)
+    lacking = {
+        "coding": [{"system": "https://yixiehub.example/fhir/CodeSystem/image-return-reason", "code": "no-thin-slices"}]
+    }
+    reading.do("return-images", DESK, reason=lacking)
+    reading.hold("ImagingStudy/is2", "KN", status="available", subject={"reference": "Patient/dead"})
+    with pytest.raises(HubError, match="not of the Patient"):
+        reading.do("resupply", LIU, inputs=(entry("ImagingStudy/is2"),))
+    reading.persons = frozenset({"Patient/p1", "Patient/dead"})
+    reading.do("resupply", LIU, inputs=(entry("ImagingStudy/is2"),))
+    assert reading.state == "received"
+
+
 def test_withdrawing_closes_the_view_at_once(reading: Play) -> None:
     decision = reading.do("withdraw", LIU)
     assert [(e.institution, e.until) for e in decision.effects if isinstance(e, CloseGrant)] == [("YL", reading.now)]

@@ -141,7 +141,7 @@ def test_a_message_that_another_node_took_over_is_not_processed_twice(
     """The node had read and translated it, and comes to its transaction after another has done all of it."""
     a = Node(database, "a")
     translated, resume = threading.Event(), threading.Event()
-    ready = a.messages._ready
+    ready = a.messages._applying.ready
 
     def slowly(arrival: Any) -> Any:
         found = ready(arrival)
@@ -149,7 +149,7 @@ def test_a_message_that_another_node_took_over_is_not_processed_twice(
         assert resume.wait(20)
         return found
 
-    monkeypatch.setattr(a.messages, "_ready", slowly)
+    monkeypatch.setattr(a.messages._applying, "ready", slowly)
     for number in (1, 2):
         a.code(adt("A08", str(number), phone=phone(number)))
     done: list[int] = []
@@ -182,7 +182,7 @@ def test_a_refusal_that_another_node_took_over_is_not_written(
             assert b.process() == 1
             raise HubError(Category.INCORRECT, "This node cannot make anything of it.")
 
-        monkeypatch.setattr(a.messages, "_ready", overtaken)
+        monkeypatch.setattr(a.messages._applying, "ready", overtaken)
         assert a.process() == 0
 
     assert a.states() == ["done"]
