@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from adapters.dimse import command as dimse
 from adapters.dimse import recode
 from adapters.dimse.exchange import Message
-from adapters.dimse.retrieve import Pieces, Progress, RequestorGoneError, Retrieve
+from adapters.dimse.recode import Pieces
+from adapters.dimse.retrieve import Progress, RequestorGoneError, Retrieve
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.errors import MappingError
 from hub import retrieval
@@ -41,13 +42,14 @@ class Get(Retrieve):
         return progress.finish()
 
     def _send(self, item: Item, usable: Mapping[tuple[str, str], int], progress: Progress) -> None:
-        syntaxes = (item.TransferSyntaxUID, *recode.TARGETS.get(item.TransferSyntaxUID, ()))
+        syntaxes = (item.TransferSyntaxUID, *recode.targets(item.TransferSyntaxUID))
         syntax = next((one for one in syntaxes if (item.SOPClassUID, one) in usable), None)
         if syntax is None:
             progress.failed(item, "No accepted presentation context fits the instance.")
             return
         exchange = self._exchange
-        pieces = Pieces(recode.fragments(exchange.services.objects, item.digest, item.TransferSyntaxUID, syntax))
+        objects = exchange.services.objects
+        pieces = Pieces(recode.fragments(exchange.settings, objects, item.digest, item.TransferSyntaxUID, syntax))
         try:
             code = exchange.store(usable[item.SOPClassUID, syntax], item.SOPInstanceUID, pieces)
         except (ConnectionEnd, ProtocolError) as end:

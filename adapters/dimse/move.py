@@ -17,7 +17,8 @@ from adapters.dimse.client import RejectedError, StoreClient
 from adapters.dimse.exchange import Message
 from adapters.dimse.negotiation import Context
 from adapters.dimse.outgoing import MAX_CONTEXTS, address, secured
-from adapters.dimse.retrieve import Pieces, Progress, RequestorGoneError, Retrieve
+from adapters.dimse.recode import Pieces
+from adapters.dimse.retrieve import Progress, RequestorGoneError, Retrieve
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.errors import MappingError
 from hub import retrieval
@@ -120,11 +121,13 @@ class _Moving:
         if context is None:
             progress.failed(item, _NO_CONTEXT)
             return True
-        objects = self._exchange.services.objects
+        services = self._exchange.services
         pieces = None
         try:
             pieces = Pieces(
-                recode.fragments(objects, item.digest, item.TransferSyntaxUID, context.transfer_syntax),
+                recode.fragments(
+                    services.settings, services.objects, item.digest, item.TransferSyntaxUID, context.transfer_syntax
+                ),
                 progress.meanwhile,
             )
             code = client.store(context, item.SOPInstanceUID, pieces, originator=self._originator)
@@ -139,11 +142,8 @@ class _Moving:
         return True
 
 
-def _contexts(item: Item) -> Iterator[Context]:
-    """Yield the contexts that *item* can go out in, best first."""
-    yield Context(item.SOPClassUID, item.TransferSyntaxUID)
-    for syntax in recode.TARGETS.get(item.TransferSyntaxUID, ()):
-        yield Context(item.SOPClassUID, syntax)
+def _contexts(item: Item) -> Sequence[Context]:
+    return recode.contexts(item.SOPClassUID, item.TransferSyntaxUID)
 
 
 def _batches(items: Sequence[Item]) -> Iterator[tuple[int, list[Context]]]:
@@ -154,7 +154,7 @@ def _batches(items: Sequence[Item]) -> Iterator[tuple[int, list[Context]]]:
         pair = (item.SOPClassUID, item.TransferSyntaxUID)
         if pair in known:
             continue
-        wanted = list(_contexts(item))
+        wanted = _contexts(item)
         if len(contexts.keys() | set(wanted)) > MAX_CONTEXTS:
             yield position, list(contexts)
             contexts, known = {}, set()

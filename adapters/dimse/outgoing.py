@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from adapters._tls import client_context
 from hub.config import Settings
 from hub.ports import MemberEndpoint
 
@@ -26,12 +26,4 @@ def address(endpoint: MemberEndpoint) -> tuple[str, int, bool]:
 
 def secured(settings: Settings, host: str) -> Callable[[socket.socket], socket.socket]:
     """Return what turns a connected socket into that of TLS."""
-
-    def wrap(connection: socket.socket) -> socket.socket:
-        context = ssl.create_default_context(cafile=str(settings.tls_client_ca) if settings.tls_client_ca else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if settings.tls_certificate is not None:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        return context.wrap_socket(connection, server_hostname=host)
-
-    return wrap
+    return lambda connection: client_context(settings).wrap_socket(connection, server_hostname=host)

@@ -1,8 +1,9 @@
-"""Stored data sets on their way out: in the bytes they have, or in another native encoding (PS3.5 sections 7.1, A.1, A.2).
+"""Stored data sets on their way out: in the bytes they have, or without loss in a native encoding (PS3.5 annex A).
 
-Values are copied and never decoded, so that a change of encoding loses nothing a receiver could read: text stays in the
-sender's character set, numbers keep their bytes. Only heads of elements are written anew. Group lengths, which no longer
-hold then, are left out, and sequences end with delimiters.
+From one native encoding to the other, values are copied and never decoded: text stays in the sender's character set,
+numbers keep their bytes. Only heads of elements are written anew. Group lengths, which no longer hold then, are left out,
+and sequences end with delimiters. Compressed pixels, and big endian ones, are turned into Explicit VR Little Endian by
+:mod:`adapters.pixels`, whose codecs run in bounded child processes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from functools import lru_cache
+from typing import TYPE_CHECKING, BinaryIO
 
+from adapters.dimse.negotiation import Context
+from adapters.pixels.syntaxes import decodes
 from fhir_mappings.dicom.elements import LONG_VRS, UNDEFINED, Element, Elements, Scan
 from fhir_mappings.dicom.scanner import ScanLimits, dataset_offset, scan
+from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import ObjectStore
 
+if TYPE_CHECKING:
+    from adapters.pixels.pool import Pool
+
 IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
-#: What an object can be turned into without loss, for a receiver that does not take it as it is stored.
-TARGETS = {EXPLICIT: (IMPLICIT,), IMPLICIT: (EXPLICIT,), DEFLATED: (EXPLICIT,)}
+_NATIVE = {EXPLICIT: (IMPLICIT,), IMPLICIT: (EXPLICIT,), DEFLATED: (EXPLICIT,)}
 
 #: File Meta Information is far shorter.
 _META_BYTES = 64 << 10
@@ -35,23 +42,73 @@ _SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 Fragments = Callable[[int], Iterator[bytes]]
 
 
-def fragments(objects: ObjectStore, digest: str, stored: str, wanted: str) -> Fragments:
+def targets(stored: str) -> tuple[str, ...]:
+    """Return what an object in *stored* can be turned into, for a receiver that does not take it as it is."""
+    return _NATIVE.get(stored) or ((EXPLICIT,) if decodes(stored) else ())
+
+
+def contexts(sop_class: str, stored: str) -> tuple[Context, ...]:
+    """Return the contexts in which an instance can go out, best first."""
+    return tuple(Context(sop_class, syntax) for syntax in (stored, *targets(stored)))
+
+
+def fragments(settings: Settings, objects: ObjectStore, digest: str, stored: str, wanted: str) -> Fragments:
     """Return the data set of the object *digest*, whose transfer syntax is *stored*, in *wanted*.
 
     The last piece comes only after the whole object proved undamaged; else HubError(fault) is raised before it.
 
     Raises:
-        HubError: unsupported where :data:`TARGETS` does not lead from one to the other.
+        HubError: unsupported where :func:`targets` does not lead from one to the other.
     """
     if wanted == stored:
         return lambda size: _pieces(_as_stored(objects, digest), size)
-    if wanted not in TARGETS.get(stored, ()):
+    if wanted not in targets(stored):
         raise HubError(
             Category.UNSUPPORTED, "The object cannot be turned into a transfer syntax that the receiver takes."
         )
     if stored == DEFLATED:
         return lambda size: _pieces(_inflated(_as_stored(objects, digest)), size)
-    return lambda size: _pieces(_recoded(objects, digest, explicit=wanted == EXPLICIT), size)
+    if stored in _NATIVE:
+        return lambda size: _pieces(_recoded(objects, digest, explicit=wanted == EXPLICIT), size)
+    return lambda size: _pieces(_decoded(settings, objects, digest), size)
+
+
+class Pieces:
+    """The fragments of one instance; knows whether any has left, after which its message cannot be given up."""
+
+    def __init__(self, fragments: Fragments, each: Callable[[], None] | None = None) -> None:
+        self._fragments = fragments
+        self._each = each
+        self.begun = False
+
+    def __call__(self, size: int) -> Iterator[bytes]:
+        """Yield the data set in pieces of *size*."""
+        for piece in self._fragments(size):
+            yield piece
+            self.begun = True
+            if self._each is not None:
+                self._each()
+
+
+@lru_cache(maxsize=1)
+def _pool(settings: Settings) -> Pool:
+    """Return the children that decode for this process; they start with the first image and end when idle."""
+    # Loaded with the first image, because most associations never need it.
+    from adapters.pixels.pool import Pool
+
+    return Pool.of(settings)
+
+
+def _decoded(settings: Settings, objects: ObjectStore, digest: str) -> Iterator[bytes]:
+    from adapters.pixels.stored import StoredPixels
+
+    stream = objects.open(digest, verify=True)
+    with StoredPixels(stream, max_frame_bytes=settings.max_frame_bytes) as pixels:
+        made = pixels.transcode(_pool(settings), EXPLICIT)
+        # The File Meta Information is in the first piece, whole.
+        head = next(made)
+        yield head[dataset_offset(io.BytesIO(head)) :]
+        yield from made
 
 
 def _as_stored(objects: ObjectStore, digest: str) -> Iterator[bytes]:

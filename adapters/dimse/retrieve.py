@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import structlog
@@ -11,7 +11,6 @@ import structlog
 from adapters.dimse import command as dimse
 from adapters.dimse import metrics, status
 from adapters.dimse.exchange import Exchange, Message, too_busy
-from adapters.dimse.recode import Fragments
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.dicom import identifier
 from fhir_mappings.dicom.scanner import valid_uid
@@ -202,23 +201,6 @@ class Progress:
             return act()
         except (ConnectionEnd, ProtocolError) as end:
             raise RequestorGoneError(end) from end
-
-
-class Pieces:
-    """The fragments of one instance; knows whether any has left, after which its message cannot be given up."""
-
-    def __init__(self, fragments: Fragments, each: Callable[[], None] | None = None) -> None:
-        self._fragments = fragments
-        self._each = each
-        self.begun = False
-
-    def __call__(self, size: int) -> Iterator[bytes]:
-        """Yield the data set in pieces of *size*."""
-        for piece in self._fragments(size):
-            yield piece
-            self.begun = True
-            if self._each is not None:
-                self._each()
 
 
 class Retrieve:

@@ -1,7 +1,8 @@
-"""Delivers stored objects to a partner by C-STORE, exactly as they are stored (PS3.7 section 9.1.1, PS3.4 annex B).
+"""Delivers stored objects to a partner by C-STORE (PS3.7 section 9.1.1, PS3.4 annex B).
 
-The data set goes out in the bytes it came in: contexts are proposed from what is stored, nothing is decoded, and the
-digest is checked on the way, so that a damaged object is broken off before its last fragment.
+The data set goes out in the bytes it came in wherever the partner takes them: contexts are proposed from what is stored,
+and only where that is refused is the object turned into a native syntax (:mod:`adapters.dimse.recode`). The digest is
+checked on the way, so that a damaged object is broken off before its last fragment.
 
 A delivery may have waited for days, so whether another institution may still see the study is asked before a connection
 is opened; where it may not, the delivery is skipped with an audit line.
@@ -9,26 +10,22 @@ is opened; where it may not, the delivery is skipped with an audit line.
 
 from __future__ import annotations
 
-import io
-import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import structlog
 
-from adapters._tls import client_context
-from adapters.dimse import negotiation
+from adapters.dimse import negotiation, recode
 from adapters.dimse.client import RejectedError, StoreClient
+from adapters.dimse.outgoing import MAX_CONTEXTS, address, secured
+from adapters.dimse.recode import Pieces
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
-from fhir_mappings.dicom.scanner import dataset_offset, valid_uid
+from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
 from hub.config import Settings
-from hub.errors import HubError
+from hub.errors import Category, HubError
 from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult, Tx
 from hub.routing import may_leave, study_of, withhold
 
@@ -37,14 +34,11 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("adapters.dimse")
 
-DEFAULT_PORT = 104
-#: Most that one association can propose (PS3.8 section 9.3.2.2: odd ids below 256).
-_CONTEXTS = 128
-#: File Meta Information is far shorter.
-_META_BYTES = 64 << 10
 #: Success, the storage warnings (coercion, elements discarded, mismatch), and the partner has this very object.
 _DELIVERED = frozenset({0x0000, 0xB000, 0xB006, 0xB007, 0x0111})
 _NOT_NEGOTIATED = "not-negotiated"
+#: Categories of what the codecs say of an image that they cannot decode.
+_CANNOT_BE_MADE = frozenset({Category.UNSUPPORTED, Category.INCORRECT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +49,9 @@ class _Instance:
     TransferSyntaxUID: str
 
     @property
-    def context(self) -> negotiation.Context:
-        return negotiation.Context(self.SOPClassUID, self.TransferSyntaxUID)
+    def contexts(self) -> Sequence[negotiation.Context]:
+        """What it can go out in, best first."""
+        return recode.contexts(self.SOPClassUID, self.TransferSyntaxUID)
 
 
 def open_sender(services: Services) -> Sender:
@@ -81,7 +76,7 @@ class DimseSender:
         """
         try:
             instances = _instances(delivery.payload)
-            host, port, tls = _address(endpoint)
+            host, port, tls = address(endpoint)
         except (MappingError, ValueError) as error:
             return SendResult(
                 error=f"The delivery to {endpoint.id} cannot be read: {error}", permanent=True, reached=False
@@ -154,20 +149,35 @@ class DimseSender:
             port,
             calling_ae=self._settings.ae_title,
             called_ae=endpoint.ae_title,
-            contexts=list(dict.fromkeys(instance.context for instance in instances)),
+            contexts=list(dict.fromkeys(context for instance in instances for context in instance.contexts)),
             timeout_s=self._settings.delivery_timeout_s,
             max_pdu_bytes=self._settings.max_pdu_bytes,
-            secured=(lambda connection: self._wrapped(connection, host)) if tls else None,
+            secured=secured(self._settings, host) if tls else None,
         )
         with client:
             try:
                 for instance in instances:
-                    if not client.takes(instance.context):
+                    context = next((one for one in instance.contexts if client.takes(one)), None)
+                    if context is None:
                         statuses[instance] = _NOT_NEGOTIATED
                         continue
-                    status = client.store(
-                        instance.context, instance.SOPInstanceUID, partial(self._fragments, instance.digest)
+                    pieces = Pieces(
+                        recode.fragments(
+                            self._settings,
+                            self._objects,
+                            instance.digest,
+                            instance.TransferSyntaxUID,
+                            context.transfer_syntax,
+                        )
                     )
+                    try:
+                        status = client.store(context, instance.SOPInstanceUID, pieces)
+                    except HubError as error:
+                        if pieces.begun or error.category not in _CANNOT_BE_MADE:
+                            raise
+                        # Its pixels cannot be turned into what the partner takes; the other objects may go.
+                        statuses[instance] = _NOT_NEGOTIATED
+                        continue
                     statuses[instance] = f"{status:04X}"
                     if status >> 8 == 0xA7:
                         # The partner has no room: sending the rest at it would not help it.
@@ -179,25 +189,6 @@ class DimseSender:
             except (HubError, MappingError, ConnectionEnd):
                 client.abort()
                 raise
-
-    def _wrapped(self, connection: socket.socket, host: str) -> ssl.SSLSocket:
-        return client_context(self._settings).wrap_socket(connection, server_hostname=host)
-
-    def _fragments(self, digest: str, fragment_bytes: int) -> Iterator[bytes]:
-        """Yield the data set behind the File Meta Information; HubError(fault) before the last when the object is damaged."""
-        skip = dataset_offset(io.BytesIO(self._objects.read(digest, 0, _META_BYTES)))
-        held = b""
-        for chunk in self._objects.stream(digest):
-            if skip:
-                chunk, skip = chunk[skip:], max(skip - len(chunk), 0)
-            held += chunk
-            # One fragment always stays behind, as only the end of the stream proves the object.
-            start = 0
-            while len(held) - start > fragment_bytes:
-                yield held[start : start + fragment_bytes]
-                start += fragment_bytes
-            held = held[start:]
-        yield held
 
 
 def _instances(payload: bytes) -> list[_Instance]:
@@ -224,25 +215,16 @@ def _instances(payload: bytes) -> list[_Instance]:
     return found
 
 
-def _address(endpoint: MemberEndpoint) -> tuple[str, int, bool]:
-    """Return (host, port, TLS) of ``host:port``, ``dicom://host:port`` or ``dicoms://host:port``; raises ValueError."""
-    text = endpoint.address if "://" in endpoint.address else f"dicom://{endpoint.address}"
-    parts = urlsplit(text)
-    if parts.scheme not in {"dicom", "dicoms"} or not parts.hostname or not endpoint.ae_title:
-        raise ValueError("the endpoint has no host or no AE title")
-    return parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "dicoms"
-
-
 def _batches(instances: Sequence[_Instance]) -> Iterator[list[_Instance]]:
     """Yield the instances in order, cut where an association would need more contexts than it can have."""
     batch: list[_Instance] = []
     contexts: set[negotiation.Context] = set()
     for instance in instances:
-        if instance.context not in contexts and len(contexts) == _CONTEXTS:
+        if len(contexts.union(instance.contexts)) > MAX_CONTEXTS:
             yield batch
             batch, contexts = [], set()
         batch.append(instance)
-        contexts.add(instance.context)
+        contexts.update(instance.contexts)
     yield batch
 
 

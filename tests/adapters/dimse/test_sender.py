@@ -10,7 +10,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,7 +87,9 @@ def statuses(result: SendResult) -> list[str]:
 
 
 @contextlib.contextmanager
-def library_scp(answer: Callable[[Any], int], *classes: str, max_pdu: int = 16382) -> Iterator[tuple[int, list[bytes]]]:
+def library_scp(
+    answer: Callable[[Any], int], *classes: str, max_pdu: int = 16382, syntaxes: Sequence[str] = ()
+) -> Iterator[tuple[int, list[bytes]]]:
     """A partner made of the DICOM library, as it comes."""
     received: list[bytes] = []
 
@@ -99,7 +101,7 @@ def library_scp(answer: Callable[[Any], int], *classes: str, max_pdu: int = 1638
     entity.require_called_aet = True
     entity.maximum_pdu_size = max_pdu
     for uid in classes or (CT_IMAGE_STORAGE,):
-        entity.add_supported_context(uid, pynetdicom.ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(uid, list(syntaxes) or pynetdicom.ALL_TRANSFER_SYNTAXES)
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     assert server is not None
     try:
@@ -232,7 +234,26 @@ def test_more_contexts_than_one_association_has_take_several(settings: Maker, pa
     rows = [row(store, instance=n, sop_class=f"1.3.6.1.4.1.99999.{n}") for n in range(1, 131)]
     result = send(settings(), store, partner(partner_door.port), *rows)
     assert statuses(result) == ["0000"] * 130
-    partner_door.wait(lambda: len(partner_door.imaging.ended) == 2)
+    partner_door.wait(lambda: len(partner_door.imaging.ended) == 3)
+
+
+def test_a_partner_that_takes_no_native_encoding_but_one_gets_that(settings: Maker) -> None:
+    store = MemoryStore()
+    rows = [row(store, instance=1), row(store, instance=2, transfer_syntax=IMPLICIT)]
+    with library_scp(lambda event: 0, syntaxes=[IMPLICIT]) as (port, received):
+        result = send(settings(), store, partner(port), *rows)
+    assert statuses(result) == ["0000", "0000"]
+    assert received == [encode(ct_tags(instance=1), IMPLICIT, undefined=True), encode(ct_tags(instance=2), IMPLICIT)]
+
+
+def test_an_image_that_cannot_be_decoded_does_not_keep_the_others(settings: Maker) -> None:
+    store = MemoryStore()
+    broken = {0x7FE00010: ("OB", fragments(b"no image"))}
+    rows = [row(store, instance=1, transfer_syntax=JPEG_LOSSLESS, more=broken), row(store, instance=2)]
+    with library_scp(lambda event: 0, syntaxes=[EXPLICIT]) as (port, received):
+        result = send(settings(), store, partner(port), *rows)
+    assert statuses(result) == ["not-negotiated", "0000"]
+    assert received == [encode(ct_tags(instance=2))]
 
 
 def test_a_rejected_association_may_be_tried_again(settings: Maker) -> None:
