@@ -8,10 +8,11 @@ institution is answered about its own objects only; those of others are unknown 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fhir_mappings.dicom.commitment import MAX_REFERENCES, Information, Reference
 from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.json import dumps, loads
 from hub.access import Scope
@@ -27,17 +28,7 @@ if TYPE_CHECKING:
 KIND = "commitment"
 #: Failure Reason (0008,1197), PS3.3 C.14.1.1.
 NO_SUCH_INSTANCE, CLASS_CONFLICT, PROCESSING_FAILURE = 0x0112, 0x0119, 0x0110
-#: Instances of one transaction; the longest data set that is read holds about as many.
-MAX_REFERENCES = 10_000
 _PAGE = 500
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
-    """One item of a Referenced SOP Sequence."""
-
-    SOPClassUID: str
-    SOPInstanceUID: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +57,6 @@ class Request:
             asker=str(content["asker"]),
             references=tuple(Reference(str(one), str(other)) for one, other in content["references"]),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The answer: what is safe, and what is not with the reason."""
-
-    TransactionUID: str
-    committed: tuple[Reference, ...]
-    failed: tuple[tuple[Reference, int], ...]
 
 
 class CommitmentService:
@@ -109,7 +91,8 @@ class CommitmentService:
                 tx.outbox.enqueue(
                     NewDelivery(
                         destination=endpoint.id,
-                        lane=f"{endpoint.id}|{KIND}",
+                        # Reports need no order among them, so one that is refused holds up no other.
+                        lane=f"{endpoint.id}|{KIND}|{request.TransactionUID}",
                         kind=KIND,
                         payload=payload,
                         owner=envelope.actor.institution,
@@ -135,23 +118,26 @@ class CommitmentService:
 
         self._services.database.write(work)
 
-    def report(self, request: Request, *, owner: str) -> Report:
+    def report(self, request: Request, *, owner: str, stopping: Callable[[], bool] = lambda: False) -> Information:
         """Return what can be vouched for: each object of *owner* is read again and its hash recomputed.
 
         Raises:
-            HubError: unavailable when database or object store cannot answer now; nothing is said of any instance then.
+            HubError: unavailable when database or object store cannot answer now, interrupted when the hub is *stopping*;
+                nothing is said of any instance then.
         """
         committed: list[Reference] = []
         failed: list[tuple[Reference, int]] = []
         for page in _pages(request.references):
             rows = self._rows(page, owner)
             for reference in page:
+                if stopping():
+                    raise HubError(Category.INTERRUPTED, "The hub is stopping.", remedy="Ask again in a minute.")
                 reason = self._judge(reference, rows.get(reference.SOPInstanceUID))
                 if reason:
                     failed.append((reference, reason))
                 else:
                     committed.append(reference)
-        return Report(TransactionUID=request.TransactionUID, committed=tuple(committed), failed=tuple(failed))
+        return Information(TransactionUID=request.TransactionUID, references=tuple(committed), failed=tuple(failed))
 
     def _judge(self, reference: Reference, row: InstanceRow | None) -> int:
         if row is None:

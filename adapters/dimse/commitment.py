@@ -6,17 +6,15 @@ on an association of the hub's own where the asker's Endpoint has an address, el
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import structlog
 
 from adapters.dimse import command as dimse
 from adapters.dimse import status
 from adapters.dimse.exchange import Exchange, Message
-from fhir_mappings.dicom import identifier
+from fhir_mappings.dicom import commitment
+from fhir_mappings.dicom.commitment import Information
 from fhir_mappings.errors import MappingError
-from hub.commitment import CommitmentService, Reference, Report, Request
+from hub.commitment import CommitmentService, Request
 from hub.errors import HubError
 
 _log = structlog.get_logger("adapters.dimse")
@@ -40,7 +38,7 @@ class Commitment:
         if message.kind != dimse.N_ACTION_RQ:
             self._exchange.unknown(message)
             return
-        data = self._exchange.dataset(message, max_bytes=identifier.MAX_BYTES)
+        data = self._exchange.dataset(message, max_bytes=commitment.MAX_BYTES)
         endpoint = self._exchange.endpoint
         at_once = not endpoint.address or endpoint.settings.get(_SETTING) == _SAME
         try:
@@ -75,14 +73,9 @@ class Commitment:
             raise _Refused(status.NO_SUCH_SOP_INSTANCE, "Requested SOP Instance UID is not the well-known one.")
         if dimse.number(message.command, dimse.ACTION_TYPE_ID) != _REQUEST:
             raise _Refused(status.NO_SUCH_ACTION, "Action Type ID is not 1.")
-        content = identifier.read(data, message.context.transfer_syntax).attributes
+        asked = commitment.read(data, message.context.transfer_syntax)
         return Request(
-            TransactionUID=_uid(content, "00081195"),
-            references=tuple(
-                Reference(_uid(item, "00081150"), _uid(item, "00081155"))
-                for item in content.get("00081199", {}).get("Value", ())
-            ),
-            asker=self._exchange.calling_ae,
+            TransactionUID=asked.TransactionUID, references=asked.references, asker=self._exchange.calling_ae
         )
 
     def _refusal(self, error: Exception) -> tuple[int, str]:
@@ -97,7 +90,9 @@ class Commitment:
 
     def _report(self, message: Message, request: Request) -> None:
         try:
-            report = self._service.report(request, owner=self._exchange.actor.institution)
+            report = self._service.report(
+                request, owner=self._exchange.actor.institution, stopping=self._exchange.stopping
+            )
         except HubError as error:
             # Nothing can be said now. The asker gets no report, keeps its objects and asks again.
             _log.warning("commitment_not_reported", peer=self._exchange.peer, why=error.message)
@@ -105,7 +100,7 @@ class Commitment:
         code = self._exchange.request(
             message.context_id,
             event(report),
-            identifier.write(contents(report), message.context.transfer_syntax),
+            commitment.write(report, message.context.transfer_syntax),
         )
         if code != status.SUCCESS:
             _log.warning("commitment_report_refused", peer=self._exchange.peer, status=f"{code:04X}")
@@ -117,7 +112,7 @@ class _Refused(Exception):  # noqa: N818 - it carries a status
         self.code = code
 
 
-def event(report: Report) -> dict[int, int | str]:
+def event(report: Information) -> dict[int, int | str]:
     """Return the command set of the N-EVENT-REPORT-RQ of *report*, without its Message ID (PS3.7 section 10.3.1)."""
     return {
         dimse.AFFECTED_SOP_CLASS_UID: SOP_CLASS,
@@ -125,28 +120,3 @@ def event(report: Report) -> dict[int, int | str]:
         dimse.AFFECTED_SOP_INSTANCE_UID: SOP_INSTANCE,
         dimse.EVENT_TYPE_ID: _SOME_FAILED if report.failed else _ALL_SAFE,
     }
-
-
-def contents(report: Report) -> dict[str, Any]:
-    """Return the Event Information of *report* as DICOM JSON (PS3.4 table J.3-2)."""
-    made: dict[str, Any] = {"00081195": {"vr": "UI", "Value": [report.TransactionUID]}}
-    if report.committed:
-        made["00081199"] = {"vr": "SQ", "Value": [_item(one) for one in report.committed]}
-    if report.failed:
-        made["00081198"] = {
-            "vr": "SQ",
-            "Value": [{**_item(one), "00081197": {"vr": "US", "Value": [reason]}} for one, reason in report.failed],
-        }
-    return made
-
-
-def _item(reference: Reference) -> dict[str, Any]:
-    return {
-        "00081150": {"vr": "UI", "Value": [reference.SOPClassUID]},
-        "00081155": {"vr": "UI", "Value": [reference.SOPInstanceUID]},
-    }
-
-
-def _uid(content: Mapping[str, Any], tag: str) -> str:
-    values: Sequence[Any] = content.get(tag, {}).get("Value", ())
-    return str(values[0]) if len(values) == 1 and values[0] is not None else ""

@@ -14,7 +14,8 @@ from adapters.dimse import status
 from adapters.dimse.commitment import SOP_CLASS, SOP_INSTANCE
 from adapters.dimse.negotiation import Context
 from adapters.dimse.upper_layer import P_DATA, pdv_header
-from fhir_mappings.dicom import identifier
+from fhir_mappings.dicom import commitment, identifier
+from fhir_mappings.dicom.commitment import Information
 from hub.boot import Services
 from hub.commitment import CLASS_CONFLICT, KIND, NO_SUCH_INSTANCE, PROCESSING_FAILURE, CommitmentService, Request
 from tests.support import services as support
@@ -64,7 +65,7 @@ def command_of(peer: Peer) -> dimse.Command:
     return dimse.decode(body[6:])
 
 
-def report_of(peer: Peer) -> tuple[int, dict[str, Any]]:
+def report_of(peer: Peer) -> tuple[int, Information]:
     """Read an N-EVENT-REPORT-RQ, confirm it, and return (event type, event information)."""
     kind, body = peer.read()
     assert kind == P_DATA
@@ -89,18 +90,15 @@ def report_of(peer: Peer) -> tuple[int, dict[str, Any]]:
         dimse.STATUS: 0,
     }
     peer.send(dimse.pdu(1, answer))
-    return dimse.number(command, dimse.EVENT_TYPE_ID), identifier.read(bytes(data), IMPLICIT).attributes
+    return dimse.number(command, dimse.EVENT_TYPE_ID), commitment.read(bytes(data), IMPLICIT)
 
 
-def failures(report: dict[str, Any]) -> dict[str, int]:
-    return {
-        item["00081155"]["Value"][0]: item["00081197"]["Value"][0]
-        for item in report.get("00081198", {}).get("Value", ())
-    }
+def failures(report: Information) -> dict[str, int]:
+    return {one.SOPInstanceUID: reason for one, reason in report.failed}
 
 
-def committed(report: dict[str, Any]) -> set[str]:
-    return {item["00081155"]["Value"][0] for item in report.get("00081199", {}).get("Value", ())}
+def committed(report: Information) -> set[str]:
+    return {one.SOPInstanceUID for one in report.references}
 
 
 def without_address(services: Services) -> None:
@@ -121,7 +119,7 @@ def test_what_is_stored_is_committed_on_the_same_association(services: Services)
         assert ask(peer, (CT_IMAGE_STORAGE, uid)) == status.SUCCESS
         kind, report = report_of(peer)
         assert (kind, committed(report), failures(report)) == (1, {uid}, {})
-        assert report["00081195"]["Value"] == [TRANSACTION]
+        assert report.TransactionUID == TRANSACTION
         # What is missing, of another class, or of another institution is said to be so.
         assert ask(peer, (CT_IMAGE_STORAGE, uid), (CT_IMAGE_STORAGE, "1.2.3"), transaction="1.2.9") == status.SUCCESS
         kind, report = report_of(peer)
@@ -202,6 +200,16 @@ def test_a_data_set_without_end_ends_the_association(services: Services) -> None
             )
         )
         piece = pdv_header(1, 0, 60_000) + bytes(60_000)
-        for _ in range(identifier.MAX_BYTES // 60_000 + 1):
+        for _ in range(commitment.MAX_BYTES // 60_000 + 1):
             peer.send(piece)
         assert peer.read()[0] == 7
+
+
+def test_more_instances_than_an_identifier_holds_are_one_transaction(services: Services) -> None:
+    without_address(services)
+    pairs = [(CT_IMAGE_STORAGE, f"1.2.{number}") for number in range(12_000)]
+    with running(cast("FakeServices", services)) as door, associated(door.port, PUSH) as peer:
+        assert ask(peer, *pairs) == status.SUCCESS
+        kind, report = report_of(peer)
+        assert kind == 2
+        assert failures(report) == dict.fromkeys((uid for _, uid in pairs), NO_SUCH_INSTANCE)
