@@ -1,0 +1,601 @@
+"""Makes the de-identified copy of a SOP Instance (PS3.15 annex E) while its pixels stay where they are.
+
+Theory of operation. The scanner proves the object whole and hands over its elements; what is long stays in the object
+and is known by its place. First everything that identifies is gathered: names, numbers, UIDs, dates. Then each element
+becomes what table E.1-1 says, on every level, and whatever is kept is searched for what was gathered. At last the copy is
+written piece by piece: a new header, text in UTF-8, and the long values copied from the object. Nothing is decoded, so
+any transfer syntax will do; of a deflated object the inflated form is written.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, NamedTuple
+
+from pydicom.datadict import keyword_for_tag
+
+from fhir_mappings.dicom.charset import TextDecoder, choose_decoder
+from fhir_mappings.dicom.dataset import EXPLICIT_LITTLE_ENDIAN
+from fhir_mappings.dicom.deidentify import holding
+from fhir_mappings.dicom.deidentify.keys import ProjectKey, shifted
+from fhir_mappings.dicom.deidentify.table import (
+    BASIC_PROFILE,
+    EDITION,
+    OPTION_CODES,
+    SAFE_PRIVATE,
+    SAFE_PRIVATE_VRS,
+    Action,
+    Options,
+    action,
+)
+from fhir_mappings.dicom.deidentify.text import Identifiers
+from fhir_mappings.dicom.elements import (
+    BINARY_VRS,
+    ITEM,
+    ITEM_END,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    SHORT_VRS,
+    TEXT_VRS,
+    UNDEFINED,
+    Element,
+    Elements,
+    Scan,
+    implicit_vr,
+)
+from fhir_mappings.dicom.json_model import text_values
+from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, scan, uid_text
+from fhir_mappings.dicom.window import FileSource, InflatingSource, Source
+from fhir_mappings.errors import MalformedError
+
+#: The hub as an implementation (PS3.7 annex D.3.3.2), as :mod:`fhir_mappings.dicom.dataset` writes it.
+IMPLEMENTATION_CLASS_UID: Final = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
+#: Headers are held whole; long binary values are not, and text beyond this is removed because it cannot be cleaned.
+_LIMITS: Final = ScanLimits(held_bytes=1 << 20, held_binary_bytes=1 << 16, held_total_bytes=32 << 20)
+_CHUNK_BYTES: Final = 1 << 20
+#: The longest value that a 16-bit length can state, even.
+_SHORT_BYTES: Final = 0xFFFE
+_ITEM_LEVELS: Final = 0x0040A730
+_SPECIFIC_CHARACTER_SET: Final = 0x00080005
+_PATIENT_NAME: Final = 0x00100010
+_PATIENT_ID: Final = 0x00100020
+_BIRTH_DATE: Final = 0x00100030
+_PIXELS: Final = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
+#: (0028,7FE0) Pixel Data Provider URL: the pixels of JPIP objects are elsewhere.
+_PROVIDER_URL: Final = 0x00287FE0
+_STANDARD_UIDS: Final = "1.2.840.10008."
+_DATE_VRS: Final = frozenset({"DA", "DT"})
+#: VRs of characters outside Specific Character Set.
+_PLAIN_VRS: Final = frozenset({"AE", "AS", "CS", "DS", "IS", "UR"})
+#: In a sequence that gets dummy values: what can say nothing of a person stays, so that the rest still fits it.
+_NEUTRAL_VRS: Final = frozenset(
+    {"CS", "DS", "IS", "FL", "FD", "SL", "SS", "UL", "US", "SV", "UV", "AT", "OF", "OD", "OL"}
+)
+#: Attributes whose value names somebody or something of theirs, besides every person name.
+_NAMING: Final = frozenset(
+    {
+        0x00080050, 0x00080092, 0x00080094, 0x00100020, 0x00101000, 0x00101040, 0x00101080, 0x00101090, 0x00102154,
+        0x00102155, 0x00200010, 0x00321032, 0x00380010, 0x00380060, 0x00400009, 0x00400253, 0x00401001, 0x00401102,
+        0x00401103, 0x00401104, 0x00402008, 0x00402010, 0x00402016, 0x00402017, 0x00400512, 0x00400551, 0x0040050A,
+    }
+)  # fmt: skip
+_NAMING_INSTITUTION: Final = frozenset({0x00080080, 0x00080081, 0x00081040})
+_DUMMIES: Final = {
+    "AE": "ANON", "AS": "000Y", "CS": "ANON", "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
+    "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED", "SH": "ANONYMIZED", "ST": "ANONYMIZED", "TM": "000000",
+    "UC": "ANONYMIZED", "UR": "urn:anonymized", "UT": "ANONYMIZED",
+}  # fmt: skip
+_ZEROS: Final = {
+    "AT": 4, "FD": 8, "FL": 4, "OB": 2, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2, "SL": 4, "SS": 2, "SV": 8, "UL": 4,
+    "UN": 2, "US": 2, "UV": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What is asked for.
+
+    Attributes:
+        take: reasons of :data:`holding.HELD` for which objects are not held back.
+        hold_unknown: hold back every image of which nothing says that its pixels name nobody.
+    """
+
+    options: Options = field(default_factory=Options)
+    take: frozenset[str] = frozenset()
+    hold_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Why there is no copy: one of the reasons of :mod:`holding`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A copy that is about to be written.
+
+    Attributes:
+        identity_removed: false where it was taken although its pixels or document may name the patient.
+        held_for: those reasons.
+        chunks: writes the Part 10 file once, reading from the stream that the object is in.
+    """
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    identity_removed: bool
+    held_for: frozenset[str]
+    chunks: Callable[[], Iterator[bytes]]
+
+
+class _Range(NamedTuple):
+    """Bytes that are copied from the object."""
+
+    offset: int
+    length: int
+    fragments: bool = False
+
+
+class _Out(NamedTuple):
+    """An element of the copy; a list is the items of a sequence."""
+
+    tag: int
+    vr: str
+    value: bytes | _Range | list[list[_Out]]
+
+
+def prepare(
+    stream: BinaryIO,
+    *,
+    profile: Profile,
+    key: ProjectKey,
+    owner: str,
+    charset_override: str | None = None,
+) -> Copy | LeftOut:
+    """Return the de-identified copy of the Part 10 file in *stream*, ready to be written, or why there is none.
+
+    The same object, profile and key give the same bytes.
+
+    Args:
+        stream: seekable; it must stay open until the copy is written.
+        owner: institution that the object belongs to; the same number elsewhere is another patient.
+        charset_override: the character set an operator set for the sender.
+    """
+    try:
+        scanned = scan(stream, limits=_LIMITS)
+    except MalformedError:
+        return LeftOut(holding.MALFORMED)
+    top = scanned.top
+    SOPClassUID = _plain(top, 0x00080016)
+    if _PROVIDER_URL in top:
+        return LeftOut(holding.BY_REFERENCE)
+    if holding.report(SOPClassUID) and not profile.options.structured_content:
+        return LeftOut(holding.REPORT)
+    held = holding.reasons(
+        SOPClassUID,
+        modality=_plain(top, 0x00080060),
+        burned_in=_plain(top, 0x00280301),
+        recognizable=_plain(top, 0x00280302),
+        image_type=tuple(part.strip() for part in _plain(top, 0x00080008).split("\\")),
+        conversion=_plain(top, 0x00080064),
+        pixels=not _PIXELS.isdisjoint(top),
+        hold_unknown=profile.hold_unknown,
+    )
+    refused = held - profile.take
+    if refused:
+        return LeftOut(min(refused))
+    maker = _Maker(scanned, stream, profile.options, key, owner, SOPClassUID, charset_override)
+    elements = maker.dataset(identity_removed=not held)
+    if scanned.deflated and not _ascending(elements):
+        # An inflated stream cannot be read backwards, and elements out of order break PS3.5 section 7.1 anyway.
+        return LeftOut(holding.MALFORMED)
+    syntax = EXPLICIT_LITTLE_ENDIAN if scanned.deflated else scanned.TransferSyntaxUID
+    uids = {tag: maker.uid(_plain(top, tag)) for tag in (0x0020000D, 0x0020000E, 0x00080018)}
+
+    def chunks() -> Iterator[bytes]:
+        yield _file_meta(SOPClassUID, uids[0x00080018], syntax)
+        yield from _Writer(scanned, _source(stream, scanned)).dataset(elements)
+
+    return Copy(
+        StudyInstanceUID=uids[0x0020000D],
+        SeriesInstanceUID=uids[0x0020000E],
+        SOPInstanceUID=uids[0x00080018],
+        identity_removed=not held,
+        held_for=held,
+        chunks=chunks,
+    )
+
+
+class _Maker:
+    """Turns the elements of one object into those of its copy."""
+
+    def __init__(
+        self,
+        scanned: Scan,
+        stream: BinaryIO,
+        options: Options,
+        key: ProjectKey,
+        owner: str,
+        SOPClassUID: str,
+        override: str | None,
+    ) -> None:
+        self._scanned = scanned
+        self._stream = stream
+        self._options = options
+        self._key = key
+        self._owner = owner
+        self._class = SOPClassUID
+        self._override = override
+        self._decoder = self._decoder_of(scanned.dataset)
+        self._known = Identifiers()
+        self._gather(scanned.dataset, self._decoder)
+        self._days = key.days(*self._identity(scanned.dataset, self._decoder))
+
+    # --- what identifies ---------------------------------------------------------------------------------------
+
+    def _decoder_of(self, dataset: Elements) -> TextDecoder:
+        label = next((one.value for one in dataset if one.tag == _SPECIFIC_CHARACTER_SET), b"")
+        text = label.decode("ascii", "replace").strip(" \0") if isinstance(label, bytes) else ""
+        labels = [one.strip(" \0") for one in text.split("\\")] if text else []
+        return choose_decoder(text_values(dataset), labels, override=self._override)
+
+    def _inner(self, item: Elements, decoder: TextDecoder) -> TextDecoder:
+        """Return how the text of an item is read: as its own label says, else as what encloses it (PS3.5 section 7.5.3)."""
+        return self._decoder_of(item) if any(one.tag == _SPECIFIC_CHARACTER_SET for one in item) else decoder
+
+    def _gather(self, dataset: Elements, decoder: TextDecoder) -> None:
+        for element in dataset:
+            tag, value = element.tag, element.value
+            if isinstance(value, list):
+                for item in value:
+                    self._gather(item, self._inner(item, decoder))
+                continue
+            if not value:
+                continue
+            vr = implicit_vr(tag) if not tag >> 16 & 1 else element.vr
+            if "PN" in {vr, element.vr}:
+                for name in decoder.decode(value).split("\\"):
+                    self._known.add_name(name)
+            elif tag in _NAMING or (tag in _NAMING_INSTITUTION and not self._options.institution):
+                self._known.add_value(decoder.decode(value))
+            elif vr == "UI" and not self._options.uids and not _keeps_uid(tag):
+                for uid in uid_text(value).split("\\"):
+                    if not uid.startswith(_STANDARD_UIDS):
+                        self._known.add_value(uid)
+            elif vr in _DATE_VRS and (not self._options.full_dates or tag == _BIRTH_DATE):
+                self._known.add_date(value.decode("ascii", "replace"))
+
+    def _identity(self, dataset: Elements, decoder: TextDecoder) -> tuple[str, ...]:
+        """Return whose data this is: institution, issuer, number; without a number, the patient of one study."""
+        values = {one.tag: one.value for one in dataset if isinstance(one.value, bytes)}
+        number = decoder.decode(values.get(_PATIENT_ID) or b"").strip(" \0")
+        if not number:
+            return self._owner, "", "", _plain(self._scanned.top, 0x0020000D)
+        issuer = decoder.decode(values.get(0x00100021) or b"").strip(" \0")
+        return self._owner, "" if issuer == self._owner else issuer, number
+
+    def uid(self, uid: str) -> str:
+        """Return the UID that stands for *uid* in the copy."""
+        return uid if self._options.uids or not uid or uid.startswith(_STANDARD_UIDS) else self._key.uid(uid)
+
+    # --- what becomes of it ------------------------------------------------------------------------------------
+
+    def dataset(self, *, identity_removed: bool) -> list[_Out]:
+        """Return the elements of the copy in the order of their tags."""
+        made = {one.tag: one for one in self._level(self._scanned.dataset, self._decoder, free=False, dummy=False)}
+        for one in self._statement(identity_removed):
+            made[one.tag] = one
+        return [made[tag] for tag in sorted(made)]
+
+    def _statement(self, identity_removed: bool) -> Iterator[_Out]:
+        """Yield what the copy says about itself (PS3.15 section E.2, PS3.3 section C.7.1.1 and C.12.1)."""
+        options = self._options
+        yield _Out(_SPECIFIC_CHARACTER_SET, "CS", _padded("ISO_IR 192"))
+        yield _Out(0x00120062, "CS", _padded("YES" if identity_removed else "NO"))
+        yield _Out(0x00120063, "LO", _padded(f"PS3.15 {EDITION} annex E"))
+        yield _Out(
+            0x00120064,
+            "SQ",
+            [
+                [
+                    _Out(0x00080100, "SH", _padded(code)),
+                    _Out(0x00080102, "SH", _padded("DCM")),
+                    _Out(0x00080104, "LO", _padded(meaning)),
+                ]
+                for code, meaning in (BASIC_PROFILE, *sorted(OPTION_CODES[name] for name in options.names()))
+            ],
+        )
+        temporal = "UNMODIFIED" if options.full_dates else "MODIFIED" if options.modified_dates else "REMOVED"
+        yield _Out(0x00280303, "CS", _padded(temporal))
+
+    def _level(self, dataset: Elements, decoder: TextDecoder, *, free: bool, dummy: bool) -> list[_Out]:
+        creators = {one.tag: one for one in dataset if one.tag >> 16 & 1 and 0x10 <= one.tag & 0xFFFF <= 0xFF}
+        identity = self._identity(dataset, decoder)
+        found: list[_Out] = []
+        wanted: dict[int, _Out] = {}
+        for element in dataset:
+            tag = element.tag
+            if not tag & 0xFFFF or tag == _SPECIFIC_CHARACTER_SET:
+                continue
+            if tag >> 16 & 1:
+                made = self._private(element, creators)
+                if made is not None:
+                    at = tag & 0xFFFF0000 | tag >> 8 & 0xFF
+                    wanted[at] = _Out(at, "LO", _padded(_creator(creators[at])))
+                    found.append(made)
+                continue
+            if tag in {_PATIENT_ID, _PATIENT_NAME} and element.value:
+                pseudonym = self._key.pseudonym(*identity)
+                text = pseudonym if tag == _PATIENT_ID else f"ANON^{pseudonym}"
+                found.append(_Out(tag, implicit_vr(tag), _padded(text)))
+                continue
+            made = self._element(element, decoder, free=free, dummy=dummy)
+            if made is not None:
+                found.append(made)
+        return sorted([*found, *wanted.values()], key=lambda one: one.tag)
+
+    def _private(self, element: Element, creators: dict[int, Element]) -> _Out | None:
+        """Return a private element that is known to be safe, else ``None``."""
+        tag = element.tag
+        if not self._options.safe_private or tag & 0xFFFF < 0x1000 or not isinstance(element.value, bytes):
+            return None
+        creator = creators.get(tag & 0xFFFF0000 | tag >> 8 & 0xFF)
+        if creator is None or (tag >> 16, tag & 0xFF) not in SAFE_PRIVATE.get(_creator(creator), ()):
+            return None
+        if element.vr not in SAFE_PRIVATE_VRS:
+            return None
+        if element.vr in {"DS", "IS"} and not _numbers(element.value):
+            return None
+        return _Out(tag, element.vr, element.value)
+
+    def _element(self, element: Element, decoder: TextDecoder, *, free: bool, dummy: bool) -> _Out | None:
+        tag, vr = element.tag, element.vr
+        lent = implicit_vr(tag)
+        if vr == "UN":
+            # What somebody did not know on the way is still what the dictionary says, if it is characters.
+            if lent not in TEXT_VRS | _PLAIN_VRS | _DATE_VRS | {"TM", "UI"}:
+                return None
+            vr = lent
+        act = action(tag, lent if lent in {"PN", "DA", "DT", "TM", "UI"} else vr, self._options, self._class)
+        if act is Action.X:
+            return None
+        if dummy and act is Action.K:
+            act = Action.K if vr in _NEUTRAL_VRS or vr == "SQ" or lent == "UI" else Action.D
+        if isinstance(element.value, list):
+            return self._sequence(element, decoder, act, free=free, dummy=dummy)
+        if act is Action.Z or element.length == 0:
+            return _Out(tag, vr, b"")
+        if vr == "SQ":
+            return None
+        if vr == "UI" or lent == "UI":
+            return self._uids(element, act)
+        if act is Action.D:
+            return _Out(tag, vr, _dummy(vr))
+        if free and act is Action.K:
+            act = Action.C
+        return self._kept(element, vr, decoder, act)
+
+    def _sequence(self, element: Element, decoder: TextDecoder, act: Action, *, free: bool, dummy: bool) -> _Out:
+        assert isinstance(element.value, list)
+        items = [] if act is Action.Z else element.value
+        return _Out(
+            element.tag,
+            "SQ",
+            [
+                self._level(
+                    item,
+                    self._inner(item, decoder),
+                    free=free or (element.tag == _ITEM_LEVELS and act is Action.C),
+                    dummy=dummy or act is Action.D,
+                )
+                for item in items
+            ],
+        )
+
+    def _uids(self, element: Element, act: Action) -> _Out | None:
+        if not isinstance(element.value, bytes):
+            return None
+        uids = uid_text(element.value).split("\\")
+        if act is not Action.K and not _keeps_uid(element.tag):
+            uids = [self.uid(uid) for uid in uids]
+        text = "\\".join(uids)
+        # Not everything that is written as a UID is one.
+        safe = all(char in "0123456789.\\" for char in text)
+        return _Out(element.tag, "UI", _padded(text, b"\0") if safe else b"")
+
+    def _kept(self, element: Element, vr: str, decoder: TextDecoder, act: Action) -> _Out | None:
+        """Return an element that stays, without what is known to identify."""
+        tag, value = element.tag, element.value
+        if value is None or isinstance(value, list):
+            return self._long(element, vr)
+        if vr in {"DA", "DT", "TM"}:
+            return _Out(tag, vr, self._moment(vr, value, act))
+        if vr in TEXT_VRS:
+            text = decoder.decode(value)
+            if decoder.flagged and not text.isascii():
+                # Nobody can say for certain what it spells, so nobody can say that it spells no name.
+                return _Out(tag, vr, b"")
+            if act is Action.C:
+                text = self._known.cleaned(text, dates=not self._options.full_dates)
+            else:
+                text = self._known.removed(text)
+            data = _padded(text.rstrip("\0 "))
+            return _Out(tag, vr, data) if vr not in SHORT_VRS or len(data) <= _SHORT_BYTES else None
+        if vr in _PLAIN_VRS:
+            text = value.decode("latin-1")
+            if vr in {"DS", "IS"}:
+                # A number may equal a short identifier by chance, so only a whole and long one counts here.
+                found = not _numbers(value) or any(self._known.is_one(one.strip(" \0")) for one in text.split("\\"))
+            else:
+                found = not text.isascii() or self._known.in_bytes(value)
+            return _Out(tag, vr, b"" if found else value)
+        if vr in BINARY_VRS and tag not in _PIXELS and self._known.in_bytes(value):
+            return None
+        return _Out(tag, vr, value)
+
+    def _moment(self, vr: str, value: bytes, act: Action) -> bytes:
+        text = value.decode("ascii", "replace")
+        parts = [one.strip(" \0") for one in text.split("\\")]
+        if not all(all(char in "0123456789.+-: " for char in one) for one in parts):
+            return b""
+        # Whole days move, so a time of day stays.
+        if act is Action.C and not self._options.full_dates and vr != "TM":
+            parts = [shifted(one, self._days) for one in parts]
+        return _padded("\\".join(parts))
+
+    def _long(self, element: Element, vr: str) -> _Out | None:
+        """Return a value that stays in the object until it is copied, or ``None`` where it may not."""
+        tag = element.tag
+        if vr in TEXT_VRS or vr in _PLAIN_VRS:
+            return None
+        if tag not in _PIXELS and self._in_range(element):
+            return None
+        return _Out(tag, vr, _Range(element.offset, element.length, element.fragments))
+
+    def _in_range(self, element: Element) -> bool:
+        overlap = self._known.longest_bytes()
+        if not overlap:
+            return False
+        tail = b""
+        source = _source(self._stream, self._scanned)
+        for chunk in _pieces(source, element.offset, element.length):
+            if self._known.in_bytes(tail + chunk):
+                return True
+            tail = (tail + chunk)[-overlap:]
+        return False
+
+
+def _keeps_uid(tag: int) -> bool:
+    """Return whether the UIDs of *tag* name a kind of thing, which is the same everywhere, and not a thing."""
+    keyword = keyword_for_tag(tag)
+    return "SOPClass" in keyword or keyword in {
+        "CodingSchemeUID",
+        "ContextUID",
+        "ContextGroupExtensionCreatorUID",
+        "MappingResourceUID",
+        "AvailableTransferSyntaxUID",
+    }
+
+
+def _creator(element: Element) -> str:
+    value = element.value
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
+
+
+def _numbers(value: bytes) -> bool:
+    return all(byte in b"0123456789+-.eE\\ \0" for byte in value)
+
+
+def _plain(top: dict[int, Element], tag: int) -> str:
+    element = top.get(tag)
+    return uid_text(element.value).strip() if element is not None else ""
+
+
+def _dummy(vr: str) -> bytes:
+    if vr in _DUMMIES:
+        return _padded(_DUMMIES[vr])
+    return bytes(_ZEROS.get(vr, 2))
+
+
+def _padded(text: str, padding: bytes = b" ") -> bytes:
+    data = text.encode("utf-8", "replace")
+    return data + padding if len(data) % 2 else data
+
+
+def _ascending(elements: list[_Out]) -> bool:
+    last = -1
+    waiting = list(reversed(elements))
+    while waiting:
+        value = waiting.pop().value
+        if isinstance(value, _Range):
+            if value.offset < last:
+                return False
+            last = value.offset
+        elif isinstance(value, list):
+            waiting.extend(one for item in reversed(value) for one in reversed(item))
+    return True
+
+
+# --- bytes -------------------------------------------------------------------------------------------------------
+
+
+def _source(stream: BinaryIO, scanned: Scan) -> Source:
+    if not scanned.deflated:
+        return FileSource(stream)
+    last = scanned.meta[-1]
+    return InflatingSource(
+        stream, last.offset + last.length, max_bytes=LIMITS.inflated_bytes, max_ratio=LIMITS.inflated_ratio
+    )
+
+
+def _pieces(source: Source, offset: int, length: int) -> Iterator[bytes]:
+    while length > 0:
+        wanted = min(length, _CHUNK_BYTES)
+        data = source.read_at(offset, wanted)[:wanted]
+        if not data:
+            raise MalformedError("The object became shorter while it was copied.", remedy="Check the object store.")
+        yield data
+        offset += len(data)
+        length -= len(data)
+
+
+class _Writer:
+    """Writes data sets in the encoding of the object; sequences and items have an undefined length."""
+
+    def __init__(self, scanned: Scan, source: Source) -> None:
+        self._source = source
+        self._implicit = scanned.implicit
+        mark = "<" if scanned.little_endian else ">"
+        self._tag = struct.Struct(f"{mark}HH").pack
+        self._u16 = struct.Struct(f"{mark}H").pack
+        self._u32 = struct.Struct(f"{mark}I").pack
+
+    def dataset(self, elements: list[_Out]) -> Iterator[bytes]:
+        """Yield the bytes of *elements*, short ones together."""
+        held = bytearray()
+        for piece in self._elements(elements):
+            held += piece
+            if len(held) >= _CHUNK_BYTES:
+                yield bytes(held)
+                held.clear()
+        yield bytes(held)
+
+    def _elements(self, elements: list[_Out]) -> Iterator[bytes]:
+        for tag, vr, value in elements:
+            if isinstance(value, list):
+                yield self._head(tag, "SQ", UNDEFINED)
+                for item in value:
+                    yield self._mark(ITEM, UNDEFINED)
+                    yield from self._elements(item)
+                    yield self._mark(ITEM_END, 0)
+                yield self._mark(SEQUENCE_END, 0)
+            elif isinstance(value, _Range):
+                yield self._head(tag, vr, UNDEFINED if value.fragments else value.length)
+                yield from _pieces(self._source, value.offset, value.length)
+            else:
+                yield self._head(tag, vr, len(value)) + value
+
+    def _mark(self, tag: int, length: int) -> bytes:
+        return self._tag(tag >> 16, tag & 0xFFFF) + self._u32(length)
+
+    def _head(self, tag: int, vr: str, length: int) -> bytes:
+        start = self._tag(tag >> 16, tag & 0xFFFF)
+        if self._implicit:
+            return start + self._u32(length)
+        if vr in SHORT_VRS:
+            return start + vr.encode() + self._u16(length)
+        return start + vr.encode() + b"\0\0" + self._u32(length)
+
+
+def _file_meta(SOPClassUID: str, SOPInstanceUID: str, syntax: str) -> bytes:
+    """Return preamble, prefix and File Meta Information (PS3.10 section 7.1)."""
+    body = struct.pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\0\1"
+    for element, uid in ((2, SOPClassUID), (3, SOPInstanceUID), (0x10, syntax), (0x12, IMPLEMENTATION_CLASS_UID)):
+        value = _padded(uid, b"\0")
+        body += struct.pack("<HH2sH", 2, element, b"UI", len(value)) + value
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
