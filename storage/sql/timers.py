@@ -82,21 +82,24 @@ class SqlTimers:
         values = {"holder": holder, "until": to_us(now + timedelta(seconds=lease_s))}
         free = (lease.c.holder == holder) | (lease.c.until <= moment)
         # An upsert would wait for the holder's transactions even where it has nothing to change.
-        taken = self._connection.execute(
+        take = (
             sa.update(lease)
             .where(lease.c.name == name, free)
             .values(**values, epoch=lease.c.epoch + 1)
             .returning(lease.c.epoch)
-        ).scalar()
-        if taken is not None:
-            return int(taken)
-        first = self._connection.execute(
+        )
+        make = (
             insert(lease, on_sqlite=self._tx.sqlite)
             .values(name=name, epoch=1, **values)
             .on_conflict_do_nothing()
             .returning(lease.c.epoch)
-        ).scalar()
-        return None if first is None else int(first)
+        )
+        # The third finds the row that another transaction made, free, while the second waited for it.
+        for statement in (take, make, take):
+            epoch = self._connection.execute(statement).scalar()
+            if epoch is not None:
+                return int(epoch)
+        return None
 
     def leased(self, name: str, *, now: datetime) -> str:
         """Return who holds the lease *name* now, or an empty text."""
