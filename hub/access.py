@@ -35,12 +35,17 @@ class Scope:
         everything: the hub itself (timers, translation, integrity checks); never set from a request.
         patient: only this Patient's compartment, for a patient's own access.
         directory_only: sees directory resources and operator work items, no patient data (the operator).
+        share: only the studies of this link, while it is open; no record at all, so ``directory_only`` is set too.
     """
 
     institution: str
     everything: bool = False
     patient: str | None = None
     directory_only: bool = False
+    share: str | None = None
+
+    def __post_init__(self) -> None:
+        assert self.share is None or self.directory_only, "A link reaches no records."
 
 
 #: For the hub's own work; a door never passes this.
@@ -49,6 +54,8 @@ UNRESTRICTED = Scope(institution="YY", everything=True)
 
 def scope_of(actor: Actor) -> Scope:
     """Return the reach of *actor*: own institution plus open grants, or less."""
+    if actor.share is not None:
+        return Scope(institution=actor.institution, directory_only=True, share=actor.share)
     if actor.patient is not None:
         return Scope(institution=actor.institution, patient=actor.patient)
     if "operator" in actor.roles and not actor.roles & {

@@ -35,6 +35,7 @@ class Actor:
         client: the credential used (OAuth client id, AE title, MSH-3/MSH-4), for the audit line.
         address: network address of the peer, for the audit line.
         patient: logical id of the one Patient a patient may see, else ``None``.
+        share: id of the link that a patient came in by and sees the studies of, else ``None``.
     """
 
     institution: str
@@ -43,6 +44,7 @@ class Actor:
     client: str = ""
     address: str = ""
     patient: str | None = None
+    share: str | None = None
 
 
 #: The hub itself, when a timer or a translation acts.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hub.imaging import ImagingService
     from hub.messages import MessageService
     from hub.resources import ResourceService
+    from hub.sharing import SharingService
     from hub.tasks import TaskService
 
 #: Doors by the name that ``--only`` takes; ``http`` carries FHIR, DICOMweb and ops.
@@ -39,6 +40,8 @@ SENDERS: Mapping[str, str] = {
     "mllp": "adapters.mllp.sender",
     "dimse": "adapters.dimse.sender",
     "fhir": "adapters.fhir.sender",
+    "commitment": "adapters.dimse.commitment_sender",
+    "commitment-request": "adapters.dimse.commitment_sender",
 }
 #: Packages of which every process needs nearly all; commands are left out, and the drivers that a setting chooses.
 _SHARED = ("fhir_mappings", "hub", "storage.sql")
@@ -86,6 +89,13 @@ class Services:
         from hub.imaging import ImagingService
 
         return ImagingService(self)
+
+    @cached_property
+    def sharing(self) -> SharingService:
+        """Links by which patients see their studies."""
+        from hub.sharing import SharingService
+
+        return SharingService(self)
 
     @cached_property
     def messages(self) -> MessageService:

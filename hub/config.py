@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     study_quiet_s: float = 30.0
     #: How long a study waits for images that its modality says it made, or is still making (MPPS).
     step_wait_s: float = 3600.0
+    #: How long a partner that was asked for storage commitment may take to report, before a person is asked to look.
+    commitment_wait_s: float = Field(default=86_400.0, gt=0)
     #: Oldest undelivered message that raises the alert.
     queue_alert_s: float = 300.0
     #: How often the worker looks for due work when nothing wakes it.
@@ -138,6 +140,18 @@ class Settings(BaseSettings):
     delivery_timeout_s: float = 30.0
 
     token_ttl_s: int = 3600
+    #: Days that a link for a patient is open when its maker says nothing, and at most.
+    share_days: int = Field(default=7, ge=1, le=365)
+    share_max_days: int = Field(default=90, ge=1, le=365)
+    #: Wrong passwords before a link is locked for ``share_lock_s``, and in all before it is closed for good. Six digits,
+    #: tried twenty times, are guessed once in 50,000 links, and the link must be known first.
+    share_attempts: int = Field(default=5, ge=1, le=20)
+    share_lock_s: int = Field(default=900, ge=1)
+    share_attempts_ever: int = Field(default=20, ge=1, le=100)
+    #: Wrong passwords from one address before it is locked as long; more, because mobile networks share addresses.
+    share_address_attempts: int = Field(default=20, ge=1)
+    #: How long the viewer may be used after the password was given.
+    share_token_s: int = Field(default=1800, ge=60)
     #: Days that a partner keeps sight of finished work.
     grant_days_after: int = 30
 

@@ -35,9 +35,9 @@ STALE_S = 1.0
 TOKEN_STALE_S = 1.0
 _TOKENS_KEPT = 4096
 #: 19 MiB, two passes, one lane: the OWASP minimum for Argon2id, so that a storm of logins does not eat the memory.
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+PASSWORDS = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 #: Hash of a secret that nobody has.
-_NOBODY = _HASHER.hash(secrets.token_urlsafe(32))
+NOBODY = PASSWORDS.hash(secrets.token_urlsafe(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ class Directory:
         if self.member(member) is None:
             raise HubError(Category.INCORRECT, f"There is no active member {member}.", where="member")
         client_id, secret = f"{member}-{secrets.token_hex(6)}", secrets.token_urlsafe(32)
-        hashed, now = _HASHER.hash(secret), self._clock()
+        hashed, now = PASSWORDS.hash(secret), self._clock()
 
         def work(tx: Tx) -> None:
             tx.credentials.add_client(
@@ -284,7 +284,7 @@ class Directory:
         """Return who a client is, or ``None``; an unknown client costs as much time as a wrong secret."""
         found = self._database.read(lambda tx: tx.credentials.client(client_id))
         try:
-            _HASHER.verify(found["secret_hash"] if found is not None else _NOBODY, secret)
+            PASSWORDS.verify(found["secret_hash"] if found is not None else NOBODY, secret)
         except (VerifyMismatchError, InvalidHashError):
             return None
         if found is None or self.member(found["institution"]) is None:

@@ -13,6 +13,7 @@ from hub.ports.journal import Journal
 from hub.ports.members import Credentials, Members
 from hub.ports.outbox import Outbox
 from hub.ports.records import Records
+from hub.ports.sharing import Sharing
 from hub.ports.timers import Timers
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class Tx(Protocol):
     def members(self) -> Members: ...
     @property
     def credentials(self) -> Credentials: ...
+    @property
+    def sharing(self) -> Sharing: ...
 
 
 class Database(Protocol):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from hub.access import DIRECTORY_TYPES, Scope
 from storage.sql.merges import own_records
-from storage.sql.schema import access_grant, imaging_study, record
+from storage.sql.schema import access_grant, imaging_study, record, share_link, share_study
 
 #: ``access_grant.until`` of a grant that is open without end: 9999-12-31T00:00:00Z.
 FOREVER_US = 253_402_214_400_000_000
@@ -52,6 +52,8 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
     """
     if scope.everything:
         return sa.true()
+    if scope.share is not None:
+        return sa.false()
     who = institution if institution is not None else scope.institution
     directory = table.c.visibility == "consortium"
     if scope.patient is not None:
@@ -76,6 +78,8 @@ def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.
     of_type = table.c.type == resource_type
     if scope.everything:
         return (of_type,)
+    if scope.share is not None:
+        return (sa.and_(of_type, sa.false()),)
     # A literal, because SQLite uses a partial index only where its condition stands word for word.
     directory = sa.and_(of_type, table.c.visibility == sa.literal_column("'consortium'"))
     own = table.c.owner == scope.institution
@@ -119,6 +123,8 @@ def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.C
     """Return the predicate over imaging_study (or an alias) that *scope* may see."""
     if scope.everything:
         return sa.true()
+    if scope.share is not None:
+        return _shared(scope, now_us, table)
     if scope.directory_only:
         return sa.false()
     if scope.patient is not None:
@@ -127,4 +133,22 @@ def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.C
         table.c.owner == scope.institution,
         _granted(scope.institution, now_us, [sa.literal("ImagingStudy")], table.c.resource_id),
         _granted(scope.institution, now_us, _RECORDS, table.c.patient_id),
+    )
+
+
+def _shared(scope: Scope, now_us: Any, table: Any) -> sa.ColumnElement[bool]:
+    """Return whether the link shows the study: at its end, and when it is revoked, the very next statement finds none."""
+    listed = (
+        sa.select(share_study.c.StudyInstanceUID)
+        .join(share_link, share_link.c.id == share_study.c.share)
+        .where(
+            share_link.c.id == scope.share,
+            share_link.c.institution == scope.institution,
+            share_link.c.revoked_at.is_(None),
+            share_link.c.expires_at > now_us,
+        )
+    )
+    patients = sa.select(share_study.c.patient_id).where(share_study.c.share == scope.share)
+    return sa.and_(
+        table.c.owner == scope.institution, table.c.StudyInstanceUID.in_(listed), table.c.patient_id.in_(patients)
     )

@@ -118,7 +118,8 @@ class SqlAuditLog:
         last event is the *before* of the next page.
 
         Args:
-            criteria: ``patient`` (Patient id), ``agent`` (institution), ``type``, ``subtype``, ``action``, ``outcome``,
+            criteria: ``patient`` (Patient id), ``agent`` (institution), ``who`` (person or
+                client), ``type``, ``subtype``, ``action``, ``outcome``,
                 ``since`` and ``until`` (ISO instants), ``correlation``.
             institution: only what this institution did, or what was done to its patients' data; ``None`` = all.
             limit: lines wanted.
@@ -169,6 +170,7 @@ class SqlAuditLog:
 _ABOUT = sa.and_(audit_patient.c.shard == audit.c.shard, audit_patient.c.seq == audit.c.seq)
 _COLUMNS = {
     "agent": "institution",
+    "who": "who",
     "type": "type",
     "subtype": "subtype",
     "action": "action",

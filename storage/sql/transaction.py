@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from storage.sql.members import SqlMembers
     from storage.sql.outbox import SqlOutbox
     from storage.sql.records import SqlRecords
+    from storage.sql.sharing import SqlSharing
     from storage.sql.timers import SqlTimers
 
 
@@ -101,3 +102,9 @@ class SqlTx:
         from storage.sql.credentials import SqlCredentials
 
         return SqlCredentials(self)
+
+    @cached_property
+    def sharing(self) -> SqlSharing:
+        from storage.sql.sharing import SqlSharing
+
+        return SqlSharing(self)

@@ -15,6 +15,7 @@ from storage.sql.schema.journal import journal
 from storage.sql.schema.members import member, member_endpoint, member_practitioner, setting
 from storage.sql.schema.outbox import outbox, outbox_destination, outbox_lane
 from storage.sql.schema.records import condition_lock, record, record_history
+from storage.sql.schema.sharing import share_attempt, share_link, share_study, share_token
 from storage.sql.schema.timers import alert, lease, timer
 from storage.sql.schema.types import Serial, String, metadata
 
@@ -50,5 +51,9 @@ __all__ = [
     "record",
     "record_history",
     "setting",
+    "share_attempt",
+    "share_link",
+    "share_study",
+    "share_token",
     "timer",
 ]
