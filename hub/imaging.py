@@ -91,7 +91,8 @@ class ImagingService:
 
         The same data set again is a duplicate even where its file meta information differs. Other bytes under a known
         SOP Instance UID are kept beside the current ones, and a work item for the operator is raised once. An instance
-        that names another patient than its study is kept and shown to nobody until that is settled (hub.conflicts).
+        that names another patient than its study is kept and shown to nobody until that is settled (hub.conflicts). An
+        instance that is marked deleted stays so when it is sent again (hub.deletion); the journal flags its arrival.
 
         Raises:
             HubError: unavailable, busy or fault when it could not be kept.
@@ -141,15 +142,17 @@ class ImagingService:
             resource_id=study_resource_id(owner, header.StudyInstanceUID) if touch else "",
             series_known=not touch,
         )
-        if outcome == "conflict" and not keep_both:
-            current = tx.imaging.current_digest(owner, header.SOPInstanceUID)
-            assert current is not None
-            raise _OtherBytesError(current)
-        if outcome == "conflict":
+        if outcome in {"conflict", "rejected"} and not keep_both:
+            mark = tx.imaging.deletions.marked(owner, header.SOPInstanceUID) if outcome == "rejected" else None
+            known = mark.digest if mark is not None else tx.imaging.current_digest(owner, header.SOPInstanceUID)
+            assert known is not None
+            raise _OtherBytesError(known)
+        if outcome in {"conflict", "rejected"}:
             raise_conflict(tx, self._services, owner, header, ref)
+            outcome = "conflict"
         if touch and outcome != "duplicate" and conflicts.check(tx, self._services, owner, header):
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
-            tx.imaging.set_aside(key, header.SOPInstanceUID, ref.digest)
+            tx.imaging.set_aside(key, header.SOPInstanceUID, ref.digest, shown=False)
             return self._journal(tx, envelope, header, ref, "held")
         if touch and outcome == "new":
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
@@ -159,6 +162,9 @@ class ImagingService:
         return self._journal(tx, envelope, header, ref, outcome)
 
     def _journal(self, tx: Tx, envelope: Envelope, header: InstanceHeader, ref: ObjectRef, outcome: str) -> str:
+        flags = ["charset"] if header.charset_flagged else []
+        if outcome != "new" and tx.imaging.deletions.marked(envelope.actor.institution, header.SOPInstanceUID):
+            flags.append("deleted")
         tx.journal.append(
             NewEntry(
                 door=envelope.door,
@@ -174,7 +180,7 @@ class ImagingService:
                 charset=header.charset_used,
                 state="done",
                 outcome=outcome,
-                flags="charset" if header.charset_flagged else "",
+                flags=" ".join(flags),
                 patient_id=patient_id(envelope.actor.institution, header),
                 accession=header.AccessionNumber,
             )
@@ -247,6 +253,10 @@ class ImagingService:
             if stored is not None and stored.owner == owner and not stored.deleted:
                 matched += self.match_later(tx, loads(stored.body), owner=owner)
         return matched
+
+    def recount(self, tx: Tx, key: StudyKey) -> None:
+        """Let counts and ImagingStudy of a study follow what has just been marked deleted or brought back."""
+        self._completion.recount(tx, key)
 
     def settle_unmatched(self, tx: Tx, study: StudyKey, service_request_id: str | None, actor: Actor) -> None:
         """Decide by hand which order a study belongs to, or that it has none (``None``); closes its work item.

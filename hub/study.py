@@ -80,9 +80,10 @@ class StudyCompletion:
         that has no current instance. Repeating it changes nothing.
         """
         now = self._services.clock()
+        tx.imaging.deletions.enforce(key)
         study = tx.imaging.refresh_study(key)
         if not study["NumberOfStudyRelatedInstances"]:
-            tx.imaging.set_study_state(key, "complete", counted_at=now)
+            self._withdraw(tx, key, study)
             return None
         patient = self._patient(tx, study)
         resource = self._imaging_study(tx, study, patient)
@@ -112,6 +113,40 @@ class StudyCompletion:
         # After the workflows, which may just have opened a grant.
         self._router.completed(tx, study)
         return resource
+
+    def recount(self, tx: Tx, key: StudyKey) -> None:
+        """Let the study's counts and its ImagingStudy follow what has just been marked deleted or brought back.
+
+        An ImagingStudy of which nothing is shown is ``entered-in-error`` and lists no series
+        (https://hl7.org/fhir/R4/valueset-imagingstudy-status.html). A study that is still being received gets its
+        ImagingStudy when it is complete.
+        """
+        before = tx.imaging.study(key)
+        study = tx.imaging.refresh_study(key)
+        if not study["NumberOfStudyRelatedInstances"]:
+            self._withdraw(tx, key, study)
+            return
+        stored = tx.records.get("ImagingStudy", study["resource_id"], UNRESTRICTED)
+        if stored is None or stored.deleted:
+            if before is not None and before["state"] == "empty":
+                tx.imaging.reopen(key)
+            return
+        if before is not None and before["state"] == "empty":
+            tx.imaging.set_study_state(key, "complete", counted_at=self._services.clock())
+        resource = self._imaging_study(tx, study, self._patient(tx, study))
+        tx.records.put_many([NewVersion(resource=resource, owner=key.owner)])
+
+    def _withdraw(self, tx: Tx, key: StudyKey, study: Mapping[str, Any]) -> None:
+        """Show nothing of a study that has no current instance."""
+        tx.imaging.set_study_state(key, "empty", counted_at=self._services.clock())
+        stored = tx.records.get("ImagingStudy", study["resource_id"], UNRESTRICTED)
+        if stored is None or stored.deleted:
+            return
+        resource = loads(stored.body)
+        resource |= {"status": "entered-in-error", "numberOfSeries": 0, "numberOfInstances": 0}
+        for element in ("series", "modality"):
+            resource.pop(element, None)
+        tx.records.put_many([NewVersion(resource=resource, owner=key.owner)])
 
     def not_before(self, tx: Tx, key: StudyKey, latest: datetime) -> datetime:
         """Return the moment before which the study is not to be completed; *latest* is its newest instance's arrival.

@@ -42,11 +42,160 @@ class InstanceRow:
     pixel_offset: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """An instance that is marked deleted.
+
+    Attributes:
+        digest: of the version that was current then.
+        marked_by: who, as ``institution/practitioner`` or ``institution/client``.
+        purged_at: when its bytes were removed because retention had run out, else ``None``.
+    """
+
+    owner: str
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    digest: str
+    reason: str
+    marked_by: str
+    marked_at: datetime
+    purged_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A study on legal hold, since when and why."""
+
+    key: StudyKey
+    reason: str
+    held_by: str
+    held_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a study that retention may end for keeps.
+
+    Attributes:
+        size: bytes of all its versions.
+    """
+
+    key: StudyKey
+    resource_id: str
+    patient_id: str
+    StudyDate: str
+    modalities: tuple[str, ...]
+    received_at: datetime
+    instances: int
+    size: int
+
+
+class Deletions(Protocol):
+    """What is marked deleted, what is on hold, and the removal of what retention no longer asks for."""
+
+    def mark(self, rows: Sequence[InstanceRow], *, reason: str, by: str, at: datetime) -> None:
+        """Let nobody be shown the current instances *rows* any more; their bytes and rows stay."""
+        ...
+
+    def unmark(self, key: StudyKey, SOPInstanceUID: str) -> None: ...
+    def marked(self, owner: str, SOPInstanceUID: str) -> Mark | None:
+        """Return the mark of an instance whose bytes are still here."""
+        ...
+
+    def of_study(self, key: StudyKey) -> Sequence[Mark]:
+        """Return the marks of a study whose bytes are still here, in the order of their UIDs."""
+        ...
+
+    def newest(self, *, owner: str | None, limit: int) -> Sequence[Mark]:
+        """Return marks, the newest first."""
+        ...
+
+    def enforce(self, key: StudyKey) -> int:
+        """Set marked instances aside that a sender brought back in the very moment of the mark; returns how many."""
+        ...
+
+    def hold(self, hold: Hold) -> None: ...
+    def release(self, key: StudyKey) -> bool:
+        """End a hold; returns whether there was one."""
+        ...
+
+    def held(self, key: StudyKey) -> Hold | None: ...
+    def holds(self, *, owner: str | None = None) -> Sequence[Hold]: ...
+    def older(self, owner: str, *, day: str, before: datetime) -> Sequence[Kept]:
+        """Return the owner's studies with bytes that were made before *day* (``YYYYMMDD``) and received before *before*.
+
+        A study without a date is told by its receipt alone.
+        """
+        ...
+
+    def patient_last(self, owner: str, patients: Sequence[str]) -> tuple[str, datetime | None]:
+        """Return (newest StudyDate, newest receipt) of the owner's studies of *patients* that have bytes."""
+        ...
+
+    def granted(self, kept: Kept, patients: Sequence[str], *, now: datetime) -> bool:
+        """Return whether an open grant lets somebody see the study, or the whole record of one of *patients*."""
+        ...
+
+    def purge(self, key: StudyKey, *, reason: str, by: str, at: datetime) -> Sequence[ObjectRef]:
+        """Forget a study for good: its instances, series and its patient's data; returns the objects that were its own.
+
+        Of each instance a mark with its UIDs remains. Objects go later, when a sweep finds that no row names them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of the change feed.
+
+    Attributes:
+        action: ``create``, ``update`` or ``delete``.
+        state: what became of it since: ``current``, ``replaced`` or ``deleted``.
+    """
+
+    sequence: int
+    owner: str
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    patient_id: str
+    action: str
+    at: datetime
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writers:
+    """How far the journal has numbered, and who may still commit a number up to there."""
+
+    last: int
+    open: frozenset[str]
+
+
+class Changes(Protocol):
+    """The change feed: arrivals as the journal numbers them, and rows of its own for what became of them later."""
+
+    def announce(self, owner: str, SOPInstanceUID: str, action: str) -> None:
+        """Write one change to the feed; durable with the transaction."""
+        ...
+
+    def writers(self) -> Writers: ...
+    def between(self, scope: Scope, *, since: int, until: int, limit: int, newest: bool = False) -> Sequence[Change]:
+        """Return what *scope* shows of the changes with ``since < sequence <= until``, in order, or the newest first."""
+        ...
+
+
 class Imaging(Protocol):
     """Study, series and instance index. Rows are mappings by column; attributes of DICOM keep their keywords.
 
     A query for a PatientID finds what came under the numbers merged into it too; see ``one_person`` of the records.
     """
+
+    @property
+    def deletions(self) -> Deletions: ...
+    @property
+    def changes(self) -> Changes: ...
 
     def add(
         self,
@@ -62,6 +211,8 @@ class Imaging(Protocol):
     ) -> str:
         """Index one instance; returns ``new``, ``duplicate`` (same bytes) or ``conflict`` (other bytes, non-current).
 
+        Other bytes of an instance that is marked deleted are ``rejected``, and non-current too.
+
         With *series_known* the caller vouches that the rows of study and series are committed; else they are written
         when they are missing, the study's with *patient_id* and *resource_id*, which then never change.
         """
@@ -71,12 +222,18 @@ class Imaging(Protocol):
         """Return every instance of the study with its attributes, current and not, in the order of arrival."""
         ...
 
-    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
-        """Let the version *digest* of an instance no longer be current; nothing takes its place."""
+    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str, *, shown: bool = True) -> None:
+        """Let the version *digest* of an instance no longer be current; nothing takes its place.
+
+        The change feed tells of it, unless nobody was ever *shown* it.
+        """
         ...
 
     def make_current(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
-        """Let the version *digest* of an instance be the current one, as if it had arrived now."""
+        """Let the version *digest* of an instance be the current one, as if it had arrived now.
+
+        A mark that the instance is deleted goes, and the change feed tells of it.
+        """
         ...
 
     def assign(self, key: StudyKey, *, patient_id: str, **columns: str) -> None:
@@ -164,11 +321,11 @@ class Imaging(Protocol):
         ...
 
     def set_study_state(self, key: StudyKey, state: str, **columns: Any) -> None:
-        """Set the state (``receiving`` or ``complete``) and any of ``match``, ``counted_at`` and ``correlation_id``."""
+        """Set the state (``receiving``, ``complete`` or ``empty``: nothing of it is shown) and any of ``match``, ``counted_at`` and ``correlation_id``."""
         ...
 
     def reopen(self, key: StudyKey) -> None:
-        """Let a complete study receive again, because an instance came late."""
+        """Let a study that was complete, or of which nothing is shown, receive again, because an instance came late."""
         ...
 
     def unmatched(self, owner: str, *, patient_id: str, accessions: Sequence[str]) -> Sequence[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -22,8 +23,11 @@ from hub.errors import Category, HubError
 from hub.ports import InstanceRow, ObjectRef, StudyKey
 from storage.sql import imaging_query, merges
 from storage.sql._dialect import insert
+from storage.sql.changes import SqlChanges
+from storage.sql.deletions import SqlDeletions
 from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
+from storage.sql.schema.imaging import imaging_deletion
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
@@ -43,15 +47,32 @@ _INSTANCE_FIELDS = (
 )  # fmt: skip
 
 
-def _insert_instance(*, on_sqlite: bool) -> Any:
-    statement = insert(imaging_instance, on_sqlite=on_sqlite)
-    return statement.on_conflict_do_nothing().returning(imaging_instance.c.iid)
+def _insert_instance(*, on_sqlite: bool, current: Any) -> Any:
+    t = imaging_instance
+    statement = insert(t, on_sqlite=on_sqlite).values(current=current)
+    return statement.on_conflict_do_nothing().returning(t.c.iid, t.c.current)
 
 
+#: What is marked deleted comes back as no current version, said inside the statement so that it costs no other.
+_NOT_MARKED = sa.not_(
+    sa.exists(
+        sa.select(sa.literal_column("1")).where(
+            imaging_deletion.c.owner == sa.bindparam("of_owner", type_=sa.String),
+            imaging_deletion.c.SOPInstanceUID == sa.bindparam("of_instance", type_=sa.String),
+            imaging_deletion.c.purged_at.is_(None),
+        )
+    )
+)
+_KEYS = (*_INSTANCE_FIELDS, "owner", "digest", "size", "received_at", "attributes")
 _INSERT = Prepared(
-    _insert_instance(on_sqlite=False),
-    keys=(*_INSTANCE_FIELDS, "owner", "digest", "size", "current", "received_at", "attributes"),
-    on_sqlite=_insert_instance(on_sqlite=True),
+    _insert_instance(on_sqlite=False, current=_NOT_MARKED),
+    keys=_KEYS,
+    on_sqlite=_insert_instance(on_sqlite=True, current=_NOT_MARKED),
+)
+_INSERT_BESIDE = Prepared(
+    _insert_instance(on_sqlite=False, current=sa.false()),
+    keys=_KEYS,
+    on_sqlite=_insert_instance(on_sqlite=True, current=sa.false()),
 )
 
 #: Columns of a study that :meth:`SqlImaging.set_study_state` may set beside the state.
@@ -73,6 +94,16 @@ class SqlImaging:
         self._tx = tx
         self._connection = tx.connection
 
+    @cached_property
+    def deletions(self) -> SqlDeletions:
+        """What is marked deleted, and what is on hold."""
+        return SqlDeletions(self._tx)
+
+    @cached_property
+    def changes(self) -> SqlChanges:
+        """What became of the instances, in order."""
+        return SqlChanges(self._tx)
+
     # --- one instance ----------------------------------------------------------------------------------------
 
     def add(
@@ -89,6 +120,8 @@ class SqlImaging:
     ) -> str:
         """Index one instance; returns ``new``, ``duplicate`` (same bytes) or ``conflict`` (other bytes, non-current).
 
+        Other bytes of an instance that is marked deleted are ``rejected``, and non-current too.
+
         With *series_known* the caller vouches that the rows of study and series are committed; else they are written
         when they are missing, the study's with *patient_id* and *resource_id*, which then never change.
         """
@@ -99,14 +132,14 @@ class SqlImaging:
             "owner": owner,
             "digest": ref.digest,
             "size": ref.size,
-            "current": True,
             "received_at": to_us(received_at),
             "attributes": zlib.compress(header.attributes, 1),
         }
         # Two unique indexes decide, whichever process writes: one current row for a SOP Instance, one row for its bytes.
-        if _INSERT.first(self._connection, values) is not None:
-            return "new"
-        if _INSERT.first(self._connection, {**values, "current": False}) is not None:
+        made = _INSERT.first(self._connection, {**values, "of_owner": owner, "of_instance": header.SOPInstanceUID})
+        if made is not None:
+            return "new" if made.current else "rejected"
+        if _INSERT_BESIDE.first(self._connection, values) is not None:
             return "conflict"
         return "duplicate"
 
@@ -140,14 +173,19 @@ class SqlImaging:
         statement = sa.select(*imaging_query.instance_columns(t, attributes=True)).where(*_of(t, key)).order_by(t.c.iid)
         return [imaging_query.instance(row) for row in self._connection.execute(statement)]
 
-    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
-        """Let the version *digest* of an instance no longer be current; nothing takes its place."""
+    def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str, *, shown: bool = True) -> None:
+        """Let the version *digest* of an instance no longer be current; nothing takes its place.
+
+        The change feed tells of it, unless nobody was ever *shown* it.
+        """
         t = imaging_instance
-        self._connection.execute(
+        done = self._connection.execute(
             sa.update(t)
-            .where(*_of(t, key), t.c.SOPInstanceUID == SOPInstanceUID, t.c.digest == digest)
+            .where(*_of(t, key), t.c.SOPInstanceUID == SOPInstanceUID, t.c.digest == digest, t.c.current == sa.true())
             .values(current=False)
         )
+        if shown and done.rowcount:
+            self.changes.announce(key.owner, SOPInstanceUID, "delete")
 
     def make_current(self, key: StudyKey, SOPInstanceUID: str, digest: str) -> None:
         """Let the version *digest* of an instance be the current one, as if it had arrived now.
@@ -160,7 +198,7 @@ class SqlImaging:
         row = self._connection.execute(sa.select(t).where(*one, t.c.digest == digest)).mappings().first()
         if row is None:
             raise HubError(Category.NOT_FOUND, "There is no such version of the instance.", where=SOPInstanceUID)
-        self._connection.execute(
+        replaced = self._connection.execute(
             sa.update(t)
             .where(t.c.owner == key.owner, t.c.SOPInstanceUID == SOPInstanceUID, t.c.current == sa.true())
             .values(current=False)
@@ -169,6 +207,9 @@ class SqlImaging:
         # A new row number tells whoever has read the series that it is another one now.
         values = {name: value for name, value in row.items() if name != "iid"}
         self._connection.execute(sa.insert(t).values({**values, "current": True}))
+        # Whoever makes a version current has decided that the instance is to be shown.
+        self.deletions.unmark(key, SOPInstanceUID)
+        self.changes.announce(key.owner, SOPInstanceUID, "update" if replaced.rowcount else "create")
 
     def assign(self, key: StudyKey, *, patient_id: str, **columns: str) -> None:
         """Make the study another patient's; *columns* are those of the study row that describe the patient."""
@@ -270,14 +311,16 @@ class SqlImaging:
                 imaging_series.c.SeriesInstanceUID,
                 imaging_series.c.Modality,
                 imaging_series.c.NumberOfSeriesRelatedInstances,
+                imaging_series.c.emptied,
             ).where(*_of(imaging_series, key))
         ).all()
         for row in series:
-            if counted.get(row.SeriesInstanceUID, 0) != row.NumberOfSeriesRelatedInstances:
+            number = counted.get(row.SeriesInstanceUID, 0)
+            if number != row.NumberOfSeriesRelatedInstances or bool(row.emptied) != (number == 0):
                 self._connection.execute(
                     sa.update(imaging_series)
                     .where(*_of(imaging_series, key), imaging_series.c.SeriesInstanceUID == row.SeriesInstanceUID)
-                    .values(NumberOfSeriesRelatedInstances=counted.get(row.SeriesInstanceUID, 0))
+                    .values(NumberOfSeriesRelatedInstances=number, emptied=number == 0)
                 )
         modalities = sorted({row.Modality for row in series if row.Modality and row.SeriesInstanceUID in counted})
         classes = self._connection.execute(
@@ -299,7 +342,7 @@ class SqlImaging:
         return study
 
     def set_study_state(self, key: StudyKey, state: str, **columns: Any) -> None:
-        """Set the state (``receiving`` or ``complete``) and any of ``match``, ``counted_at`` and ``correlation_id``."""
+        """Set the state (``receiving``, ``complete``, ``empty``) and any of ``match``, ``counted_at`` and ``correlation_id``."""
         assert columns.keys() <= _SETTABLE
         if isinstance(columns.get("counted_at"), datetime):
             columns["counted_at"] = to_us(columns["counted_at"])
@@ -308,11 +351,19 @@ class SqlImaging:
         )
 
     def reopen(self, key: StudyKey) -> None:
-        """Let a complete study receive again, because an instance came late."""
+        """Let a study that was complete, or of which nothing is shown, receive again, because an instance came late."""
         self._connection.execute(
             sa.update(imaging_study)
-            .where(*_of(imaging_study, key), imaging_study.c.state == "complete")
+            .where(*_of(imaging_study, key), imaging_study.c.state != "receiving")
             .values(state="receiving")
+        )
+        # A series of which nothing was shown may be the one that it came to.
+        i, t = imaging_instance, imaging_series
+        arrived: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
+            *_of(i, key), i.c.SeriesInstanceUID == t.c.SeriesInstanceUID, i.c.current == sa.true()
+        )
+        self._connection.execute(
+            sa.update(t).where(*_of(t, key), t.c.emptied == sa.true(), sa.exists(arrived)).values(emptied=False)
         )
 
     def unmatched(self, owner: str, *, patient_id: str, accessions: Sequence[str]) -> Sequence[Mapping[str, Any]]:

@@ -345,7 +345,10 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
 def _where(
     connection: Connection, scope: Scope, filters: Sequence[Match], now_us: int, owner: str | None, level: Level
 ) -> list[sa.ColumnElement[bool]]:
-    conditions = [study_visible(scope, now_us)]
+    # A study of which nothing is shown, because all of it is marked deleted, is not there; nor is such a series.
+    conditions = [study_visible(scope, now_us), _study.c.state != "empty"]
+    if level == "series":
+        conditions.append(_series.c.emptied == sa.false())
     if owner is not None:
         conditions.append(_study.c.owner == owner)
     if level == "instance":
@@ -375,6 +378,7 @@ def _condition(match: Match) -> sa.ColumnElement[bool]:
             sa.select(sa.literal(1)).where(
                 beside.c.owner == _study.c.owner,
                 beside.c.StudyInstanceUID == _study.c.StudyInstanceUID,
+                beside.c.emptied == sa.false(),
                 _compare(beside.c.Modality, match),
             )
         )

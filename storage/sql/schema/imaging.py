@@ -12,6 +12,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     UniqueConstraint,
+    false,
     true,
 )
 
@@ -79,6 +80,8 @@ imaging_series = Table(
     Column("NumberOfSeriesRelatedInstances", Integer, nullable=False, default=0),
     Column("metadata_etag", String, nullable=False, default=""),
     Column("metadata_digest", String, nullable=False, default=""),
+    # Whether the last count found no current instance, so that nobody is shown a series without images.
+    Column("emptied", Boolean, nullable=False, default=False, server_default=false()),
     Index("ix_imaging_series_uid", "SeriesInstanceUID"),
     sqlite_with_rowid=False,
 )
@@ -118,4 +121,34 @@ Index(
     unique=True,
     sqlite_where=imaging_instance.c.current == true(),
     postgresql_where=imaging_instance.c.current == true(),
+)
+
+#: Instances marked deleted. The bytes and the row of the instance stay, unless retention has run out (``purged_at``).
+imaging_deletion = Table(
+    "imaging_deletion",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("SOPInstanceUID", String, primary_key=True),
+    Column("StudyInstanceUID", String, nullable=False),
+    Column("SeriesInstanceUID", String, nullable=False),
+    # The version that was current when it was marked.
+    Column("digest", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("marked_by", String, nullable=False),
+    Column("marked_at", BigInteger, nullable=False),
+    Column("purged_at", BigInteger, nullable=True),
+    Index("ix_imaging_deletion_study", "owner", "StudyInstanceUID"),
+    sqlite_with_rowid=False,
+)
+
+#: Studies on legal hold: nothing of them may be marked deleted or removed.
+imaging_hold = Table(
+    "imaging_hold",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("StudyInstanceUID", String, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("held_by", String, nullable=False),
+    Column("held_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
