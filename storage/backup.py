@@ -32,6 +32,7 @@ from hub.clock import instant
 from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import ObjectStore
+from storage.objects.spooled import SpooledStore
 from storage.sql.migrate import newest
 
 MANIFEST = "manifest.json"
@@ -70,6 +71,9 @@ def backup(
     for key in sorted((settings.data_dir / "keys").glob("[!.]*")):
         files[f"keys/{key.name}"] = _copy(key, target / "keys" / key.name)
     count = size = 0
+    if isinstance(store, SpooledStore):
+        # Waiting objects are copied like the others; reading all of them must not empty the cache of what is in use.
+        store = store.uncached()
     for ref in store.digests():
         _copy_object(store, ref.digest, ref.size, _object_path(target, ref.digest))
         count, size = count + 1, size + ref.size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from hub.ports import Database, ObjectRef
 from storage.objects import SweepableStore
-from storage.objects.sweep import Swept, check
+from storage.objects.spooled import SpooledStore
+from storage.objects.sweep import Damage, Swept, check
 from storage.objects.sweep import scrub as scrub_objects
 from storage.objects.sweep import sweep as sweep_objects
 from storage.sql.schema import imaging_instance, imaging_series, journal, record, record_history
@@ -43,33 +44,39 @@ class Report:
     """What was found and done.
 
     Attributes:
+        repaired: whether what could be mended was mended.
         missing, wrong: digests of objects that rows name and that are gone, or whose bytes are not their name.
         orphans: digests that no row names and that were left alone.
         quarantined: digests that were moved to the quarantine.
+        mended: of objects in a spool and in S3, digests with a copy that was damaged or missing and what takes its place.
         forgotten: cached metadata whose object was missing or wrong; it is made again when somebody asks.
     """
 
+    repaired: bool
     objects: int = 0
     rows: int = 0
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
-        """Whether every row has its object, unchanged."""
-        return not (self.missing or self.wrong)
+        """Whether every row has its object, unchanged; a copy that could be mended and was not is no sound one."""
+        return not (self.missing or self.wrong or (self.mended and not self.repaired))
 
 
 def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: bool, deep: bool = True) -> Report:
-    """Compare rows and objects; with *repair* move orphans of at least a day to the quarantine.
+    """Compare rows and objects; with *repair* mend what another copy can mend and move old orphans away.
+
+    An orphan of at least a day goes to the quarantine.
 
     Args:
         deep: read every object that a row names and compare its hash; else its presence and size only.
     """
-    report = Report()
+    report = Report(repaired=repair)
     cached = set(_read(database, _cached_metadata))
 
     def rows() -> Iterator[ObjectRef]:
@@ -78,7 +85,10 @@ def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: b
             yield ref
 
     seen: set[str] = set()
-    for damage in check(store, rows(), deep=deep):
+    damages = check(store, rows(), deep=deep)
+    if isinstance(store, SpooledStore):
+        damages = _check_copies(store, rows(), report, deep=deep)
+    for damage in damages:
         if damage.digest not in seen:
             seen.add(damage.digest)
             (report.missing if damage.reason == "missing" else report.wrong).append(damage.digest)
@@ -93,6 +103,17 @@ def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: b
         moved = repair and _quarantine(store, data_dir / "quarantine", digest)
         (report.quarantined if moved else report.orphans).append(digest)
     return report
+
+
+def _check_copies(store: SpooledStore, rows: Iterable[ObjectRef], report: Report, *, deep: bool) -> Iterator[Damage]:
+    """Compare both copies of each row's object; yield what no copy can mend."""
+    for row in rows:
+        found = store.examine(row, deep=deep, repair=report.repaired)
+        line = f"{row.digest}: {found.mended}"
+        if found.mended and line not in report.mended:
+            report.mended.append(line)
+        if found.damage:
+            yield Damage(digest=row.digest, reason=found.damage)
 
 
 def sweep(database: Database, store: SweepableStore) -> Swept:

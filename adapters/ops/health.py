@@ -14,6 +14,7 @@ from adapters._http import Workers, json_response
 from adapters.ops import metrics
 from hub import __version__
 from hub.errors import HubError
+from hub.ports import UploadingStore
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -33,11 +34,12 @@ class HealthHandlers:
         return json_response({"status": "alive", "version": __version__}, request, headers=_NEVER_CACHED)
 
     async def ready(self, request: Request) -> Response:
-        """200 when the stores take data, 503 with the state of each when one does not."""
+        """200 when the stores take data, 503 with the state of each when one does not; and what waits for its upload."""
         stores = await self._workers.run(self._stores)
+        uploads = await self._workers.run(self._uploads)
         well = all(state == "ok" for state in stores.values())
         return json_response(
-            {"status": "ready" if well else "not-ready", "node": self._services.node, **stores},
+            {"status": "ready" if well else "not-ready", "node": self._services.node, **stores, **uploads},
             request,
             status=200 if well else 503,
             headers=_NEVER_CACHED,
@@ -59,3 +61,16 @@ class HealthHandlers:
             else:
                 found[name] = "ok"
         return found
+
+    def _uploads(self) -> dict[str, dict[str, float]]:
+        """What waits on this node; S3 being away does not make the hub unready as long as its own disk takes data."""
+        if not isinstance(self._services.objects, UploadingStore):
+            return {}
+        try:
+            waiting = self._services.objects.waiting(max_age_s=metrics.WAITING_AGE_S)
+        except HubError:
+            # The state of the store, just asked, tells what is wrong with its disk.
+            return {}
+        return {
+            "uploads": {"waiting": waiting.count, "bytes": waiting.size, "oldest_s": round(waiting.oldest_s, 1)},
+        }

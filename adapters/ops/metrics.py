@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from hub import __version__, metrics
 from hub.errors import HubError
+from hub.ports import UploadingStore
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Seconds; from an answer out of memory to a partner's slow acknowledgement.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: A count of what waits for its upload may be this old: whoever asks, asks every few seconds.
+WAITING_AGE_S = 5.0
 
 #: Counters and durations that may be counted: name -> (help, labels).
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -33,6 +37,8 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "http_requests": ("HTTP requests.", ("area", "method", "status")),
     "objects_swept": ("Orphaned objects removed.", ()),
     "objects_damaged": ("Objects found damaged by the nightly re-reading.", ()),
+    "object_reads": ("Objects opened, by where the copy was: spool, cache or s3.", ("tier",)),
+    "uploads": ("Attempts to upload an object from the spool to S3.", ("outcome",)),
 }
 DURATIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "delivery": ("Time from sending to the partner's answer.", ("kind",)),
@@ -105,6 +111,7 @@ class _Stored:
             else:
                 up.add_metric([name], 1)
         yield up
+        yield from self._uploads()
         try:
             destinations, alerts, waiting = self._services.database.read(
                 lambda tx: (
@@ -138,6 +145,21 @@ class _Stored:
         for door, number in waiting.items():
             pending.add_metric([door], number)
         yield pending
+
+    def _uploads(self) -> Iterator[Any]:
+        """What waits on this node for its upload; nothing when objects are stored at once."""
+        if not isinstance(self._services.objects, UploadingStore):
+            return
+        try:
+            waiting = self._services.objects.waiting(max_age_s=WAITING_AGE_S)
+        except HubError:
+            return
+        for name, text, value in (
+            ("hub_uploads_waiting", "Objects on this node that S3 does not have yet.", waiting.count),
+            ("hub_uploads_waiting_bytes", "Their bytes.", waiting.size),
+            ("hub_uploads_oldest_seconds", "How long the oldest of them has waited.", waiting.oldest_s),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
 
 
 def render(services: Services) -> bytes:

@@ -1,7 +1,8 @@
 """The worker: everything that happens without anybody asking.
 
-Deliveries, timers, messages answered before they were processed, alerts and housekeeping, each in a thread of its own,
-so that a slow one does not hold up the others. All of it is in the database; a worker that dies loses nothing.
+Deliveries, timers, messages answered before they were processed, uploads, alerts and housekeeping, each in a thread of
+its own, so that a slow one does not hold up the others. All of it is in the database or in the stores; a worker that
+dies loses nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import structlog
 
 from adapters.worker.alerts import AlertLoop
 from adapters.worker.delivery import DeliveryLoop
+from adapters.worker.exports import ExportLoop
 from adapters.worker.housekeeping import Housekeeping
 from adapters.worker.timers import TimerLoop
+from adapters.worker.uploads import UploadLoop
 from hub.errors import HubError
+from hub.ports import UploadingStore
 
 if TYPE_CHECKING:
     from hub.boot import Door, Services
@@ -37,12 +41,15 @@ class WorkerDoor:
         poll_s = services.settings.worker_poll_s
         deliveries = DeliveryLoop(services)
         timers = TimerLoop(services)
-        loops: Mapping[str, Callable[[], float]] = {
+        loops: dict[str, Callable[[], float]] = {
             "timers": lambda: 0.0 if timers.turn() else poll_s,
             "pending": lambda: 0.0 if services.messages.process_pending(PENDING_BATCH) else poll_s,
             "alerts": AlertLoop(services).turn,
             "housekeeping": Housekeeping(services).turn,
+            "exports": ExportLoop(services, stop).turn,
         }
+        if isinstance(services.objects, UploadingStore):
+            loops["uploads"] = UploadLoop(services.objects, stop).turn
         threads = [threading.Thread(target=_repeat, args=(name, turn, stop), name=name) for name, turn in loops.items()]
         threads.append(threading.Thread(target=deliveries.run, args=(stop,), name="delivery"))
         for thread in threads:

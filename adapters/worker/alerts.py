@@ -17,7 +17,7 @@ import structlog
 from fhir_mappings.identifiers import CANONICAL_BASE, resource_id
 from hub.actor import HUB
 from hub.clock import instant
-from hub.ports import NewVersion, Tx
+from hub.ports import NewVersion, Tx, UploadingStore
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -28,6 +28,7 @@ _CATEGORY = "http://terminology.hl7.org/CodeSystem/communication-category"
 #: Less free space than this share, and than this many bytes, is worth a warning; the object store refuses later.
 DISK_SHARE = 0.15
 DISK_BYTES = 20 << 30
+_UPLOADS = "uploads|"
 LONGEST_TURN_S = 5.0
 
 
@@ -44,12 +45,14 @@ class AlertLoop:
             HubError: transient, when the stores cannot work now.
         """
         now = self._services.clock()
-        wrong = {**self._queues(now), **_disk(self._services.settings.data_dir)}
+        wrong = {**self._queues(now), **_disk(self._services.settings.data_dir), **self._uploads()}
         known = {alert["key"]: alert for alert in self._services.database.read(lambda tx: tx.alerts.all())}
         for key in wrong.keys() - known.keys():
             self._open(key, wrong[key], now)
         for key in known.keys() - wrong.keys():
-            self._clear(key, now)
+            # What waits on another node is for that node to tell.
+            if not key.startswith(_UPLOADS) or key == self._uploads_key():
+                self._clear(key, now)
         return max(0.2, min(LONGEST_TURN_S, self._services.settings.queue_alert_s / 4))
 
     def _queues(self, now: datetime) -> dict[str, str]:
@@ -65,6 +68,20 @@ class AlertLoop:
                 f" {one['dead']} dead letters{', paused' if one['paused'] else ''}. Last error: {one['last_error'] or 'none'}"
             )
         return found
+
+    def _uploads(self) -> dict[str, str]:
+        settings, objects = self._services.settings, self._services.objects
+        limit_s = settings.objects_upload_alert_s
+        if not isinstance(objects, UploadingStore) or objects.waiting(max_age_s=LONGEST_TURN_S).oldest_s <= limit_s:
+            return {}
+        # As with the disk, the text names the limit: how much waits is in the metrics and in /readyz.
+        return {
+            self._uploads_key(): f"本机暂存的对象等待上传 S3 已超过 {limit_s:g} 秒；数据仍安全，但磁盘会逐渐占满。"
+            f" / an object has waited more than {limit_s:g} s for its upload to S3; nothing is lost, but the disk fills up."
+        }
+
+    def _uploads_key(self) -> str:
+        return f"{_UPLOADS}{self._services.settings.node('objects')}"
 
     def _open(self, key: str, detail: str, now: datetime) -> None:
         def work(tx: Tx) -> bool:

@@ -43,7 +43,7 @@ def restore(source: Annotated[Path, typer.Argument(metavar="DIR", help="备份�
         bar = progress.add_task("对象 / objects", total=None)
         manifest = tool("storage.backup").restore(
             found,
-            lambda: tool("storage.objects").open_from(found),
+            lambda: tool("storage.objects").open_from(found, direct=True),
             source,
             tick=lambda size: progress.advance(bar, size),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from hub import workflows
 from hub.cli.common import command_settings, say, services, tool
 from hub.config import Settings
 from hub.errors import HubError
+from hub.ports import UploadingStore
 
 audit = typer.Typer(help="审计 / the audit trail", no_args_is_help=True)
 
@@ -31,6 +33,9 @@ def check() -> None:
                     opened.objects.healthy, ", ".join(f"{name}={value}" for name, value in guarantees.items())
                 ),
             )
+            if isinstance(opened.objects, UploadingStore):
+                failed |= _told("spool", partial(_waiting, opened.objects))
+                failed |= _told("s3", partial(_healthy, opened.objects.reachable, "takes uploads"))
             members = opened.directory.members()
             say(
                 f"{'members':<12}{'ok' if members else 'none yet: hub members import sample_data/members'}  {len(members)}"
@@ -63,10 +68,18 @@ def _healthy(ask: Callable[[], None], text: str) -> str:
     return text
 
 
+def _waiting(store: UploadingStore) -> str:
+    found = store.waiting()
+    return f"{found.count} objects, {found.size} bytes wait for S3; the oldest for {found.oldest_s:.0f} s"
+
+
 def fsck(
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="把满一天的无主对象移入隔离区 / move orphans of a day or more to the quarantine"),
+        typer.Option(
+            "--repair",
+            help="修复损坏的副本，把满一天的无主对象移入隔离区 / mend damaged copies, move orphans of a day or more to the quarantine",
+        ),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="不重算校验和 / presence and size only, no hashes")] = False,
 ) -> None:
@@ -80,6 +93,7 @@ def fsck(
         ("缺失 / missing", report.missing),
         ("损坏 / damaged", report.wrong),
         ("无主 / without a row", report.orphans),
+        (f"由另一份副本修复 / {'mended' if repair else 'to mend'} from another copy", report.mended),
         ("已隔离 / moved to the quarantine", report.quarantined),
         ("缓存失效 / cached metadata " + ("dropped" if repair else "to drop"), report.forgotten),
     ):

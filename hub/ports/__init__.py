@@ -17,7 +17,7 @@ from hub.ports.grants import Grant, Grants
 from hub.ports.imaging import Imaging, InstanceRow, StudyKey
 from hub.ports.journal import Entry, Journal, NewEntry
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
-from hub.ports.objects import ObjectRef, ObjectStore, Spool
+from hub.ports.objects import ObjectRef, ObjectStore, Spool, Uploaded, UploadingStore, Waiting
 from hub.ports.outbox import Delivery, NewDelivery, Outbox, Sender, SendResult
 from hub.ports.records import NewVersion, Page, Records, Stored
 from hub.ports.timers import Timer, Timers
@@ -55,4 +55,7 @@ __all__ = [
     "Timer",
     "Timers",
     "Tx",
+    "Uploaded",
+    "UploadingStore",
+    "Waiting",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,4 +57,44 @@ class ObjectStore(Protocol):
     def guarantees(self) -> Mapping[str, str]: ...
     def healthy(self) -> None:
         """Raise HubError(unavailable) when the store cannot take data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Objects that are durable on this node and not yet in the store behind it.
+
+    Attributes:
+        size: their bytes.
+        oldest_s: how long the oldest has waited; 0 when none waits.
+    """
+
+    count: int
+    size: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """How a run of uploads went; ``error`` is what was last wrong."""
+
+    sent: int = 0
+    failed: int = 0
+    error: str = ""
+
+
+@runtime_checkable
+class UploadingStore(Protocol):
+    """An object store that answers before the store behind it has the bytes."""
+
+    def upload(self, stop: threading.Event) -> Uploaded:
+        """Upload what waits now, until *stop*; an object that fails goes on waiting."""
+        ...
+
+    def waiting(self, *, max_age_s: float = 0.0) -> Waiting:
+        """Return what waits, as counted at most *max_age_s* ago, or longer where counting takes long."""
+        ...
+
+    def reachable(self) -> None:
+        """Raise HubError(unavailable) when the store behind cannot take data."""
         ...

@@ -41,13 +41,25 @@ _log = structlog.get_logger(__name__)
 class FileStore:
     """Objects as files named by their SHA-256 under *root*."""
 
-    def __init__(self, root: Path, *, min_free_bytes: int = 0, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        min_free_bytes: int = 0,
+        open_when_full: bool = False,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        """Open the store, making *root* when it is missing.
+
+        A store that empties itself (:mod:`storage.objects.spooled`) must start on a full disk too, and then has
+        *open_when_full* use some bytes of the reserve.
+        """
         self._root = root
         self._now_s = now_s
         self._failed = False
         self._make_directories()
         self._area = SpoolArea(root / "tmp", min_free_bytes=min_free_bytes)
-        self._guarantees = self._self_test()
+        self._guarantees = self._self_test(reserve=not open_when_full)
 
     def spool(self, *, max_bytes: int) -> FileSpool:
         """Return an empty spool; raises HubError(unavailable) when the store is read-only or the disk nearly full."""
@@ -182,19 +194,59 @@ class FileStore:
             raise from_os(error, "removing an object") from error
         return True
 
+    def release(self, digest: str, handle: BinaryIO, *, keep: Callable[[str, Path], None]) -> bool:
+        """Give up the copy that *handle* reads, which another store has taken over; *keep* may link it elsewhere first.
+
+        Returns False when a put has meanwhile replaced the file, whose bytes nobody else has. The directory is not
+        synced: a name that a power cut brings back is taken over once more.
+        """
+        path = self._path(digest)
+        mine = os.fstat(handle.fileno())
+        try:
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX)
+                found = path.lstat()
+                if (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+                    return False
+                keep(digest, path)
+                path.unlink()
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise from_os(error, "giving up an uploaded object") from error
+        return True
+
+    def ages(self) -> Iterator[tuple[int, float]]:
+        """Yield size and time of arrival (seconds since the epoch) of every object, in no order."""
+        for number in range(256):
+            try:
+                with os.scandir(self._root / f"{number:02x}") as entries:
+                    for entry in entries:
+                        if is_digest(entry.name):
+                            # What is uploaded meanwhile is not there any more.
+                            with contextlib.suppress(FileNotFoundError):
+                                found = entry.stat(follow_symlinks=False)
+                                yield found.st_size, found.st_mtime
+            except OSError as error:
+                raise from_os(error, "listing objects") from error
+
     def digests(self) -> Iterator[ObjectRef]:
         """Yield every object in the order of the digests; foreign files are passed over."""
         for number in range(256):
             try:
                 with os.scandir(self._root / f"{number:02x}") as entries:
-                    found = sorted(
-                        (entry.name, entry.stat(follow_symlinks=False).st_size)
-                        for entry in entries
-                        if is_digest(entry.name)
-                    )
+                    found = []
+                    for entry in entries:
+                        if is_digest(entry.name):
+                            # What is removed meanwhile is not there any more.
+                            with contextlib.suppress(FileNotFoundError):
+                                found.append((entry.name, entry.stat(follow_symlinks=False).st_size))
             except OSError as error:
                 raise from_os(error, "listing objects") from error
-            for name, size in found:
+            for name, size in sorted(found):
                 yield ObjectRef(digest=name, size=size)
 
     def guarantees(self) -> Mapping[str, str]:
@@ -237,8 +289,10 @@ class FileStore:
         with contextlib.suppress(FileNotFoundError):
             existing = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with os.fdopen(existing, "rb") as handle:
-                if os.fstat(existing).st_size == ref.size and _hash(handle) == ref.digest:
-                    os.utime(existing)
+                known = os.fstat(existing)
+                if known.st_size == ref.size and _hash(handle) == ref.digest:
+                    # This moves the time of the last change (ctime); that of the bytes (mtime) stays what it was.
+                    os.utime(existing, ns=(known.st_atime_ns, known.st_mtime_ns))
                     return
         # Gone meanwhile, or damaged: our bytes are synced and have the right hash, and rename is atomic.
         _log.warning("object_replaced", digest=ref.digest)
@@ -261,11 +315,11 @@ class FileStore:
         except OSError as error:
             raise from_os(error, "making the object directories") from error
 
-    def _self_test(self) -> Mapping[str, str]:
+    def _self_test(self, *, reserve: bool) -> Mapping[str, str]:
         """Write, link and sync a probe; raises HubError when the volume cannot keep what :meth:`put` promises."""
         probe = self._area.room / f"probe-{uuid.uuid4().hex}"
         try:
-            with self._area.spool(max_bytes=16) as spool:
+            with self._area.spool(max_bytes=16, reserve=reserve) as spool:
                 spool.write(b"probe")
                 self._sync(spool.fileno(), "testing the volume")
                 assert spool.path is not None

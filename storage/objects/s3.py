@@ -84,13 +84,17 @@ class S3Store:
         if not isinstance(spool, FileSpool) or spool.area is not self._area or not spool.whole or spool.path is None:
             raise foreign_spool()
         ref = ObjectRef(digest=spool.digest, size=spool.size)
-        with self._calls("storing an object"):
-            if ref.size >= self._settings.multipart_bytes:
-                self._put_parts(ref, spool.fileno())
-            else:
-                self._put_whole(ref, _mapped(spool.fileno(), 0, ref.size))
+        self.put_file(ref, spool.fileno())
         spool.drop()
         return ref
+
+    def put_file(self, ref: ObjectRef, fd: int) -> None:
+        """Upload the open file *fd*, whose bytes are known to be *ref*; confirmed and failing as :meth:`put`."""
+        with self._calls("storing an object"):
+            if ref.size >= self._settings.multipart_bytes:
+                self._put_parts(ref, fd)
+            else:
+                self._put_whole(ref, _mapped(fd, 0, ref.size))
 
     def put_bytes(self, data: bytes) -> ObjectRef:
         """Upload *data*; confirmed and failing as :meth:`put`."""

@@ -1,8 +1,9 @@
-"""What the S3 driver needs to know about its server."""
+"""What the S3 driver needs to know about its server, and the spool in front of it about its work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +29,20 @@ class S3Settings:
     multipart_bytes: int = 64 << 20
     part_bytes: int = 16 << 20
     create_bucket: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings:
+    """How objects wait for their upload, and what stays near after it.
+
+    Attributes:
+        threads: uploads at once.
+        check: ``head``: S3 has confirmed the object with its size; ``read``: it was also read back and hashed.
+        cache_bytes: disk space for copies of what S3 has; 0 keeps none.
+        fetch_bytes: objects up to this size are fetched whole, of larger ones only the ranges that are asked for.
+    """
+
+    threads: int = 4
+    check: Literal["head", "read"] = "head"
+    cache_bytes: int = 10 << 30
+    fetch_bytes: int = 8 << 20

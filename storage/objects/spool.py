@@ -121,7 +121,7 @@ class SpoolArea:
         self._min_free_bytes = min_free_bytes
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(root / ".lock"):
+            with locked(root / ".lock"):
                 self._sweep()
                 name = uuid.uuid4().hex
                 self._lock_path = root / f"{name}.lock"
@@ -134,9 +134,13 @@ class SpoolArea:
         except OSError as error:
             raise from_os(error, "opening the spool") from error
 
-    def spool(self, *, max_bytes: int) -> FileSpool:
-        """Return an empty spool; raises HubError(unavailable) when the disk is nearly full."""
-        self.check_space()
+    def spool(self, *, max_bytes: int, reserve: bool = True) -> FileSpool:
+        """Return an empty spool; raises HubError(unavailable) when the disk is nearly full.
+
+        Without *reserve* the room that is kept free may be used too: by what a hub on a full disk needs to start.
+        """
+        if reserve:
+            self.check_space()
         try:
             return FileSpool(self, self.room / uuid.uuid4().hex, max_bytes=max_bytes)
         except OSError as error:
@@ -190,10 +194,11 @@ class SpoolArea:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file *path* (made when it is missing) against other threads and processes."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

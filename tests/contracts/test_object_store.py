@@ -1,4 +1,8 @@
-"""What every object store must do, run on all three drivers; the S3 driver talks to a real server."""
+"""What every object store must do, run on all drivers; the S3 driver talks to a real server.
+
+The spool before S3 is tried in both states of an object: waiting on the local disk, and uploaded and given up there,
+without a cache, so that every read asks the server.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,58 @@ from typing import Self
 import pytest
 
 from hub.errors import Category, HubError
-from hub.ports import ObjectRef
-from storage.objects import SweepableStore, open_store
+from hub.ports import ObjectRef, Spool
+from storage.objects import SpoolSettings, SweepableStore, open_store
+from storage.objects.s3 import S3Store
+from storage.objects.spooled import SpooledStore
 from storage.objects.sweep import check, scrub, sweep
 
 ABSENT = hashlib.sha256(b"never stored").hexdigest()
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.xdist_group("seaweedfs"))])
+class UploadingAtOnce(SpooledStore):
+    """Uploads each object before it answers, so that the local disk has nothing when the test looks."""
+
+    def put(self, spool: Spool) -> ObjectRef:
+        ref = super().put(spool)
+        # Where several threads put at once, one of them uploads and the others find nothing to do.
+        assert self.upload(threading.Event()).failed == 0
+        return ref
+
+
+SEAWEEDFS = pytest.mark.xdist_group("seaweedfs")
+
+
+@pytest.fixture(
+    params=["file", "memory", *(pytest.param(name, marks=SEAWEEDFS) for name in ("s3", "waiting", "uploaded"))]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SweepableStore]:
-    if request.param == "s3":
+    opened: SweepableStore
+    if request.param in {"file", "memory"}:
+        url = f"file://{tmp_path / 'objects'}" if request.param == "file" else "memory://"
+        opened = open_store(url, data_dir=tmp_path, min_free_bytes=0)
+    else:
         server = request.getfixturevalue("seaweedfs")
         # Small parts so that a test object of a few MiB takes the multipart way.
         settings = server.settings(multipart_bytes=11 * MIB, part_bytes=5 * MIB)
-        opened = open_store(server.new_url(), data_dir=tmp_path, s3=settings, min_free_bytes=0)
-    else:
-        url = f"file://{tmp_path / 'objects'}" if request.param == "file" else "memory://"
-        opened = open_store(url, data_dir=tmp_path, min_free_bytes=0)
+        url = server.new_url()
+        spool = SpoolSettings(cache_bytes=0, fetch_bytes=64 * 1024)
+        if request.param == "uploaded":
+
+            def connect() -> S3Store:
+                bucket, _, prefix = url.removeprefix("s3://").partition("/")
+                return S3Store(bucket, prefix=prefix, settings=settings, spool_dir=tmp_path / "spool")
+
+            opened = UploadingAtOnce(tmp_path, connect, settings=spool)
+        else:
+            opened = open_store(
+                url,
+                data_dir=tmp_path,
+                s3=settings,
+                spool=spool if request.param == "waiting" else None,
+                min_free_bytes=0,
+            )
     yield opened
     opened.close()
 

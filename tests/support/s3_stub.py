@@ -26,6 +26,8 @@ class Faults:
         lose: confirm puts and keep nothing.
         spoil: keep puts with one bit flipped.
         cut_reads: promise the whole length and close the connection half way.
+        hold: puts wait for this event and are then dropped: no deed, no answer.
+        refuse_keys: digests whose puts are answered with 500.
         lose_answer_of: HTTP methods whose deed is done but whose connection closes without an answer, once each.
     """
 
@@ -37,6 +39,8 @@ class Faults:
     cut_reads: bool = False
     lose_answer_of: set[str] = field(default_factory=set)
     refuse_parts: bool = False
+    hold: threading.Event | None = None
+    refuse_keys: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Stub:
     objects: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
 @contextmanager
@@ -83,13 +88,41 @@ class _Handler(BaseHTTPRequestHandler):
         if stub.faults.status:
             self._refuse(stub.faults.status, "InternalError")
             return
+        if "list-type" in query:
+            self._list(stub, bucket, query)
+            return
         if not key:
             self._answer(200)
+            return
+        if stub.faults.hold is not None and self.command == "PUT":
+            hold = stub.faults.hold
+            stub.held.release()
+            hold.wait()
+            self.close_connection = True
+            return
+        if self.command == "PUT" and key.rpartition("/")[2] in stub.faults.refuse_keys:
+            self._refuse(500, "InternalError")
             return
         act = getattr(self, f"_{self.command.lower()}")
         act(stub, f"{bucket}/{key}", query, body)
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _handle
+
+    def _list(self, stub: Stub, bucket: str, query: dict[str, list[str]]) -> None:
+        """All keys at once, in order."""
+        prefix = f"{bucket}/{query.get('prefix', [''])[0]}"
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        found = "".join(
+            f"<Contents><Key>{name.partition('/')[2]}</Key><LastModified>{now}</LastModified><ETag>e</ETag>"
+            f"<Size>{len(data)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            for name, data in sorted(stub.objects.items())
+            if name.startswith(prefix)
+        )
+        self._answer(
+            200,
+            {"Content-Type": "application/xml"},
+            body=f"<ListBucketResult><Name>{bucket}</Name><IsTruncated>false</IsTruncated>{found}</ListBucketResult>",
+        )
 
     def _put(self, stub: Stub, key: str, query: dict[str, list[str]], body: bytes) -> None:
         faults = stub.faults
