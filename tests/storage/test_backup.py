@@ -23,7 +23,9 @@ from hub.ports import AuditLine, NewEntry, NewVersion, Tx
 from storage.backup import MANIFEST, backup, restore
 from storage.fsck import fsck
 from storage.objects import open_from
+from storage.objects.spooled import SpooledStore
 from tests.support.databases import PostgresServer, migrate
+from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 
 
 def settings_in(folder: Path, url: str = "") -> Settings:
@@ -366,3 +368,41 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
         ["/usr/bin/env", "find", str(tmp_path / "copy"), "-type", "f", "-perm", "/077"], capture_output=True, check=True
     )
     assert found.stdout == b"", "a backup holds patient data and must be its owner's alone"
+
+
+@pytest.mark.xdist_group("seaweedfs")
+def test_a_hub_whose_objects_wait_for_s3_comes_back_whole(tmp_path: Path, seaweedfs: SeaweedFS) -> None:
+    def settings(name: str) -> Settings:
+        return Settings(
+            data_dir=tmp_path / name,
+            objects_url=f"{prefix}-{name}",
+            objects_spool="durable",
+            s3_endpoint=seaweedfs.endpoint,
+            s3_access_key=ACCESS_KEY,
+            s3_secret_key=SECRET_KEY,
+        )
+
+    prefix = seaweedfs.new_url()
+    first = settings("first")
+    services = opened(first)
+    store = services.objects
+    assert isinstance(store, SpooledStore)
+    sent = fill(services, 1)
+    assert store.upload(threading.Event()).sent == 1
+    waits = fill(services, 2)
+    assert store.waiting().count == 1
+    manifest = backup(first, store, tmp_path / "copy", now=utc_now())
+    assert manifest["objects"]["count"] == 2
+    services.close()
+    store.close()
+
+    fresh = settings("fresh")
+    restore(fresh, lambda: open_from(fresh, direct=True), tmp_path / "copy")
+    again = opened(fresh)
+    assert isinstance(again.objects, SpooledStore)
+    # A restore has ended when S3 has everything.
+    assert again.objects.waiting().count == 0
+    assert all(again.objects.verify(digest) for digest in (sent, waits))
+    assert holds(again, 2)
+    assert is_whole(again)
+    again.close()

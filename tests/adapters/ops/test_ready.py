@@ -108,3 +108,31 @@ def test_prometheus_reads_what_is_promised_to_it(sqlite_services: Services) -> N
         "hub_alert",
         "hub_journal_waiting",
     }
+
+
+def test_what_waits_for_s3_is_told_and_does_not_make_the_hub_unready(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hub.db'}"
+    migrate(url)
+    settings = Settings(
+        data_dir=tmp_path,
+        objects_url="s3://bucket",
+        objects_spool="durable",
+        # Nothing listens on the discard port: the server is away from the start.
+        s3_endpoint="http://127.0.0.1:9",
+        s3_access_key="key",
+        s3_secret_key="secret",
+    )
+    with opened(url) as database:
+        objects = open_from(settings)
+        objects.put_bytes(b"received")
+        client = asker(Services(settings=settings, database=database, objects=objects, node="t", clock=utc_now))
+        answer = client.get("/readyz")
+        scraped = client.get("/metrics").text.splitlines()
+        objects.close()
+
+    assert (answer.status_code, answer.json()["objects"]) == (200, "ok")
+    assert (answer.json()["uploads"]["waiting"], answer.json()["uploads"]["bytes"]) == (1, 8)
+    assert answer.json()["uploads"]["oldest_s"] >= 0
+    assert "hub_uploads_waiting 1.0" in scraped
+    assert "hub_uploads_waiting_bytes 8.0" in scraped
+    assert any(line.startswith("hub_uploads_oldest_seconds ") for line in scraped)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 from structlog.testing import capture_logs
 
 from adapters.ops import metrics
@@ -9,7 +12,7 @@ from adapters.worker.alerts import AlertLoop
 from fhir_mappings.json import loads
 from hub.access import UNRESTRICTED
 from hub.boot import Services
-from hub.ports import MemberEndpoint, NewDelivery
+from hub.ports import MemberEndpoint, NewDelivery, Uploaded, Waiting
 from tests.support.hub import SetClock, register
 
 KN = MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="127.0.0.1:1")
@@ -81,3 +84,39 @@ def test_an_alert_is_in_the_log_and_in_the_metrics_until_it_clears(
     ]
     assert opened in during.splitlines()
     assert opened not in after.splitlines()
+
+
+class Uploading:
+    """A store behind which S3 is away; only what the alert asks."""
+
+    oldest_s = 0.0
+
+    def waiting(self, *, max_age_s: float = 0.0) -> Waiting:
+        return Waiting(count=1, size=1, oldest_s=self.oldest_s)
+
+    def upload(self, stop: threading.Event) -> Uploaded:
+        return Uploaded()
+
+    def reachable(self) -> None: ...
+
+
+def test_an_object_that_waits_too_long_for_s3_alerts_once_and_clears_once(sqlite_services: Services) -> None:
+    register(sqlite_services, KN)
+    store = Uploading()
+    services = replace(sqlite_services, objects=store)  # type: ignore[arg-type]
+    loop = AlertLoop(services)
+    loop.turn()
+    assert communications(services) == []
+    store.oldest_s = services.settings.objects_upload_alert_s + 1
+    loop.turn()
+    loop.turn()
+    [told] = communications(services)
+    assert "S3" in str(told["payload"])
+    # Another node, on which nothing waits, leaves the alert of this one alone.
+    elsewhere = services.settings.model_copy(update={"node_name": "other", "database_url": "postgresql://x/y"})
+    AlertLoop(replace(sqlite_services, settings=elsewhere)).turn()
+    assert [alert["key"] for alert in services.database.read(lambda tx: tx.alerts.all())] == ["uploads|objects"]
+    store.oldest_s = 0.0
+    loop.turn()
+    assert services.database.read(lambda tx: tx.alerts.all()) == []
+    assert len(communications(services)) == 2
