@@ -20,6 +20,7 @@ from hub.actor import Actor
 from hub.envelope import new_correlation_id
 from hub.errors import Category, HubError
 from hub.outcome import as_hub_error, outcome_bytes, status_of
+from hub.sharing import TOKEN_PREFIX
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -48,16 +49,29 @@ def peer_of(request: Request) -> str:
     return f"{client.host}:{client.port}" if client is not None else ""
 
 
-def actor_of(request: Request, services: Services) -> Actor:
+def actor_of(request: Request, services: Services, *, shared: bool = False) -> Actor:
     """Return who asks, by the bearer token of the request; may read the database.
 
+    Args:
+        shared: whether what is asked for is what a share link is for: reading images, and nothing else.
+
     Raises:
-        HubError: forbidden with status 401 when the token is missing, unknown, expired or revoked.
+        HubError: forbidden with status 401 when the token is missing, unknown, expired or revoked, with 403 when it is
+            that of a link and this is not for links.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     actor = None
     if scheme.lower() == "bearer" and token and len(token) <= 512:
-        actor = services.directory.actor_for(token.strip())
+        token = token.strip()
+        by_link = token.startswith(TOKEN_PREFIX)
+        actor = services.sharing.actor_for(token) if by_link else services.directory.actor_for(token)
+    if actor is not None and actor.share is not None and not shared:
+        raise HubError(
+            Category.FORBIDDEN,
+            "A share link is for reading its images, and for nothing else.",
+            where="Authorization",
+            remedy="Use /dicom-web or the viewer.",
+        )
     if actor is None:
         raise HubError(
             Category.FORBIDDEN,

@@ -16,6 +16,9 @@ from hub.writing import NOT_STORED, NOT_WRITABLE
 
 OPERATIONS = {
     ("Patient", "everything"): "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    ("ImagingStudy", "share"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-share",
+    ("ImagingStudy", "shares"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-shares",
+    ("ImagingStudy", "revoke-share"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-revoke-share",
     ("Task", "transition"): "https://yixiehub.example/fhir/OperationDefinition/Task-transition",
 }
 VALIDATE = "http://hl7.org/fhir/OperationDefinition/Resource-validate"

@@ -168,7 +168,7 @@ class Search:
 
     def _search(self, request: Request, level: Level) -> Response:
         xml = wants_xml(request)
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         asked = question(request, level)
         owner = request.path_params.get("owner")
         study, series = uid(request, "study"), uid(request, "series")

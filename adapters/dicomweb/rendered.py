@@ -65,7 +65,7 @@ class Rendered:
         return await self._renderers.run(lambda: self._thumbnail(request))
 
     def _rows(self, request: Request, subtype: str) -> tuple[Sequence[InstanceRow], Sequence[int] | None]:
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         frames = request.path_params.get("frames")
         numbers = frame_numbers(frames) if frames is not None else None
         study, series, instance = uids(request)

@@ -61,7 +61,7 @@ class Retrieve:
         return await self._workers.run(lambda: self._objects(request))
 
     def _objects(self, request: Request) -> Response:
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         wanted = [one for one in accepted(request) if one.takes(_DICOM)]
         if not wanted:
             raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}".')
@@ -103,7 +103,7 @@ class Retrieve:
 
     def _metadata(self, request: Request) -> Response:
         xml = wants_xml(request)
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         study, series, instance = uids(request)
         owner = request.path_params.get("owner")
         if instance is not None:
@@ -159,7 +159,7 @@ class Retrieve:
         return await (self._renderers if decoding else self._workers).run(lambda: self._frames(request))
 
     def _frames(self, request: Request) -> Response:
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         numbers = frame_numbers(request.path_params["frames"])
         (row,) = self._services.imaging.retrieve(
             actor,
@@ -260,7 +260,7 @@ class Retrieve:
         return await self._workers.run(lambda: self._bulk(request))
 
     def _bulk(self, request: Request) -> Response:
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         steps = _steps(request.path_params["path"])
         (row,) = self._services.imaging.retrieve(
             actor, *uids(request), owner=request.path_params.get("owner"), attributes=True, subtype="WADO-RS bulkdata"

@@ -51,7 +51,7 @@ class WadoUri:
         return await self._renderers.run(lambda: self._get(request))
 
     def _get(self, request: Request) -> Response:
-        actor = actor_of(request, self._services)
+        actor = actor_of(request, self._services, shared=True)
         asked = request.query_params
         for name in asked:
             if name not in _KNOWN:

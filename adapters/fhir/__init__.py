@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 from adapters._http import Handler, Workers, guarded
 from adapters.fhir.handlers import FhirHandlers
 from adapters.fhir.oauth import OAuthHandlers
+from adapters.fhir.sharing import ShareHandlers
 from adapters.fhir.v2 import V2Handler
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def routes(services: Services) -> list[BaseRoute]:
     """Return the routes of the door, for the application that serves HTTP."""
     workers = Workers()
     fhir, oauth, v2 = FhirHandlers(services, workers), OAuthHandlers(services, workers), V2Handler(services, workers)
+    sharing = ShareHandlers(services, workers)
     found: list[tuple[str, str, Handler]] = [
         ("GET", "/fhir/metadata", fhir.metadata),
         ("GET", "/fhir/.well-known/smart-configuration", oauth.smart_configuration),
@@ -31,6 +33,9 @@ def routes(services: Services) -> list[BaseRoute]:
         ("POST", "/fhir/$validate", fhir.validate),
         ("GET", "/fhir/Patient/{id}/$everything", fhir.everything),
         ("POST", "/fhir/Task/{id}/$transition", fhir.transition),
+        ("POST", "/fhir/ImagingStudy/{id}/$share", sharing.share),
+        ("GET", "/fhir/ImagingStudy/{id}/$shares", sharing.shares),
+        ("POST", "/fhir/ImagingStudy/{id}/$revoke-share", sharing.revoke),
         ("POST", "/fhir/{type}/$validate", fhir.validate),
         ("POST", "/fhir/{type}/_search", fhir.search),
         ("GET", "/fhir/{type}/_history", fhir.history),

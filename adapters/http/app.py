@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters import dicomweb, fhir, ops, viewer
+from adapters import dicomweb, fhir, ops, share, viewer
 from adapters._http import error_response
 from adapters.http.dispatch import Dispatch, shape
 from hub import __version__, metrics
@@ -29,7 +29,7 @@ _HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     ),
 )
-_AREAS = ("fhir", "dicom-web", "wado", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "viewer")
+_AREAS = ("fhir", "dicom-web", "wado", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "share", "viewer")
 
 _PAGE = """<!doctype html>
 <html lang="zh-CN"><head><meta charset="utf-8"><title>医协枢纽 Yixie Hub</title>
@@ -70,7 +70,11 @@ def build(services: Services) -> ASGIApp:
         [one for one in routes if isinstance(one, Route)],
         nothing=nothing,
         no_method=no_method,
-        mounted={"ops": ops.application(services), "viewer": viewer.application(services)},
+        mounted={
+            "ops": ops.application(services),
+            "share": share.application(services),
+            "viewer": viewer.application(services),
+        },
     )
     return _Shared(dispatch)
 
@@ -88,8 +92,8 @@ class _Shared:
         started = time.perf_counter()
         first, _ = shape(scope["path"])
         area = first if first in _AREAS else "other"
-        # The viewer is a program with a policy of its own, and sends it with all else that stands here.
-        headers = () if first == "viewer" else _HEADERS
+        # These have policies of their own, and send them with all else that stands here.
+        headers = () if first in {"share", "viewer"} else _HEADERS
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
