@@ -177,8 +177,8 @@ class Deletion:
     # --- parts -----------------------------------------------------------------------------------------------
 
     def _own(self, tx: Tx, actor: Actor, StudyInstanceUID: str, owner: str | None) -> StudyKey:
-        """Return the asker's own study of this UID."""
-        if is_operator(actor):
+        """Return the asker's own study of this UID; from the command line, the operator may name any institution's."""
+        if is_operator(actor) and not scope_of(actor).directory_only:
             return StudyKey(owner=self._owner(actor, owner), StudyInstanceUID=StudyInstanceUID)
         uid = Match(keyword="StudyInstanceUID", vr="UI", kind="any", values=(StudyInstanceUID,))
         owners = {row["owner"] for row in tx.imaging.studies(scope_of(actor), [uid], limit=100, owner=owner)}

@@ -1,4 +1,5 @@
-"""The DICOMweb door: QIDO-RS, WADO-RS, STOW-RS (PS3.18 section 10) and WADO-URI (section 9).
+"""The DICOMweb door: QIDO-RS, WADO-RS, STOW-RS (PS3.18 section 10) and WADO-URI (section 9);
+beyond the standard, DELETE as a mark and a change feed.
 
 Each address exists twice: under ``/dicom-web``, where the asker's own copy of a study is meant first, and under
 ``/dicom-web/institutions/{owner}``, which names the institution whose copy is meant.
@@ -12,6 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from adapters._http import Workers
 from adapters.dicomweb import capabilities
+from adapters.dicomweb.changes import Changes
+from adapters.dicomweb.deletion import Delete
 from adapters.dicomweb.errors import Handler, guarded
 from adapters.dicomweb.qido import Search
 from adapters.dicomweb.rendered import Rendered
@@ -39,6 +42,7 @@ def routes(services: Services) -> list[BaseRoute]:
     retrieve = Retrieve(services, workers, pool, renderers)
     rendered = Rendered(services, retrieve, pool, renderers)
     wado_uri = WadoUri(services, retrieve, rendered, renderers)
+    delete, changes = Delete(services, workers), Changes(services, workers)
     study, series = "/studies/{study}", "/studies/{study}/series/{series}"
     instance = f"{series}/instances/{{instance}}"
     found: list[tuple[str, str, Handler]] = [
@@ -63,12 +67,15 @@ def routes(services: Services) -> list[BaseRoute]:
         ),
         ("POST", "/studies", store.store),
         ("POST", study, store.store),
+        *(("DELETE", place, delete.delete) for place in (study, series, instance)),
+        ("GET", "/changefeed", changes.feed),
+        ("GET", "/changefeed/latest", changes.latest),
     ]
     made: list[BaseRoute] = [Route("/wado", guarded(wado_uri.get), methods=["GET"])]
     for prefix in PREFIXES:
         for method, path, handler in found:
-            # Storing is always into the asker's own institution.
-            if method == "POST" and "{owner}" in prefix:
+            # Storing is always into the asker's own institution, and the feed is of all that the asker may see.
+            if "{owner}" in prefix and (method == "POST" or path.startswith("/changefeed")):
                 continue
             made.append(Route(prefix + path, guarded(handler), methods=[method]))
     return [*made, *capabilities.routes(services, made)]

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import guarded
+from adapters.dicomweb.changes import QUERY, QUERY_LATEST
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, accepted, not_acceptable
 from adapters.dicomweb.xml import packed
 from fhir_mappings.json import dumps
@@ -32,6 +33,12 @@ _TEMPLATE = re.compile(r"\{(\w+)(:\w+)?\}")
 _MULTIPART_XML = f'multipart/related; type="{XML_TYPE}"'
 _OBJECT = ('multipart/related; type="application/dicom"', "application/dicom")
 _OCTETS = ('multipart/related; type="application/octet-stream"', "application/octet-stream")
+_FEED = {"/changefeed": QUERY, "/changefeed/latest": QUERY_LATEST}
+_MARKED = (
+    "PS3.18 defines no DELETE: this marks as deleted what the path names, needs a reason (reason= or the header X-Reason)"
+    " and removes no byte. 标记删除，须说明原因，不清除任何数据。"
+)
+_OWN_FEED = "PS3.18 defines no change feed: ask again with the since of the last answer. 变更日志，非标准。"
 _LEVELS: Mapping[str, Level] = {"studies": "study", "series": "series", "instances": "instance"}
 
 
@@ -44,6 +51,7 @@ class Ability:
         query: names of query parameters.
         takes: media types of the body.
         gives: media types of the answer, the usual one first.
+        note: what the standard does not say of it.
     """
 
     method: str
@@ -52,6 +60,7 @@ class Ability:
     query: Sequence[str] = ()
     takes: Sequence[str] = ()
     gives: Sequence[str] = ()
+    note: str = ""
 
 
 def abilities(made: Iterable[BaseRoute]) -> list[Ability]:
@@ -67,6 +76,10 @@ def abilities(made: Iterable[BaseRoute]) -> list[Ability]:
 
 def _ability(method: str, path: str) -> Ability:
     last = path.rpartition("/")[2]
+    if method == "DELETE":
+        return Ability(method=method, path=path, name="Delete", query=("reason",), gives=(_JSON,), note=_MARKED)
+    if path in _FEED:
+        return Ability(method=method, path=path, name="ChangeFeed", query=_FEED[path], gives=(_JSON,), note=_OWN_FEED)
     plain = _TEMPLATE.sub("", path)
     if method == "POST":
         return Ability(
@@ -136,7 +149,10 @@ def wadl(base: str, own: Sequence[Ability]) -> bytes:
             for name, _ in _TEMPLATE.findall(path)
         ]
         for one in group:
-            out.append(f'<method name="{one.method}" id={quoteattr(_id(one))}><request>')
+            out.append(f'<method name="{one.method}" id={quoteattr(_id(one))}>')
+            if one.note:
+                out.append(f"<doc>{escape(one.note)}</doc>")
+            out.append("<request>")
             out += [f'<param name="{name}" style="query" type="xs:string"/>' for name in one.query]
             out += [f"<representation mediaType={quoteattr(kind)}/>" for kind in one.takes]
             out.append("</request><response>")
@@ -167,6 +183,7 @@ def in_json(base: str, own: Sequence[Ability]) -> dict[str, Any]:
                         "query": list(one.query),
                         "request": list(one.takes),
                         "response": list(one.gives),
+                        **({"note": one.note} if one.note else {}),
                     }
                     for one in group
                 ],

@@ -12,8 +12,9 @@ from starlette.routing import Route
 from adapters.dicomweb import routes
 from adapters.dicomweb.capabilities import WADL_TYPE
 from hub.boot import Services
+from hub.deletion import Deletion
 from tests.adapters.dicomweb.test_dicomweb import SERIES
-from tests.support.images import STUDY, ct, receive
+from tests.support.images import KN, STUDY, ct, receive
 
 NAME = {"wadl": "http://wadl.dev.java.net/2009/02"}
 PLACES = {
@@ -57,8 +58,12 @@ def test_every_listed_method_answers(http: httpx.Client, hub: Services) -> None:
         more: dict[str, Any] = {}
         if method == "POST":
             more = {"content": ct(), "headers": {"Content-Type": "application/dicom"}}
+        if method == "DELETE":
+            more = {"params": {"reason": "错误"}}
         answer = http.request(method, path, **more)
         assert answer.status_code == 200, (method, template, answer.text)
+        if method == "DELETE":
+            Deletion(hub).restore(KN, STUDY, reason="误删")
 
 
 def test_every_listed_representation_is_given(http: httpx.Client, hub: Services) -> None:
@@ -77,7 +82,7 @@ def test_every_listed_representation_is_given(http: httpx.Client, hub: Services)
 
 
 def test_each_resource_lists_itself_and_its_methods(http: httpx.Client) -> None:
-    assert listed(http, f"/studies/{STUDY}") == [("GET", "/studies/{study}"), ("POST", "/studies/{study}")]
+    assert listed(http, f"/studies/{STUDY}") == [(method, "/studies/{study}") for method in ("GET", "POST", "DELETE")]
     assert http.options("/studies").headers["allow"] == "GET, HEAD, OPTIONS, POST"
     assert listed(http, f"/studies/{STUDY}/metadata") == [("GET", "/studies/{study}/metadata")]
 
