@@ -14,6 +14,7 @@ from hub.cli import (
     common,
     convert,
     demo,
+    export,
     feed,
     integrity,
     members,
@@ -71,6 +72,7 @@ app.command("restore")(backup.restore)
 app.command("convert")(convert.convert)
 app.add_typer(studies.app, name="studies")
 app.add_typer(viewer.app, name="viewer")
+app.add_typer(export.app, name="exports")
 
 
 def main() -> None:

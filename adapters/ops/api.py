@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
-from adapters.ops.models import Decide, OperationOutcome, Settle, Skip
+from adapters.ops.models import Ask, Decide, OperationOutcome, Settle, Skip
 from adapters.ops.parameters import Desk, OpsRoute
 from adapters.ops.router import SCHEMAS, router
 from hub import __version__
@@ -67,7 +67,13 @@ async def _unanswered(request: Request, error: Exception) -> Response:
 def _describe(app: FastAPI) -> None:
     """Make the description, with the schemas that no signature names: the bodies' and the errors'."""
     _, found = models_json_schema(
-        [(OperationOutcome, "serialization"), (Skip, "validation"), (Settle, "validation"), (Decide, "validation")],
+        [
+            (OperationOutcome, "serialization"),
+            (Skip, "validation"),
+            (Settle, "validation"),
+            (Decide, "validation"),
+            (Ask, "validation"),
+        ],
         ref_template=SCHEMAS,
     )
     # FastAPI keeps what it made and serves it from then on.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adapters._http import Workers, actor_of, echo_headers, guarded, read_body
-from adapters.ops.models import Answer, Body, Decide, Settle, Skip
+from adapters.ops.models import Answer, Ask, Body, Decide, Settle, Skip
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from hub.actor import Actor
@@ -27,7 +27,7 @@ from hub.operations import MAX_LIST, Operations
 if TYPE_CHECKING:
     from hub.boot import Services
 
-#: The bodies of this door are a reason or a reference.
+#: The bodies of this door are a reason, a reference, or the UIDs of a thousand studies.
 MAX_BODY_BYTES = 64 * 1024
 #: Rows are numbered in 64 bits with a sign.
 _MAX_ROW = (1 << 63) - 1
@@ -101,6 +101,7 @@ def body_of(model: type[B]) -> Callable[[Request, Actor], Awaitable[B]]:
 SkipBody = Annotated[Skip, Depends(body_of(Skip))]
 SettleBody = Annotated[Settle, Depends(body_of(Settle))]
 DecideBody = Annotated[Decide, Depends(body_of(Decide))]
+AskBody = Annotated[Ask, Depends(body_of(Ask))]
 
 
 def _digits(value: object) -> object:

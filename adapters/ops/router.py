@@ -12,11 +12,14 @@ from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from adapters.ops.models import (
+    Ask,
     Body,
     Decide,
     Decided,
     Deliveries,
     DeliveryDone,
+    Export,
+    Exports,
     Message,
     MessageReplayed,
     Messages,
@@ -29,6 +32,7 @@ from adapters.ops.models import (
     WorkItems,
 )
 from adapters.ops.parameters import (
+    AskBody,
     Asker,
     DecideBody,
     DeliveryQuery,
@@ -39,6 +43,7 @@ from adapters.ops.parameters import (
     SkipBody,
     desk_of,
 )
+from hub import export
 from hub.operations import is_operator
 
 SCHEMAS: Final = "#/components/schemas/{model}"
@@ -65,6 +70,7 @@ _CONTENT = (
     "operator：全部，不含内容；admin：本机构的，含内容（留审计）"
     " / operator: all, without content; admin: its institution's, with content (audited)"
 )
+_EXPORT = "admin、researcher：本机构的影像 / admin, researcher: images of its own institution"
 _PARTS = "operator：全部；admin：本机构参与的部分 / operator: all; admin: the parts that its institution takes part in"
 
 
@@ -323,3 +329,58 @@ async def settle_conflict(
         return {"conflict": f"Task/{task}", "decision": body.decision}
 
     return await desk.answer(request, Decided, work)
+
+
+ExportId = Annotated[str, Path(description="任务编号 / Id of the job")]
+
+
+@router.get(
+    "/exports",
+    summary="去标识化导出列表 / De-identified exports",
+    response_model=Exports,
+    openapi_extra=_who(_EXPORT),
+)
+async def exports(request: Request, actor: Asker) -> Response:
+    """Jobs of the asker's institution, the newest first."""
+    desk = desk_of(request)
+    return await desk.answer(request, Exports, lambda: {"exports": export.Exports(desk.services).jobs(actor)})
+
+
+@router.post(
+    "/exports",
+    summary="开始去标识化导出 / Ask for de-identified copies",
+    response_model=Export,
+    responses=_errors(400, 404),
+    openapi_extra=_who(_EXPORT, Ask),
+)
+async def start_export(request: Request, actor: Asker, body: AskBody) -> Response:
+    """The worker makes them (PS3.15 annex E); the same request again is the same job; durable when answered."""
+    desk = desk_of(request)
+    wanted = export.Request(**body.model_dump())
+    return await desk.answer(request, Export, lambda: export.Exports(desk.services).start(actor, wanted))
+
+
+@router.get(
+    "/exports/{job}",
+    summary="一个导出 / One export",
+    response_model=Export,
+    responses=_errors(404),
+    openapi_extra=_who(_EXPORT),
+)
+async def show_export(request: Request, actor: Asker, job: ExportId) -> Response:
+    """How far it is, and what was left out and why."""
+    desk = desk_of(request)
+    return await desk.answer(request, Export, lambda: export.Exports(desk.services).get(actor, job))
+
+
+@router.post(
+    "/exports/{job}/cancel",
+    summary="取消导出 / End an export before its time",
+    response_model=Export,
+    responses=_errors(404, 409),
+    openapi_extra=_who(_EXPORT),
+)
+async def cancel_export(request: Request, actor: Asker, job: ExportId) -> Response:
+    """What was made is removed; durable when answered."""
+    desk = desk_of(request)
+    return await desk.answer(request, Export, lambda: export.Exports(desk.services).cancel(actor, job))

@@ -24,7 +24,7 @@ from hub.boot import Services
 from hub.operations import Operations
 from hub.ports import NewDelivery
 from storage.sql import journal, outbox
-from tests.support.images import FakeClock
+from tests.support.images import STUDY, FakeClock, ct, receive
 from tests.support.services import running
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +45,10 @@ OPERATIONS = {
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
     ("post", "/ops/conflicts/{task}/settle"),
+    ("get", "/ops/exports"),
+    ("post", "/ops/exports"),
+    ("get", "/ops/exports/{job}"),
+    ("post", "/ops/exports/{job}/cancel"),
 }
 
 
@@ -235,6 +239,20 @@ def test_what_can_be_asked_with_get_can_be_asked_with_head(kn: TestClient) -> No
     refused(kn.get("/ops"), 404)
 
 
+def test_an_export_is_asked_for_looked_at_and_cancelled(hub: Services, kn: TestClient) -> None:
+    receive(hub, ct())
+    refused(kn.post("/ops/exports", json={}), 400)
+    refused(kn.post("/ops/exports", json={"project": "lung", "studies": ["1.2.3"]}), 404)
+    asked = kn.post("/ops/exports", json={"project": "lung", "studies": [STUDY], "options": ["modified-dates"]}).json()
+    assert (asked["status"], asked["options"]) == ("requested", ["modified-dates"])
+    assert kn.get("/ops/exports").json() == {"exports": [asked]}
+    assert kn.get(f"/ops/exports/{asked['id']}").json() == asked
+    assert kn.post(f"/ops/exports/{asked['id']}/cancel").json()["status"] == "cancelled"
+    refused(kn.post(f"/ops/exports/{asked['id']}/cancel"), 409)
+    operator = hub.directory.issue_token(Actor(institution="YY", roles=frozenset({"operator"})), ttl_s=60)
+    refused(kn.get("/ops/exports", headers={"Authorization": f"Bearer {operator}"}), 403)
+
+
 def test_nothing_that_waits_is_done_on_the_event_loop(
     hub: Services, kn: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,13 +276,15 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
     watched("write")
     for method, path in sorted(OPERATIONS):
         filled = path.replace("messages/{number}", f"messages/{entry.seq}").format(
-            number=number, destination="KN/mllp", id=entry.correlation_id, study="1", task="1"
+            number=number, destination="KN/mllp", id=entry.correlation_id, study="1", task="1", job="1"
         )
         before = len(calls)
         kn.request(
             method,
             filled,
-            json={"reason": "x", "service_request": None, "decision": "keep"} if method == "post" else None,
+            json={"reason": "x", "service_request": None, "decision": "keep", "project": "x", "studies": ["1.2"]}
+            if method == "post"
+            else None,
         )
         assert len(calls) > before, path
 
