@@ -20,7 +20,7 @@ from benchmarks.measure import Row
 from benchmarks.scale import SCALES, Scale
 
 #: Benchmarks in the order of the table.
-NAMES = ("cstore", "mllp", "fhir", "qido_metadata", "memory", "idle", "viewer")
+NAMES = ("cstore", "mllp", "fhir", "qido_metadata", "retrieve", "objects", "memory", "idle", "viewer", "growth")
 
 
 def measure(names: Sequence[str], scale: Scale, folder: Path) -> tuple[list[Row], list[str]]:
@@ -69,9 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (report.PERFORMANCE, report.README):
             if not report.publish(path, report.section(rows, known, scale.name)):
                 print(f"{path.name} has no section for the table", file=sys.stderr)
+        report.publish_growth(rows)
     print(report.facts(known, scale.name))
     print()
     print(report.table(rows))
+    print()
+    print(report.growth(rows))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
