@@ -72,7 +72,7 @@ OFFERS: Mapping[str, Offer] = {
     # Patient Root, Study Root, and Patient/Study Only, which is retired and still asked for.
     **{f"1.2.840.10008.5.1.4.1.2.{model}.2": Offer("move", "adapters.dimse.move:Move") for model in (1, 2, 3)},
     **{f"1.2.840.10008.5.1.4.1.2.{model}.3": Offer("get", "adapters.dimse.get:Get") for model in (1, 2, 3)},
-    "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment"),
+    "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment", peer_scp=True),
     "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
     "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
 }

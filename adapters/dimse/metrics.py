@@ -16,3 +16,8 @@ retrievals = Counter("hub_dimse_retrievals", "C-MOVE and C-GET requests by the l
 sub_operations = Counter(
     "hub_dimse_sub_operations", "C-STORE sub-operations of C-MOVE and C-GET by the receiver's status.", ["status"]
 )
+requests = Counter(
+    "hub_dimse_requests",
+    "DIMSE-N requests that the hub sent, by service and the status answered.",
+    ["service", "status"],
+)

@@ -21,6 +21,7 @@ import structlog
 
 from hub import boot, metrics
 from hub.actor import HUB
+from hub.commitment_requests import CommitmentRequests
 from hub.delivery import Outcome, RetryPolicy
 from hub.errors import HubError
 from hub.ports import AuditLine, Delivery, Sender, SendResult, Tx
@@ -54,6 +55,7 @@ class DeliveryLoop:
         self._open_sender = senders
         self._rng = rng
         self._policy = RetryPolicy.of(services.settings)
+        self._commitment = CommitmentRequests(services)
         self._senders: dict[str, Sender] = {}
         self._lock = threading.Lock()
         self._busy: set[str] = set()
@@ -185,6 +187,7 @@ class DeliveryLoop:
                 tx.audit.write(_line(delivery, recorded_at=now))
                 if delivery.on_ack:
                     services.tasks.on_delivered(tx, delivery)
+                self._commitment.delivered(tx, delivery)
                 return True
             return tx.outbox.failed(
                 lane,

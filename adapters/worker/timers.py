@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from hub import metrics
+from hub.commitment_requests import OVERDUE, CommitmentRequests
 from hub.errors import HubError
 from hub.ports import Timer, Tx
 
@@ -96,4 +97,4 @@ def _handlers(services: Services) -> dict[str, Handler]:
     def workflow(tx: Tx, timer: Timer) -> None:
         services.tasks.on_timer(tx, timer)
 
-    return {"study-quiet": study_quiet, "workflow": workflow}
+    return {"study-quiet": study_quiet, "workflow": workflow, OVERDUE: CommitmentRequests(services).overdue}

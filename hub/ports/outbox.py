@@ -17,7 +17,7 @@ class NewDelivery:
     Attributes:
         destination: member endpoint id, for example ``KN/mllp``.
         lane: destination and patient; deliveries of one lane go in order (DESIGN rule 8).
-        kind: sender name: ``mllp``, ``fhir``, ``dimse``.
+        kind: sender name, a key of :data:`hub.boot.SENDERS`: ``mllp``, ``fhir``, ``dimse``.
         payload: the exact bytes to send, or for ``dimse`` JSON naming the objects.
         control_id: MSH-10 of the message, or another id the partner's answer must name.
     """
@@ -99,6 +99,10 @@ class Outbox(Protocol):
     def set_paused(self, destination: str, paused: bool) -> None: ...
     def replay(self, delivery_id: int, *, now: datetime) -> None: ...
     def skip(self, delivery_id: int, *, now: datetime, reason: str) -> None: ...
+    def annotate(self, delivery_id: int, *, ack: bytes) -> None:
+        """Replace the stored acknowledgement of a delivery that is sent by one that says more."""
+        ...
+
     def by_correlation(self, correlation_id: str) -> Sequence[Delivery]: ...
 
 

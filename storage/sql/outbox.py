@@ -461,6 +461,14 @@ class SqlOutbox:
         if lease is None or lease <= to_us(now):
             self._release(one.lane, to_us(now))
 
+    def annotate(self, delivery_id: int, *, ack: bytes) -> None:
+        """Replace the stored acknowledgement of a delivery that is sent."""
+        self._connection.execute(
+            sa.update(outbox)
+            .where(outbox.c.id == delivery_id, outbox.c.state == sa.literal_column("'sent'"))
+            .values(ack=ack)
+        )
+
     def _locked(self, delivery_id: int) -> Delivery:
         """Return the delivery, its lane locked so that nothing is enqueued or sent meanwhile."""
         one = self._existing(delivery_id)

@@ -466,3 +466,13 @@ def test_the_state_of_a_destination_counts_what_is_open_in_all_its_lanes(databas
     assert {name: (one["depth"], one["dead"]) for name, one in found.items()} == {"KN/mllp": (3, 1), "YL/mllp": (0, 0)}
     assert found["KN/mllp"]["oldest_at"] is not None
     assert found["YL/mllp"]["oldest_at"] is None
+
+
+def test_an_acknowledgement_can_be_told_more_of_once_it_is_there(database: SqlDatabase) -> None:
+    first, second = enqueue(database, text="1"), enqueue(database, text="2")
+    [leased] = lease(database)
+    succeed(database, leased)
+    for one in (first, second):
+        database.write(lambda tx, one=one: tx.outbox.annotate(one, ack=b"AA and more"))
+    stored = [database.read(lambda tx, one=one: tx.outbox.get(one)) for one in (first, second)]
+    assert [one.ack for one in stored if one is not None] == [b"AA and more", None]

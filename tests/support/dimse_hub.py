@@ -19,7 +19,7 @@ from pynetdicom import evt
 
 from hub.actor import Actor
 from hub.boot import Services
-from hub.clock import utc_now
+from hub.clock import Clock, utc_now
 from hub.ports import Grant, MemberEndpoint, StudyKey
 from tests.support.databases import migrate, opened
 from tests.support.dicom import CT_IMAGE_STORAGE
@@ -82,13 +82,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def hub_door(folder: Path, *endpoints: MemberEndpoint, **settings: Any) -> Iterator[tuple[Services, Door]]:
+def hub_door(
+    folder: Path, *endpoints: MemberEndpoint, clock: Clock = utc_now, **settings: Any
+) -> Iterator[tuple[Services, Door]]:
     """Serve real services that know *endpoints*, and KN_PACS of KN and QH_PACS of QH, who are not reached."""
     folder.mkdir(exist_ok=True)
     url = f"sqlite:///{folder / 'hub.db'}"
     migrate(url)
-    with opened(url, clock=utc_now) as database:
-        made = services(database, folder, utc_now, **settings)
+    with opened(url, clock=clock) as database:
+        made = services(database, folder, clock, **settings)
         register(made, ae("KN", "KN_PACS"), ae("QH", "QH_PACS"), *endpoints)
         with running(cast("FakeServices", made)) as door:
             yield made, door
