@@ -66,6 +66,7 @@ _NAMED: Final = 100
 #: Studies looked up in one statement.
 _BATCH = 500
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NO_LONGER: Final = "no-longer-current"
 _ACTIVE = ("requested", "in-progress")
 _SPEC, _SEAL = "导出要求 (request)", "封印 (seal)"
 _COUNTS = {
@@ -364,13 +365,21 @@ class Exports:
         record: list[Json] = []
         at, size = start, 0
         touched: set[Path] = set()
+        ahead = plan[start : start + STEP_OBJECTS]
+        current = self._services.database.read(
+            lambda tx: {one["instance"]: tx.imaging.current_digest(owner, one["instance"]) for one in ahead}
+        )
         while at < len(plan) and at - start < STEP_OBJECTS and (at == start or size + plan[at]["size"] <= STEP_BYTES):
             if stopped():
                 return False
             one = plan[at]
             size += one["size"]
             at += 1
-            record.append(self._copy(folder, one, profile, key, owner, touched))
+            if current[one["instance"]] == one["digest"]:
+                record.append(self._copy(folder, one, profile, key, owner, touched))
+            else:
+                # It was deleted, set aside or replaced since the job began.
+                record.append({"left_out": _NO_LONGER, "instance": _named(one, profile, key)})
         for path in sorted(touched, reverse=True):
             _sync(path)
         _write(folder / _STATE / _span_name((start, at)), dumps({"record": record}))
@@ -380,7 +389,7 @@ class Exports:
     def _copy(self, folder: Path, one: Json, profile: Profile, key: ProjectKey, owner: str, touched: set[Path]) -> Json:
         # Names are made by the key even where the UIDs are kept: no path comes from what was received.
         study, series, instance = (key.uid(one[name]) for name in ("study", "series", "instance"))
-        name = one["instance"] if profile.options.uids else instance
+        name = _named(one, profile, key)
         try:
             with self._services.objects.open(one["digest"]) as stream:
                 made = prepare(stream, profile=profile, key=key, owner=owner)
@@ -728,6 +737,11 @@ def _spans(folder: Path) -> list[tuple[int, int]]:
 def _record(folder: Path, span: tuple[int, int]) -> list[Json]:
     found: list[Json] = loads((folder / _STATE / _span_name(span)).read_bytes())["record"]
     return found
+
+
+def _named(one: Json, profile: Profile, key: ProjectKey) -> str:
+    """Return the SOP Instance UID that the copy has, or would have."""
+    return str(one["instance"]) if profile.options.uids else key.uid(one["instance"])
 
 
 def _reasons(counts: Counter[str]) -> dict[str, int]:

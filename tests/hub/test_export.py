@@ -182,6 +182,20 @@ def test_an_object_that_is_gone_is_counted_as_failed(hub: Services) -> None:
     assert (job["status"], job["done"], job["failed"]) == ("completed", 1, 1)
 
 
+def test_what_was_set_aside_meanwhile_is_left_out(hub: Services) -> None:
+    for number in range(1, 4):
+        receive(hub, ct(number))
+    exports = Exports(hub)
+    job = exports.start(ADMIN, Request(project="lung", studies=[STUDY]))
+    exports.turn()
+    key, uid = StudyKey(owner="KN", StudyInstanceUID=STUDY), f"{STUDY}.1.3"
+    digest = hub.database.read(lambda tx: tx.imaging.current_digest("KN", uid))
+    assert digest is not None
+    hub.database.write(lambda tx: tx.imaging.set_aside(key, uid, digest))
+    finish(exports)
+    assert exports.get(ADMIN, job["id"])["reasons"] == {"no-longer-current": 1}
+
+
 def test_another_worker_goes_on_where_one_was_killed(hub: Services, clock: FakeClock) -> None:
     for number in range(1, 6):
         receive(hub, ct(number))

@@ -56,12 +56,15 @@ IMPLEMENTATION_CLASS_UID: Final = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https:
 #: Headers are held whole; long binary values are not, and text beyond this is removed because it cannot be cleaned.
 _LIMITS: Final = ScanLimits(held_bytes=1 << 20, held_binary_bytes=1 << 16, held_total_bytes=32 << 20)
 _CHUNK_BYTES: Final = 1 << 20
+#: Real objects name a few dozen people, numbers and dates; each is looked for in each text.
+_MOST_IDENTIFIERS: Final = 4096
 #: The longest value that a 16-bit length can state, even.
 _SHORT_BYTES: Final = 0xFFFE
 _ITEM_LEVELS: Final = 0x0040A730
 _SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _PATIENT_NAME: Final = 0x00100010
 _PATIENT_ID: Final = 0x00100020
+_DOCUMENT: Final = 0x00420011
 _BIRTH_DATE: Final = 0x00100030
 _PIXELS: Final = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 #: (0028,7FE0) Pixel Data Provider URL: the pixels of JPIP objects are elsewhere.
@@ -190,6 +193,8 @@ def prepare(
     if refused:
         return LeftOut(min(refused))
     maker = _Maker(scanned, stream, profile.options, key, owner, SOPClassUID, charset_override)
+    if maker.overwhelmed:
+        return LeftOut(holding.TOO_MANY)
     elements = maker.dataset(identity_removed=not held)
     if scanned.deflated and not _ascending(elements):
         # An inflated stream cannot be read backwards, and elements out of order break PS3.5 section 7.1 anyway.
@@ -236,6 +241,11 @@ class _Maker:
         self._gather(scanned.dataset, self._decoder)
         self._days = key.days(*self._identity(scanned.dataset, self._decoder))
 
+    @property
+    def overwhelmed(self) -> bool:
+        """Whether more names and numbers stand in the object than every text of it can be searched for."""
+        return self._known.count > _MOST_IDENTIFIERS
+
     # --- what identifies ---------------------------------------------------------------------------------------
 
     def _decoder_of(self, dataset: Elements) -> TextDecoder:
@@ -266,7 +276,7 @@ class _Maker:
             elif vr == "UI" and not self._options.uids and not _keeps_uid(tag):
                 for uid in uid_text(value).split("\\"):
                     if not uid.startswith(_STANDARD_UIDS):
-                        self._known.add_value(uid)
+                        self._known.add_uid(uid)
             elif vr in _DATE_VRS and (not self._options.full_dates or tag == _BIRTH_DATE):
                 self._known.add_date(value.decode("ascii", "replace"))
 
@@ -375,6 +385,9 @@ class _Maker:
         if vr == "UI" or lent == "UI":
             return self._uids(element, act)
         if act is Action.D:
+            if tag == _DOCUMENT and holding.document(self._class):
+                # It was taken by name, and the copy says that it may identify; a dummy would be no document.
+                return _Out(tag, vr, _Range(element.offset, element.length))
             return _Out(tag, vr, _dummy(vr))
         if free and act is Action.K:
             act = Action.C

@@ -27,6 +27,8 @@ REPORT: Final = "structured-report"
 BY_REFERENCE: Final = "pixels-by-reference"
 #: Never exported: the object breaks the standard.
 MALFORMED: Final = "malformed"
+#: Never exported: it names more people and numbers than a real object does.
+TOO_MANY: Final = "too-many-identifiers"
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _LIKELY_CLASSES = tuple(

@@ -19,8 +19,12 @@ from fhir_mappings.text import full_pinyin, has_han
 MARK = "***"
 #: Shorter numbers and names occur in other words by chance, so they count only as whole words.
 _ANYWHERE_CHARACTERS = 5
+#: An object that refers to thousands of others is not searched for each UID, but for everything that looks like one.
+_MOST_UIDS = 256
+_UID = re.compile(r"(?<![0-9.])[0-2](?:\.(?:0|[1-9][0-9]*+)){5,}+")
+_UID_BYTES = re.compile(rb"[0-2](?:\.[0-9]++){5,}+")
+_STANDARD = "1.2.840.10008."
 _CODECS = ("utf-8", "gb18030")
-_WORDS = re.compile(r"[^\W\d_]+")
 _SHAPES = re.compile(
     r"(?<![0-9])[1-9][0-9]{5}(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])[0-3][0-9][0-9]{3}[0-9Xx](?![0-9])"  # GB 11643
     r"|(?<![0-9])(?:\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}(?![0-9])"
@@ -41,12 +45,13 @@ _LABELLED = re.compile(
 class Identifiers:
     """What must not be found in a copy."""
 
-    __slots__ = ("_anywhere", "_bytes", "_dates", "_pattern", "_words")
+    __slots__ = ("_anywhere", "_bytes", "_dates", "_pattern", "_uids", "_words")
 
     def __init__(self) -> None:
         self._anywhere: set[str] = set()
         self._words: set[str] = set()
         self._dates: set[str] = set()
+        self._uids: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._bytes: tuple[bytes, ...] = ()
 
@@ -74,6 +79,17 @@ class Identifiers:
         """Add a number, an address or a name of a place."""
         for one in text.split("\\"):
             self._add(one.strip(" \0"))
+
+    @property
+    def count(self) -> int:
+        """How many there are, each in all of its forms."""
+        return len(self._anywhere) + len(self._words) + len(self._dates)
+
+    def add_uid(self, uid: str) -> None:
+        """Add a UID that the copy replaces."""
+        self._uids.add(uid)
+        if len(self._uids) <= _MOST_UIDS:
+            self._add(uid)
 
     def add_date(self, text: str) -> None:
         """Add a DA or DT value, in every way that a date is usually written."""
@@ -115,7 +131,12 @@ class Identifiers:
     def in_text(self, text: str) -> bool:
         """Return whether any of them stands in *text*."""
         pattern = self._compiled()
-        return pattern is not None and pattern.search(text) is not None
+        return text != self._without_uids(text) or (pattern is not None and pattern.search(text) is not None)
+
+    def _without_uids(self, text: str) -> str:
+        if len(self._uids) <= _MOST_UIDS:
+            return text
+        return _UID.sub(lambda found: found[0] if found[0].startswith(_STANDARD) else MARK, text)
 
     def is_one(self, text: str) -> bool:
         """Return whether *text* is one of them, and too long to be that by chance."""
@@ -124,6 +145,8 @@ class Identifiers:
     def in_bytes(self, data: bytes) -> bool:
         """Return whether any of them stands in *data*, in UTF-8 or GB 18030; short ones occur in numbers by chance."""
         self._compiled()
+        if len(self._uids) > _MOST_UIDS and _UID_BYTES.search(data):
+            return True
         folded = data.lower()
         return any(one in folded for one in self._bytes)
 
@@ -142,6 +165,7 @@ class Identifiers:
 
     def removed(self, text: str) -> str:
         """Return *text* without them, empty where the mark itself would be one of them."""
+        text = self._without_uids(text)
         pattern = self._compiled()
         if pattern is None:
             return text

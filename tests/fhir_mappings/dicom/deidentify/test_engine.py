@@ -280,12 +280,26 @@ def test_pixels_that_may_name_the_patient_are_held_back() -> None:
 
 
 def test_a_document_is_held_back() -> None:
-    dataset = ct(SOPClassUID=EncapsulatedPDFStorage, EncapsulatedDocument=b"%PDF-1.4 10086 ")
+    dataset = ct(SOPClassUID=EncapsulatedPDFStorage, EncapsulatedDocument=b"%PDF-1.4 KN10086 ")
     assert left_out(dataset) == holding.DOCUMENT
+    copy = read(copied(dataset, take={holding.DOCUMENT}))
+    assert (copy.EncapsulatedDocument, copy.PatientIdentityRemoved) == (b"%PDF-1.4 KN10086 ", "NO")
 
 
 def test_what_breaks_the_standard_is_left_out() -> None:
     assert left_out(ct()[:-10]) == holding.MALFORMED
+
+
+def test_an_object_with_thousands_of_references_is_searched_for_anything_like_a_uid() -> None:
+    references = [item(ReferencedSOPInstanceUID=f"{STUDY}.7.{number}") for number in range(300)]
+    data = ct(ReferencedImageSequence=references, ContentDescription=f"see {STUDY}.7.299 of 1.2.840.10008.5.1.4.1.1.2")
+    copy = read(copied(data))
+    assert copy.ContentDescription == "see *** of 1.2.840.10008.5.1.4.1.1.2"
+
+
+def test_an_object_that_names_thousands_is_left_out() -> None:
+    names = [item(PersonName=f"NAME{number}^X") for number in range(3000)]
+    assert left_out(ct(ReferencedImageSequence=names)) == holding.TOO_MANY
 
 
 def report() -> bytes:
