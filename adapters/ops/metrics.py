@@ -25,8 +25,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Seconds; from an answer out of memory to a partner's slow acknowledgement.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: A count of what waits for its upload may be this old: whoever asks, asks every few seconds.
-WAITING_AGE_S = 5.0
+#: A count of what waits for its upload may be this old; it gets older by itself where counting takes long.
+WAITING_AGE_S = 1.0
 
 #: Counters and durations that may be counted: name -> (help, labels).
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
