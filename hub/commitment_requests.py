@@ -102,7 +102,7 @@ class CommitmentRequests:
         request = tx.outbox.get(int(timer.payload["request"]))
         if request is None:
             return
-        images = _images(tx, request)
+        images = _locked(tx, request)
         mark = _mark(images)
         if images is None or mark.get("transaction") != request.control_id or mark.get("outcome") != ASKED:
             return
@@ -118,7 +118,7 @@ class CommitmentRequests:
 
     def _record(self, tx: Tx, envelope: Envelope, endpoint: MemberEndpoint, report: Information) -> None:
         request = self._request(tx, endpoint, report.TransactionUID)
-        images = _images(tx, request)
+        images = _locked(tx, request)
         mark = _mark(images)
         asked = {one.SOPInstanceUID for one in Request.unpacked(request.payload).references}
         reasons = _missing(asked, report)
@@ -275,9 +275,17 @@ def _instances(images: Delivery) -> list[dict[str, str]]:
     return rows
 
 
-def _images(tx: Tx, request: Delivery) -> Delivery | None:
-    """Return the delivery of images that *request* asks about."""
-    return tx.outbox.get(int(loads(request.payload)["delivery"]))
+def _locked(tx: Tx, request: Delivery) -> Delivery | None:
+    """Return the delivery of images that *request* asks about; what is known of its study and destination stays until the end.
+
+    The same report may come by two doors at once, and a deadline may pass while it comes.
+    """
+    number = int(loads(request.payload)["delivery"])
+    images = tx.outbox.get(number)
+    if images is None:
+        return None
+    tx.records.lock_condition(f"{UNCOMMITTED}|{images.owner}|{images.control_id}|{images.destination}")
+    return tx.outbox.get(number)
 
 
 def _mark(images: Delivery | None) -> Json:

@@ -24,8 +24,8 @@ from adapters.dimse.commitment import SOP_CLASS, SOP_INSTANCE
 from adapters.dimse.upper_layer import P_DATA, RELEASE_RP_PDU, RELEASE_RQ
 from fhir_mappings.dicom import commitment
 from fhir_mappings.dicom.commitment import Information, Reference
+from fhir_mappings.json import dumps
 from hub.boot import Services
-from hub.commitment import KIND
 from hub.ports import Delivery, MemberEndpoint, NewDelivery, StudyKey
 from tests.support.dicom import CT_IMAGE_STORAGE
 from tests.support.dimse import Peer
@@ -198,7 +198,12 @@ class Acceptor(Peer):
 
 def report_pdus(information: Information, transfer_syntax: str, *, event_type: int = 1) -> list[bytes]:
     """Return an N-EVENT-REPORT-RQ on context 1."""
-    command = dimse.pdu(
+    return [report_command(event_type), *data_pdus(commitment.write(information, transfer_syntax))]
+
+
+def report_command(event_type: int = 1) -> bytes:
+    """Return the command set of an N-EVENT-REPORT-RQ on context 1, which has a data set."""
+    return dimse.pdu(
         1,
         {
             dimse.AFFECTED_SOP_CLASS_UID: SOP_CLASS,
@@ -209,7 +214,6 @@ def report_pdus(information: Information, transfer_syntax: str, *, event_type: i
             dimse.EVENT_TYPE_ID: event_type,
         },
     )
-    return [command, *data_pdus(commitment.write(information, transfer_syntax))]
 
 
 @contextlib.contextmanager
@@ -250,7 +254,7 @@ def images_for(hub: Services, to: MemberEndpoint, study: str, *, owner: str = "K
                     destination=to.id,
                     lane=f"{to.id}|p1",
                     kind="dimse",
-                    payload=_json(rows),
+                    payload=dumps({"instances": rows}),
                     owner=owner,
                     control_id=study,
                     content_type="application/dicom",
@@ -263,15 +267,9 @@ def images_for(hub: Services, to: MemberEndpoint, study: str, *, owner: str = "K
     return int(hub.database.write(work))
 
 
-def _json(rows: list[dict[str, str]]) -> bytes:
-    from fhir_mappings.json import dumps
-
-    return dumps({"instances": rows})
-
-
-def deliveries(hub: Services, kind: str = KIND, **criteria: str) -> list[Delivery]:
+def deliveries(hub: Services, kind: str) -> list[Delivery]:
     """Return the deliveries of *kind*, oldest first."""
-    found = hub.database.read(lambda tx: tx.outbox.deliveries({"kind": kind, **criteria}, limit=100))
+    found = hub.database.read(lambda tx: tx.outbox.deliveries({"kind": kind}, limit=100))
     return list(reversed(found))
 
 
