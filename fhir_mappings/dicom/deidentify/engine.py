@@ -9,11 +9,9 @@ any transfer syntax will do; of a deflated object the inflated form is written.
 
 from __future__ import annotations
 
-import struct
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 from pydicom.datadict import keyword_for_tag
 
@@ -32,30 +30,23 @@ from fhir_mappings.dicom.deidentify.table import (
     action,
 )
 from fhir_mappings.dicom.deidentify.text import Identifiers
+from fhir_mappings.dicom.deidentify.writer import Out, Range, Writer, ascending, file_meta, padded, pieces, source_of
 from fhir_mappings.dicom.elements import (
     BINARY_VRS,
-    ITEM,
-    ITEM_END,
     PIXEL_DATA,
-    SEQUENCE_END,
     SHORT_VRS,
     TEXT_VRS,
-    UNDEFINED,
     Element,
     Elements,
     Scan,
     implicit_vr,
 )
 from fhir_mappings.dicom.json_model import text_values
-from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, scan, uid_text
-from fhir_mappings.dicom.window import FileSource, InflatingSource, Source
+from fhir_mappings.dicom.scanner import ScanLimits, scan, uid_text
 from fhir_mappings.errors import MalformedError
 
-#: The hub as an implementation (PS3.7 annex D.3.3.2), as :mod:`fhir_mappings.dicom.dataset` writes it.
-IMPLEMENTATION_CLASS_UID: Final = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
 #: Headers are held whole; long binary values are not, and text beyond this is removed because it cannot be cleaned.
 _LIMITS: Final = ScanLimits(held_bytes=1 << 20, held_binary_bytes=1 << 16, held_total_bytes=32 << 20)
-_CHUNK_BYTES: Final = 1 << 20
 #: Real objects name a few dozen people, numbers and dates; each is looked for in each text.
 _MOST_IDENTIFIERS: Final = 4096
 #: The longest value that a 16-bit length can state, even.
@@ -136,22 +127,6 @@ class Copy:
     chunks: Callable[[], Iterator[bytes]]
 
 
-class _Range(NamedTuple):
-    """Bytes that are copied from the object."""
-
-    offset: int
-    length: int
-    fragments: bool = False
-
-
-class _Out(NamedTuple):
-    """An element of the copy; a list is the items of a sequence."""
-
-    tag: int
-    vr: str
-    value: bytes | _Range | list[list[_Out]]
-
-
 def prepare(
     stream: BinaryIO,
     *,
@@ -196,15 +171,15 @@ def prepare(
     if maker.overwhelmed:
         return LeftOut(holding.TOO_MANY)
     elements = maker.dataset(identity_removed=not held)
-    if scanned.deflated and not _ascending(elements):
+    if scanned.deflated and not ascending(elements):
         # An inflated stream cannot be read backwards, and elements out of order break PS3.5 section 7.1 anyway.
         return LeftOut(holding.MALFORMED)
     syntax = EXPLICIT_LITTLE_ENDIAN if scanned.deflated else scanned.TransferSyntaxUID
     uids = {tag: maker.uid(_plain(top, tag)) for tag in (0x0020000D, 0x0020000E, 0x00080018)}
 
     def chunks() -> Iterator[bytes]:
-        yield _file_meta(SOPClassUID, uids[0x00080018], syntax)
-        yield from _Writer(scanned, _source(stream, scanned)).dataset(elements)
+        yield file_meta(SOPClassUID, uids[0x00080018], syntax)
+        yield from Writer(scanned, source_of(stream, scanned)).dataset(elements)
 
     return Copy(
         StudyInstanceUID=uids[0x0020000D],
@@ -295,39 +270,39 @@ class _Maker:
 
     # --- what becomes of it ------------------------------------------------------------------------------------
 
-    def dataset(self, *, identity_removed: bool) -> list[_Out]:
+    def dataset(self, *, identity_removed: bool) -> list[Out]:
         """Return the elements of the copy in the order of their tags."""
         made = {one.tag: one for one in self._level(self._scanned.dataset, self._decoder, free=False, dummy=False)}
         for one in self._statement(identity_removed):
             made[one.tag] = one
         return [made[tag] for tag in sorted(made)]
 
-    def _statement(self, identity_removed: bool) -> Iterator[_Out]:
+    def _statement(self, identity_removed: bool) -> Iterator[Out]:
         """Yield what the copy says about itself (PS3.15 section E.2, PS3.3 section C.7.1.1 and C.12.1)."""
         options = self._options
-        yield _Out(_SPECIFIC_CHARACTER_SET, "CS", _padded("ISO_IR 192"))
-        yield _Out(0x00120062, "CS", _padded("YES" if identity_removed else "NO"))
-        yield _Out(0x00120063, "LO", _padded(f"PS3.15 {EDITION} annex E"))
-        yield _Out(
+        yield Out(_SPECIFIC_CHARACTER_SET, "CS", padded("ISO_IR 192"))
+        yield Out(0x00120062, "CS", padded("YES" if identity_removed else "NO"))
+        yield Out(0x00120063, "LO", padded(f"PS3.15 {EDITION} annex E"))
+        yield Out(
             0x00120064,
             "SQ",
             [
                 [
-                    _Out(0x00080100, "SH", _padded(code)),
-                    _Out(0x00080102, "SH", _padded("DCM")),
-                    _Out(0x00080104, "LO", _padded(meaning)),
+                    Out(0x00080100, "SH", padded(code)),
+                    Out(0x00080102, "SH", padded("DCM")),
+                    Out(0x00080104, "LO", padded(meaning)),
                 ]
                 for code, meaning in (BASIC_PROFILE, *sorted(OPTION_CODES[name] for name in options.names()))
             ],
         )
         temporal = "UNMODIFIED" if options.full_dates else "MODIFIED" if options.modified_dates else "REMOVED"
-        yield _Out(0x00280303, "CS", _padded(temporal))
+        yield Out(0x00280303, "CS", padded(temporal))
 
-    def _level(self, dataset: Elements, decoder: TextDecoder, *, free: bool, dummy: bool) -> list[_Out]:
+    def _level(self, dataset: Elements, decoder: TextDecoder, *, free: bool, dummy: bool) -> list[Out]:
         creators = {one.tag: one for one in dataset if one.tag >> 16 & 1 and 0x10 <= one.tag & 0xFFFF <= 0xFF}
         identity = self._identity(dataset, decoder)
-        found: list[_Out] = []
-        wanted: dict[int, _Out] = {}
+        found: list[Out] = []
+        wanted: dict[int, Out] = {}
         for element in dataset:
             tag = element.tag
             if not tag & 0xFFFF or tag == _SPECIFIC_CHARACTER_SET:
@@ -336,20 +311,20 @@ class _Maker:
                 made = self._private(element, creators)
                 if made is not None:
                     at = tag & 0xFFFF0000 | tag >> 8 & 0xFF
-                    wanted[at] = _Out(at, "LO", _padded(_creator(creators[at])))
+                    wanted[at] = Out(at, "LO", padded(_creator(creators[at])))
                     found.append(made)
                 continue
             if tag in {_PATIENT_ID, _PATIENT_NAME} and element.value:
                 pseudonym = self._key.pseudonym(*identity)
                 text = pseudonym if tag == _PATIENT_ID else f"ANON^{pseudonym}"
-                found.append(_Out(tag, implicit_vr(tag), _padded(text)))
+                found.append(Out(tag, implicit_vr(tag), padded(text)))
                 continue
             made = self._element(element, decoder, free=free, dummy=dummy)
             if made is not None:
                 found.append(made)
         return sorted([*found, *wanted.values()], key=lambda one: one.tag)
 
-    def _private(self, element: Element, creators: dict[int, Element]) -> _Out | None:
+    def _private(self, element: Element, creators: dict[int, Element]) -> Out | None:
         """Return a private element that is known to be safe, else ``None``."""
         tag = element.tag
         if not self._options.safe_private or tag & 0xFFFF < 0x1000 or not isinstance(element.value, bytes):
@@ -361,9 +336,9 @@ class _Maker:
             return None
         if element.vr in {"DS", "IS"} and not _numbers(element.value):
             return None
-        return _Out(tag, element.vr, element.value)
+        return Out(tag, element.vr, element.value)
 
-    def _element(self, element: Element, decoder: TextDecoder, *, free: bool, dummy: bool) -> _Out | None:
+    def _element(self, element: Element, decoder: TextDecoder, *, free: bool, dummy: bool) -> Out | None:
         tag, vr = element.tag, element.vr
         lent = implicit_vr(tag)
         if vr == "UN":
@@ -379,7 +354,7 @@ class _Maker:
         if isinstance(element.value, list):
             return self._sequence(element, decoder, act, free=free, dummy=dummy)
         if act is Action.Z or element.length == 0:
-            return _Out(tag, vr, b"")
+            return Out(tag, vr, b"")
         if vr == "SQ":
             return None
         if vr == "UI" or lent == "UI":
@@ -387,16 +362,16 @@ class _Maker:
         if act is Action.D:
             if tag == _DOCUMENT and holding.document(self._class):
                 # It was taken by name, and the copy says that it may identify; a dummy would be no document.
-                return _Out(tag, vr, _Range(element.offset, element.length))
-            return _Out(tag, vr, _dummy(vr))
+                return Out(tag, vr, Range(element.offset, element.length))
+            return Out(tag, vr, _dummy(vr))
         if free and act is Action.K:
             act = Action.C
         return self._kept(element, vr, decoder, act)
 
-    def _sequence(self, element: Element, decoder: TextDecoder, act: Action, *, free: bool, dummy: bool) -> _Out:
+    def _sequence(self, element: Element, decoder: TextDecoder, act: Action, *, free: bool, dummy: bool) -> Out:
         assert isinstance(element.value, list)
         items = [] if act is Action.Z else element.value
-        return _Out(
+        return Out(
             element.tag,
             "SQ",
             [
@@ -410,7 +385,7 @@ class _Maker:
             ],
         )
 
-    def _uids(self, element: Element, act: Action) -> _Out | None:
+    def _uids(self, element: Element, act: Action) -> Out | None:
         if not isinstance(element.value, bytes):
             return None
         uids = uid_text(element.value).split("\\")
@@ -419,26 +394,26 @@ class _Maker:
         text = "\\".join(uids)
         # Not everything that is written as a UID is one.
         safe = all(char in "0123456789.\\" for char in text)
-        return _Out(element.tag, "UI", _padded(text, b"\0") if safe else b"")
+        return Out(element.tag, "UI", padded(text, b"\0") if safe else b"")
 
-    def _kept(self, element: Element, vr: str, decoder: TextDecoder, act: Action) -> _Out | None:
+    def _kept(self, element: Element, vr: str, decoder: TextDecoder, act: Action) -> Out | None:
         """Return an element that stays, without what is known to identify."""
         tag, value = element.tag, element.value
         if value is None or isinstance(value, list):
             return self._long(element, vr)
         if vr in {"DA", "DT", "TM"}:
-            return _Out(tag, vr, self._moment(vr, value, act))
+            return Out(tag, vr, self._moment(vr, value, act))
         if vr in TEXT_VRS:
             text = decoder.decode(value)
             if decoder.flagged and not text.isascii():
                 # Nobody can say for certain what it spells, so nobody can say that it spells no name.
-                return _Out(tag, vr, b"")
+                return Out(tag, vr, b"")
             if act is Action.C:
                 text = self._known.cleaned(text, dates=not self._options.full_dates)
             else:
                 text = self._known.removed(text)
-            data = _padded(text.rstrip("\0 "))
-            return _Out(tag, vr, data) if vr not in SHORT_VRS or len(data) <= _SHORT_BYTES else None
+            data = padded(text.rstrip("\0 "))
+            return Out(tag, vr, data) if vr not in SHORT_VRS or len(data) <= _SHORT_BYTES else None
         if vr in _PLAIN_VRS:
             text = value.decode("latin-1")
             if vr in {"DS", "IS"}:
@@ -446,10 +421,10 @@ class _Maker:
                 found = not _numbers(value) or any(self._known.is_one(one.strip(" \0")) for one in text.split("\\"))
             else:
                 found = not text.isascii() or self._known.in_bytes(value)
-            return _Out(tag, vr, b"" if found else value)
+            return Out(tag, vr, b"" if found else value)
         if vr in BINARY_VRS and tag not in _PIXELS and self._known.in_bytes(value):
             return None
-        return _Out(tag, vr, value)
+        return Out(tag, vr, value)
 
     def _moment(self, vr: str, value: bytes, act: Action) -> bytes:
         text = value.decode("ascii", "replace")
@@ -459,24 +434,24 @@ class _Maker:
         # Whole days move, so a time of day stays.
         if act is Action.C and not self._options.full_dates and vr != "TM":
             parts = [shifted(one, self._days) for one in parts]
-        return _padded("\\".join(parts))
+        return padded("\\".join(parts))
 
-    def _long(self, element: Element, vr: str) -> _Out | None:
+    def _long(self, element: Element, vr: str) -> Out | None:
         """Return a value that stays in the object until it is copied, or ``None`` where it may not."""
         tag = element.tag
         if vr in TEXT_VRS or vr in _PLAIN_VRS:
             return None
         if tag not in _PIXELS and self._in_range(element):
             return None
-        return _Out(tag, vr, _Range(element.offset, element.length, element.fragments))
+        return Out(tag, vr, Range(element.offset, element.length, element.fragments))
 
     def _in_range(self, element: Element) -> bool:
         overlap = self._known.longest_bytes()
         if not overlap:
             return False
         tail = b""
-        source = _source(self._stream, self._scanned)
-        for chunk in _pieces(source, element.offset, element.length):
+        source = source_of(self._stream, self._scanned)
+        for chunk in pieces(source, element.offset, element.length):
             if self._known.in_bytes(tail + chunk):
                 return True
             tail = (tail + chunk)[-overlap:]
@@ -511,104 +486,5 @@ def _plain(top: dict[int, Element], tag: int) -> str:
 
 def _dummy(vr: str) -> bytes:
     if vr in _DUMMIES:
-        return _padded(_DUMMIES[vr])
+        return padded(_DUMMIES[vr])
     return bytes(_ZEROS.get(vr, 2))
-
-
-def _padded(text: str, padding: bytes = b" ") -> bytes:
-    data = text.encode("utf-8", "replace")
-    return data + padding if len(data) % 2 else data
-
-
-def _ascending(elements: list[_Out]) -> bool:
-    last = -1
-    waiting = list(reversed(elements))
-    while waiting:
-        value = waiting.pop().value
-        if isinstance(value, _Range):
-            if value.offset < last:
-                return False
-            last = value.offset
-        elif isinstance(value, list):
-            waiting.extend(one for item in reversed(value) for one in reversed(item))
-    return True
-
-
-# --- bytes -------------------------------------------------------------------------------------------------------
-
-
-def _source(stream: BinaryIO, scanned: Scan) -> Source:
-    if not scanned.deflated:
-        return FileSource(stream)
-    last = scanned.meta[-1]
-    return InflatingSource(
-        stream, last.offset + last.length, max_bytes=LIMITS.inflated_bytes, max_ratio=LIMITS.inflated_ratio
-    )
-
-
-def _pieces(source: Source, offset: int, length: int) -> Iterator[bytes]:
-    while length > 0:
-        wanted = min(length, _CHUNK_BYTES)
-        data = source.read_at(offset, wanted)[:wanted]
-        if not data:
-            raise MalformedError("The object became shorter while it was copied.", remedy="Check the object store.")
-        yield data
-        offset += len(data)
-        length -= len(data)
-
-
-class _Writer:
-    """Writes data sets in the encoding of the object; sequences and items have an undefined length."""
-
-    def __init__(self, scanned: Scan, source: Source) -> None:
-        self._source = source
-        self._implicit = scanned.implicit
-        mark = "<" if scanned.little_endian else ">"
-        self._tag = struct.Struct(f"{mark}HH").pack
-        self._u16 = struct.Struct(f"{mark}H").pack
-        self._u32 = struct.Struct(f"{mark}I").pack
-
-    def dataset(self, elements: list[_Out]) -> Iterator[bytes]:
-        """Yield the bytes of *elements*, short ones together."""
-        held = bytearray()
-        for piece in self._elements(elements):
-            held += piece
-            if len(held) >= _CHUNK_BYTES:
-                yield bytes(held)
-                held.clear()
-        yield bytes(held)
-
-    def _elements(self, elements: list[_Out]) -> Iterator[bytes]:
-        for tag, vr, value in elements:
-            if isinstance(value, list):
-                yield self._head(tag, "SQ", UNDEFINED)
-                for item in value:
-                    yield self._mark(ITEM, UNDEFINED)
-                    yield from self._elements(item)
-                    yield self._mark(ITEM_END, 0)
-                yield self._mark(SEQUENCE_END, 0)
-            elif isinstance(value, _Range):
-                yield self._head(tag, vr, UNDEFINED if value.fragments else value.length)
-                yield from _pieces(self._source, value.offset, value.length)
-            else:
-                yield self._head(tag, vr, len(value)) + value
-
-    def _mark(self, tag: int, length: int) -> bytes:
-        return self._tag(tag >> 16, tag & 0xFFFF) + self._u32(length)
-
-    def _head(self, tag: int, vr: str, length: int) -> bytes:
-        start = self._tag(tag >> 16, tag & 0xFFFF)
-        if self._implicit:
-            return start + self._u32(length)
-        if vr in SHORT_VRS:
-            return start + vr.encode() + self._u16(length)
-        return start + vr.encode() + b"\0\0" + self._u32(length)
-
-
-def _file_meta(SOPClassUID: str, SOPInstanceUID: str, syntax: str) -> bytes:
-    """Return preamble, prefix and File Meta Information (PS3.10 section 7.1)."""
-    body = struct.pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\0\1"
-    for element, uid in ((2, SOPClassUID), (3, SOPInstanceUID), (0x10, syntax), (0x12, IMPLEMENTATION_CLASS_UID)):
-        value = _padded(uid, b"\0")
-        body += struct.pack("<HH2sH", 2, element, b"UI", len(value)) + value
-    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body

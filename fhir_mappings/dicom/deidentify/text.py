@@ -67,7 +67,9 @@ class Identifiers:
                 for part in parts:
                     if len(part) > 1:
                         self._add(part)
-                self._add(full_pinyin(whole))
+                # In letters it is written whole, by components, by characters, or as family and given name.
+                for written in ([whole], parts, [*whole], [whole[:1], whole[1:]]):
+                    self._add(" ".join(full_pinyin(part) for part in written))
                 continue
             for part in parts:
                 self._add(part)
