@@ -40,9 +40,9 @@ OVERLAY = "[data-cy=viewport-overlay-{}]"
 class Reader:
     """A browser's tab with somebody's token, and what it asked the network."""
 
-    def __init__(self, browser: Any, hub: HubProcess) -> None:
+    def __init__(self, browser: Any, hub: HubProcess, **device: Any) -> None:
         self.hub = hub
-        self.context = browser.new_context(viewport={"width": 1280, "height": 800})
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **device})
         self.page = self.context.new_page()
         #: Addresses of other hosts; what the browser brings itself has schemes of its own.
         self.foreign: list[str] = []

@@ -7,6 +7,8 @@
 "use strict";
 (() => {
   const root = `${location.origin}/dicom-web`;
+  const narrow = window.matchMedia("(max-width: 700px)").matches;
+  const closed = { leftPanelClosed: true, rightPanelClosed: true };
   const refused = (error) => {
     if (error && (error.status === 401 || (error.request && error.request.status === 401))) {
       window.yixie.leave();
@@ -28,6 +30,10 @@
       },
     ],
     modes: [],
+    // On a telephone the panels beside the image would leave it a strip; they open at a touch.
+    modesConfiguration: narrow
+      ? { "@ohif/mode-longitudinal": { routes: { 0: { layoutInstance: { props: { $merge: closed } } } } } }
+      : {},
     customizationService: {
       global: {
         // The list with a column and a filter for the patient's number, and the one that is translated.
