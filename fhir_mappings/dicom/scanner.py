@@ -47,8 +47,12 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 #: Deflated Explicit VR, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate (PS3.5 annex A.5, A.7, A.9).
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _UID = re.compile(r"(?:0|[1-9][0-9]*+)(?:\.(?:0|[1-9][0-9]*+))*+")
-#: A dual-personality file may begin as TIFF or BigTIFF (PS3.10 section 7.1); every other preamble hides another file type.
+#: A dual-personality file may begin as TIFF or BigTIFF (PS3.10 section 7.1).
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: The preamble is the implementation's to use (PS3.10 section 7.1), and some modalities keep numbers there. What a file type
+#: is known by stands in its first bytes, or is text further on.
+_SIGNATURE_BYTES = 16
+_TEXT_IN_PREAMBLE = re.compile(rb"[ -~]{4}")
 _REQUIRED_UIDS = (
     (0x00080016, "SOPClassUID"),
     (0x00080018, "SOPInstanceUID"),
@@ -161,6 +165,10 @@ def scan(
     )
 
 
+def _another_type(preamble: bytes) -> bool:
+    return any(preamble[:_SIGNATURE_BYTES]) or _TEXT_IN_PREAMBLE.search(preamble) is not None
+
+
 def _file_meta(window: Window, size: int, limits: ScanLimits) -> tuple[int, Elements]:
     index = window.index(0, 132)
     if index < 0 or window.data[128:132] != b"DICM":
@@ -168,7 +176,7 @@ def _file_meta(window: Window, size: int, limits: ScanLimits) -> tuple[int, Elem
             "This is not a DICOM Part 10 file.", where="byte 128", remedy="Send DICOM Part 10 (PS3.10)."
         )
     preamble = window.data[:128]
-    if preamble.count(0) != 128 and not preamble.startswith(_TIFF):
+    if preamble.count(0) != 128 and not preamble.startswith(_TIFF) and _another_type(preamble):
         raise MalformedError(
             "The preamble holds bytes of another file type.",
             where="byte 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from typing import BinaryIO, Protocol
 
@@ -65,6 +66,7 @@ class InflatingSource:
         self._held = b""
         self._base = 0
         self._taken = 0
+        self._sum = 0
         self._ended = False
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -96,6 +98,7 @@ class InflatingSource:
                 where=f"near byte {self._start + self._taken}",
                 remedy=_WHOLE,
             ) from error
+        self._sum = zlib.crc32(out, self._sum)
         total = self._base + len(self._held) + len(out)
         if total > self._max_bytes or total > self._taken * self._max_ratio + _RATIO_SLACK_BYTES:
             raise MalformedError(
@@ -105,9 +108,11 @@ class InflatingSource:
             )
         if self._inflater.eof:
             self._ended = True
-            # A deflated stream of odd length is followed by one NUL (PS3.5 annex A.5).
-            rest = self._inflater.unused_data + self._stream.read(2)
-            if rest not in {b"", b"\0"}:
+            # A deflated stream of odd length is followed by one NUL (PS3.5 annex A.5). Some writers leave gzip's trailer there
+            # (RFC 1952 section 2.3.1), which is taken where it is true; so nothing can hide in it.
+            trailer = struct.pack("<II", self._sum, total & 0xFFFFFFFF)
+            rest = self._inflater.unused_data + self._stream.read(len(trailer) + 2)
+            if rest not in {b"", b"\0", trailer, trailer + b"\0"}:
                 raise MalformedError(
                     "Bytes follow the deflated data set.", where=f"near byte {self._start + self._taken}", remedy=_WHOLE
                 )

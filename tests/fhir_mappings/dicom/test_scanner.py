@@ -99,6 +99,19 @@ def test_a_deflate_bomb_is_refused_without_being_inflated() -> None:
     assert peak < 24 << 20
 
 
+def test_a_deflated_data_set_may_end_as_gzip_does_if_the_sum_is_right() -> None:
+    """Some writers leave the trailer of RFC 1952 section 2.3.1 behind the stream; the DICOM library's test file has it."""
+    data = encode(ct_tags())
+    deflater = zlib.compressobj(9, wbits=-15)
+    deflated = deflater.compress(data) + deflater.flush()
+    trailer = struct.pack("<II", zlib.crc32(data), len(data))
+    scanned(deflated + trailer, DEFLATED)
+    scanned(deflated + trailer + b"\0", DEFLATED)
+    for wrong in (trailer + b"\0\0", trailer[:7], b"\0" + trailer, struct.pack("<II", zlib.crc32(data) ^ 1, len(data))):
+        with pytest.raises(MalformedError, match="follow the deflated"):
+            scanned(deflated + wrong, DEFLATED)
+
+
 def test_a_hundred_thousand_nested_sequences_are_refused() -> None:
     level = raw_element(0x00400275, "SQ", 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     with pytest.raises(MalformedError, match="32 deep"):
@@ -168,6 +181,20 @@ def test_a_preamble_of_another_file_type_is_refused(start: bytes) -> None:
     data = make_ct()
     with pytest.raises(MalformedError, match="another file type"):
         scanned(start + data[len(start) :])
+
+
+@pytest.mark.parametrize(
+    "hidden", [b"\0\0\0\x18ftypmp42", b"\0\0\1\0\1\0", b"\0" * 40 + b"%PDF-1.7", b"\0" * 20 + b"<html>"]
+)
+def test_a_preamble_that_hides_another_file_type_behind_zeros_is_refused(hidden: bytes) -> None:
+    data = make_ct()
+    with pytest.raises(MalformedError, match="another file type"):
+        scanned(hidden + data[len(hidden) :])
+
+
+def test_a_modality_may_keep_numbers_of_its_own_in_the_preamble() -> None:
+    """A CT of the DICOM library's test files has a 1 in the 18th byte."""
+    scanned(b"\0" * 17 + b"\1" + make_ct()[18:])
 
 
 def test_a_tiff_preamble_is_taken() -> None:
