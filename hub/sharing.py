@@ -126,7 +126,7 @@ class SharingService:
         """
         self._may(actor, SHARERS, "share")
         settings = self._services.settings
-        days = settings.share_days if days is None else days
+        days = min(settings.share_days, settings.share_max_days) if days is None else days
         if not 1 <= days <= settings.share_max_days:
             raise HubError(
                 Category.INCORRECT,

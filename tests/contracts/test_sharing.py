@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ import pytest
 from hub.errors import Category, HubError
 from hub.ports.sharing import Limits, Share, Tried
 from storage.sql.database import SqlDatabase
+from tests.support.databases import opened
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -145,5 +147,15 @@ def test_success_forgets_the_failures_before_it_but_not_that_there_were_some(dat
 def test_of_many_attempts_at_once_no_more_are_let_through_than_of_as_many_in_turn(database: SqlDatabase) -> None:
     with ThreadPoolExecutor(8) as pool:
         tried = list(pool.map(lambda number: attempt(database, address=f"address:{number}"), range(24)))
+
+    assert sum(one.allowed for one in tried) == 5
+
+
+def test_nodes_that_are_asked_at_once_let_no_more_through_than_one(database_url: str) -> None:
+    """Each node has a writer and connections of its own, as processes have."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(opened(database_url, node=f"node-{number}")) for number in range(3)]
+        pool = stack.enter_context(ThreadPoolExecutor(9))
+        tried = list(pool.map(lambda number: attempt(nodes[number % 3], address=f"address:{number}"), range(27)))
 
     assert sum(one.allowed for one in tried) == 5
