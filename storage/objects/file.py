@@ -233,9 +233,12 @@ class FileStore:
             except OSError as error:
                 raise from_os(error, "listing objects") from error
 
-    def digests(self) -> Iterator[ObjectRef]:
-        """Yield every object in the order of the digests; foreign files are passed over."""
-        for number in range(256):
+    def digests(self, *, first: int = 0) -> Iterator[ObjectRef]:
+        """Yield every object in the order of the digests, from those that begin with the byte *first* round to it.
+
+        Foreign files are passed over.
+        """
+        for number in (*range(first, 256), *range(first)):
             try:
                 with os.scandir(self._root / f"{number:02x}") as entries:
                     found = []

@@ -86,6 +86,7 @@ class SpooledStore:
         self._cache: Cache | None = None
         if settings.cache_bytes:
             self._cache = Cache(data_dir / "cache", max_bytes=settings.cache_bytes, min_free_bytes=min_free_bytes)
+        self._first = 0
         self._counted: tuple[float, float, Waiting] | None = None
 
     # --- writing ---
@@ -285,7 +286,7 @@ class SpooledStore:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Uploaded()
-            run = _Run(self._local.digests(), stop)
+            run = _Run(self._local.digests(first=self._first), stop)
             first = run.next()
             if first is None:
                 return Uploaded()
@@ -294,6 +295,8 @@ class SpooledStore:
                 self._upload_many(run, first)
                 for other in others:
                     other.result()
+            # A run that gave up must not begin with the same objects the next time: others wait behind them.
+            self._first = (int(run.last[:2], 16) + 1) % 256
             return Uploaded(sent=run.sent, failed=run.failed, error=run.error)
         finally:
             os.close(fd)
@@ -470,13 +473,17 @@ class _Run:
         self._in_a_row = 0
         self.sent = self.failed = 0
         self.error = ""
+        self.last = ""
 
     def next(self) -> ObjectRef | None:
         """Return the next object, or None when all are done or there is no point in going on."""
         with self._lock:
             if self._stop.is_set() or self._in_a_row >= _GIVE_UP_AFTER:
                 return None
-            return next(self._refs, None)
+            found = next(self._refs, None)
+            if found is not None:
+                self.last = found.digest
+            return found
 
     def success(self) -> None:
         with self._lock:

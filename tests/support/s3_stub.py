@@ -27,7 +27,7 @@ class Faults:
         spoil: keep puts with one bit flipped.
         cut_reads: promise the whole length and close the connection half way.
         hold: puts wait for this event and are then dropped: no deed, no answer.
-        refuse_keys: digests whose puts are answered with 500.
+        refuse_keys: digests whose puts are answered with 400.
         lose_answer_of: HTTP methods whose deed is done but whose connection closes without an answer, once each.
     """
 
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if self.command == "PUT" and key.rpartition("/")[2] in stub.faults.refuse_keys:
-            self._refuse(500, "InternalError")
+            self._refuse(400, "InvalidRequest")
             return
         act = getattr(self, f"_{self.command.lower()}")
         act(stub, f"{bucket}/{key}", query, body)

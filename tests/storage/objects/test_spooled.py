@@ -210,6 +210,14 @@ def test_one_object_that_s3_refuses_does_not_hold_up_the_others(store: SpooledSt
     assert store.waiting().count == 1
 
 
+def test_many_objects_that_s3_refuses_do_not_hold_up_the_one_behind_them(store: SpooledStore, stub: Stub) -> None:
+    *refused, last = sorted(store.put_bytes(str(number).encode()).digest for number in range(30))
+    stub.faults.refuse_keys = set(refused)
+    runs = [store.upload(NEVER) for _ in range(5)]
+    assert sum(run.sent for run in runs) == 1
+    assert [path.rpartition("/")[2] for path in stub.objects] == [last]
+
+
 def test_a_server_that_is_away_is_not_asked_for_each_object(store: SpooledStore, stub: Stub) -> None:
     for number in range(100):
         store.put_bytes(str(number).encode())
