@@ -42,6 +42,7 @@ SENDERS: Mapping[str, str] = {
     "fhir": "adapters.fhir.sender",
     "commitment": "adapters.dimse.commitment_sender",
     "commitment-request": "adapters.dimse.commitment_sender",
+    "availability": "adapters.dimse.availability",
 }
 #: Packages of which every process needs nearly all; commands are left out, and the drivers that a setting chooses.
 _SHARED = ("fhir_mappings", "hub", "storage.sql")
@@ -89,6 +90,13 @@ class Services:
         from hub.imaging import ImagingService
 
         return ImagingService(self)
+
+    @cached_property
+    def identity(self) -> IdentityService:
+        """Links between patients of different institutions."""
+        from hub.identity import IdentityService
+
+        return IdentityService(self)
 
     @cached_property
     def sharing(self) -> SharingService:

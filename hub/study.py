@@ -27,6 +27,7 @@ from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.dicom.worklist import order_id, study_uid
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
+from hub import availability
 from hub.access import UNRESTRICTED, Scope
 from hub.actor import HUB, Actor
 from hub.clock import instant
@@ -112,6 +113,7 @@ class StudyCompletion:
         self._services.tasks.on_study_complete(tx, key.owner, resource, correlation_id=study["correlation_id"])
         # After the workflows, which may just have opened a grant.
         self._router.completed(tx, study)
+        availability.announce(tx, self._services, study)
         return resource
 
     def recount(self, tx: Tx, key: StudyKey) -> None:
