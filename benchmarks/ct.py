@@ -126,11 +126,14 @@ def part10(
     return header(study, series, instance, rows=pixels, columns=pixels, patient=patient, date=date) + noise
 
 
-def write_series(folder: Path, study: int, series: int, count: int, *, pixels: int) -> Path:
+def write_series(
+    folder: Path, study: int, series: int, count: int, *, pixels: int, patient: int = 1, date: str = "20250611"
+) -> Path:
     """Write *count* slices of one series into *folder* and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     for instance in range(1, count + 1):
-        (folder / f"{instance:05d}.dcm").write_bytes(part10(study, series, instance, pixels=pixels))
+        data = part10(study, series, instance, pixels=pixels, patient=patient, date=date)
+        (folder / f"{instance:05d}.dcm").write_bytes(data)
     return folder
 
 

@@ -167,24 +167,42 @@ def _ask(port: int, paths: Sequence[str], token: str, *, matches: int) -> list[f
     return drive(port, asked, expecting(200, lambda body: len(json.loads(body)) == matches), connections=1).latencies_ms
 
 
-def _paths(root: str, studies: int, count: int) -> dict[str, tuple[list[str], int]]:
+def _paths(studies: int, count: int) -> dict[str, tuple[list[str], int]]:
     pick = random.Random(3)
     numbers = [pick.randrange(studies) for _ in range(count)]
     alike = sum(1 for number in range(studies) if number % DAYS == 0)
     # Only days that hold as many studies as the first one, so that every answer can be checked.
     days = [number % DAYS % max(1, studies % DAYS or DAYS) for number in numbers]
     return {
-        "patient": ([f"{root}/studies?PatientID=P{number:07d}" for number in numbers], 1),
-        "date": ([f"{root}/studies?StudyDate={day_of(day)}" for day in days], alike),
+        "PatientID": ([f"/dicom-web/studies?PatientID=P{number:07d}" for number in numbers], 1),
+        "StudyDate": ([f"/dicom-web/studies?StudyDate={day_of(day)}" for day in days], alike),
     }
 
 
-def _measure(port: int, root: str, token: str, studies: int, count: int, rounds: int) -> dict[str, Spread]:
+def latencies(port: int, token: str, studies: int, count: int, rounds: int) -> dict[str, list[float]]:
+    """Return the p50 in ms of each round of the hub's QIDO answers, by the name of the key."""
     found = {}
-    for kind, (paths, matches) in _paths(root, studies, count).items():
+    for kind, (paths, matches) in _paths(studies, count).items():
         _ask(port, paths[:5], token, matches=matches)
-        found[kind] = Spread.of([percentile(_ask(port, paths, token, matches=matches), 0.5) for _ in range(rounds)])
+        found[kind] = [percentile(_ask(port, paths, token, matches=matches), 0.5) for _ in range(rounds)]
     return found
+
+
+def timed(port: int, token: str, study: str, series: str, slices: int) -> float:
+    """Return the ms that the metadata of a series of *slices* take; fails unless all of them come."""
+    path = f"/dicom-web/studies/{study}/series/{series}/metadata"
+    start = time.perf_counter()
+    status, body = fetch(port, path, token=token, Accept=JSON)
+    took = (time.perf_counter() - start) * 1000
+    if status != 200 or len(json.loads(body)) != slices:
+        raise RuntimeError(f"{path} -> {status}: {body[:300]!r}")
+    return took
+
+
+def warm(port: int, token: str, study: str, series: str, slices: int) -> bool:
+    """Return whether the series can be read whole; its metadata are kept from then on."""
+    status, body = fetch(port, f"/dicom-web/studies/{study}/series/{series}/metadata", token=token, Accept=JSON)
+    return status == 200 and len(json.loads(body)) == slices
 
 
 def _upload(port: int, studies: int) -> None:
@@ -208,36 +226,34 @@ def _qido(scale: Scale, folder: Path, version: str) -> list[Row]:
     rounds = min(3, scale.rounds)
     place = folder / "qido"
     place.mkdir(parents=True)
-    theirs: dict[str, Spread] = {}
+    theirs: dict[str, list[float]] = {}
     if version:
         with orthanc(place / "orthanc") as peer:
             _upload(peer.http_port, scale.qido_peer_studies)
             count = max(5, scale.qido_queries // 10)
-            theirs = _measure(peer.http_port, "/dicom-web", "", scale.qido_peer_studies, count, rounds)
+            theirs = latencies(peer.http_port, "", scale.qido_peer_studies, count, rounds)
 
     def prepare(services: Any) -> None:
         fill(services.settings.database(), scale.qido_studies, scale.qido_instances, place)
 
     with hub(place / "hub", only=("http",), prepare=prepare) as running:
-        ours = _measure(
-            running.ports["http"], "/dicom-web", running.tokens["KN"], scale.qido_studies, scale.qido_queries, rounds
-        )
+        ours = latencies(running.ports["http"], running.tokens["KN"], scale.qido_studies, scale.qido_queries, rounds)
     size = f"{scale.qido_studies:,} studies / {scale.qido_instances:,} instances"
-    names = {"patient": "PatientID", "date": "StudyDate"}
+    keys = {"PatientID": "patient", "StudyDate": "date"}
     return [
         Row(
-            key=f"qido-{kind}",
-            work=f"QIDO studies by {names[kind]}, {size}: p50",
+            key=f"qido-{keys[kind]}",
+            work=f"QIDO studies by {kind}, {size}: p50",
             unit="ms",
-            hub=ours[kind],
+            hub=Spread.of(values),
             more_is_better=False,
-            peer=theirs.get(kind),
+            peer=Spread.of(theirs[kind]) if theirs else None,
             peer_name=f"Orthanc {version}" if version else "",
             target=Target(at_most=10.0, ratio=1.0),
             counted=scale.name == "full",
             note=f"Orthanc holds {scale.qido_peer_studies:,} instances" if version else "",
         )
-        for kind in names
+        for kind, values in ours.items()
     ]
 
 
@@ -245,22 +261,13 @@ def _metadata(scale: Scale, folder: Path, version: str) -> list[Row]:
     rounds = max(3, scale.rounds)
     files = ct.write_series(folder / "ct", 1, 1, scale.series_slices, pixels=scale.cstore_pixels)
     study, series, _ = ct.uids(1, 1, 1)
-    path = f"/dicom-web/studies/{study}/series/{series}/metadata"
     theirs: list[float] = []
-
-    def timed(port: int, token: str) -> float:
-        start = time.perf_counter()
-        status, body = fetch(port, path, token=token, Accept=JSON)
-        took = (time.perf_counter() - start) * 1000
-        if status != 200 or len(json.loads(body)) != scale.series_slices:
-            raise RuntimeError(f"{path} -> {status}: {body[:300]!r}")
-        return took
 
     if version:
         with orthanc(folder / "orthanc") as peer:
             send([files], peer.dicom_port, "ORTHANC", parallel=False)
-            timed(peer.http_port, "")
-            theirs = [timed(peer.http_port, "") for _ in range(rounds)]
+            timed(peer.http_port, "", study, series, scale.series_slices)
+            theirs = [timed(peer.http_port, "", study, series, scale.series_slices) for _ in range(rounds)]
     with hub(folder / "hub", study_quiet_s="1") as running:
         send([files], running.ports["dimse"], "YIXIE", parallel=False)
         token = running.tokens["KN"]
@@ -274,8 +281,8 @@ def _metadata(scale: Scale, folder: Path, version: str) -> list[Row]:
 
         until(complete, what="the study is complete and its metadata kept")
         engine.dispose()
-        cold = timed(running.ports["http"], token)
-        ours = [timed(running.ports["http"], token) for _ in range(rounds)]
+        cold = timed(running.ports["http"], token, study, series, scale.series_slices)
+        ours = [timed(running.ports["http"], token, study, series, scale.series_slices) for _ in range(rounds)]
     return [
         Row(
             key="metadata",

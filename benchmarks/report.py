@@ -22,6 +22,12 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 #: The table stands between these lines; what is around them is written by hand.
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+#: Rows of the benchmark ``growth`` have a table and a picture of their own, in the page on performance alone.
+GROWTH_BEGIN, GROWTH_END = "<!-- growth:begin -->", "<!-- growth:end -->"
+PLOT = "growth.svg"
+_GROWTH = "growth-"
+_GROWN = re.compile(re.escape(GROWTH_BEGIN) + r".*?" + re.escape(GROWTH_END), re.DOTALL)
+_COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5a9e", "#e0902f", "#444444")
 _MARKED = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
 
 
@@ -105,12 +111,84 @@ def verdict(row: Row) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return the Markdown table of *rows*."""
     lines = ["| work | hub | peer | ratio | target | reached | |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
+    for row in (one for one in rows if not one.key.startswith(_GROWTH)):
         peer = f"{row.peer_name}: {spread(row.peer, row.unit)}" if row.peer else "–"
         ratio = f"{row.ratio:.2f}" if row.ratio is not None else "–"
         cells = (row.work, spread(row.hub, row.unit), peer, ratio, target(row.target, row.unit), verdict(row), row.note)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def growth(rows: Sequence[Row]) -> str:
+    """Return the Markdown table of how cost grows: a line for each kind of work, a column for each size of the index."""
+    series = _series(rows)
+    if not series:
+        return ""
+    sizes = list(dict.fromkeys(row.note for found in series.values() for row in found))
+    lines = [f"| work | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    for work, found in series.items():
+        cells = {row.note: spread(row.hub, row.unit) for row in found}
+        lines.append(f"| {work} | {' | '.join(cells.get(size, '–') for size in sizes)} |")
+    return "\n".join(lines)
+
+
+def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.key.startswith(_GROWTH):
+            found.setdefault(row.work, []).append(row)
+    return found
+
+
+def plot(rows: Sequence[Row]) -> str:
+    """Return an SVG picture of the same: cost relative to the smallest index, where a flat line is what is wanted."""
+    series = _series(rows)
+    width, height, left, top, right = 860, 360, 60, 20, 300
+    inner, depth = width - left - right, height - top - 60
+    costs = {
+        work: [1 / row.hub.median if row.more_is_better else row.hub.median for row in found]
+        for work, found in series.items()
+    }
+    ratios = {work: [value / values[0] for value in values] for work, values in costs.items()}
+    highest = max(2.0, *(value for values in ratios.values() for value in values)) if ratios else 2.0
+    sizes = list(dict.fromkeys(row.note for found in series.values() for row in found))
+
+    def x(step: int) -> float:
+        return left + inner * step / max(1, len(sizes) - 1)
+
+    def y(value: float) -> float:
+        return top + depth * (1 - value / highest)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for tick in range(int(highest) + 1):
+        parts.append(f'<line x1="{left}" x2="{left + inner}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick} x</text>')
+    for step, size in enumerate(sizes):
+        anchor = "start" if step == 0 else "end" if step == len(sizes) - 1 else "middle"
+        parts.append(f'<text x="{x(step):.1f}" y="{height - 30}" text-anchor="{anchor}">{size}</text>')
+    for number, (work, values) in enumerate(ratios.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(values))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<rect x="{left + inner + 20}" y="{top + number * 22}" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{left + inner + 38}" y="{top + number * 22 + 11}">{work}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def publish_growth(rows: Sequence[Row], *, page: Path = PERFORMANCE) -> None:
+    """Put the table and the picture of how cost grows into *page* and beside it."""
+    if _series(rows):
+        before = page.read_text("utf-8")
+        page.write_text(_GROWN.sub(lambda _: growth_section(rows), before, count=1), "utf-8")
+        (page.parent / PLOT).write_text(plot(rows), "utf-8")
+
+
+def growth_section(rows: Sequence[Row]) -> str:
+    """Return what stands between the marks of the growth table."""
+    return f"{GROWTH_BEGIN}\n{growth(rows)}\n\n![cost relative to the smallest index]({PLOT})\n{GROWTH_END}"
 
 
 def facts(known: Mapping[str, Any], scale: str) -> str:

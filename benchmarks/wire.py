@@ -103,6 +103,11 @@ async def read_answer(
         length = int(lowered.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
         async for piece in _pieces(reader, length):
             take(piece)
+    elif status == 200:
+        # Neither a length nor chunks: the body ends with the connection (RFC 9112 section 6.3).
+        while piece := await reader.read(1 << 18):
+            length += len(piece)
+            take(piece)
     return status, b"".join(pieces), length
 
 

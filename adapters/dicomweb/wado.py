@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from adapters._http import Workers, actor_of, echo_headers
+from adapters.dicomweb.ahead import ahead
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
@@ -135,7 +136,7 @@ class Retrieve:
             if "gzip" in request.headers.get("accept-encoding", "").lower():
                 return Response(packed, media_type=JSON_TYPE, headers={**headers, "Content-Encoding": "gzip"})
             return Response(gzip.decompress(packed), media_type=JSON_TYPE, headers=headers)
-        return StreamingResponse(_started(_joined(contents)), media_type=JSON_TYPE, headers=headers)
+        return StreamingResponse(ahead(_started(_joined(contents))), media_type=JSON_TYPE, headers=headers)
 
     def _documents(
         self, request: Request, datasets: Callable[[], Iterable[Mapping[str, Any]]], headers: Mapping[str, str]
@@ -317,7 +318,7 @@ def stream(
     """Return *content* as it comes; where its *size* is not known, its end is that of the chunked coding."""
     length = {} if size is None else {"Content-Length": str(size)}
     return StreamingResponse(
-        _started(content),
+        ahead(_started(content)),
         status_code=status,
         headers={
             **echo_headers(request),

@@ -92,6 +92,40 @@ def test_growth_is_seen_at_its_peak() -> None:
     assert growth.where == "most in b: 14 MB"
 
 
+def grown(work: str, *costs: float, more_is_better: bool = False) -> list[Row]:
+    return [
+        row(key=f"growth-{work}-{step}", work=work, hub=Spread.of([cost]), peer=None, note=f"{step} studies",
+            more_is_better=more_is_better)
+        for step, cost in zip((1, 10, 100), costs, strict=False)
+    ]  # fmt: skip
+
+
+def test_growth_has_a_table_of_its_own_with_a_column_for_each_size() -> None:
+    rows = [row(), *grown("search", 1.0, 2.0, 3.0), *grown("send", 90.0, 80.0, more_is_better=True)]
+    assert "search" not in report.table(rows)
+    lines = report.growth(rows).splitlines()
+    assert lines[0] == "| work | 1 studies | 10 studies | 100 studies |"
+    assert lines[2:] == ["| search | 1.00 ms | 2.00 ms | 3.00 ms |", "| send | 90.0 ms | 80.0 ms | – |"]
+
+
+def test_the_picture_of_growth_shows_cost_against_the_smallest_size() -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    rows = [*grown("search", 1.0, 2.0, 4.0), *grown("send", 100.0, 50.0, 25.0, more_is_better=True)]
+    picture = ElementTree.fromstring(report.plot(rows))
+    lines = [one.attrib["points"] for one in picture if one.tag.endswith("polyline")]
+    # Half the rate is twice the cost, so both rise alike.
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+
+
+def test_the_kept_growth_is_what_the_page_shows() -> None:
+    rows, _, _ = report.read()
+    if report.growth(rows):
+        assert report.growth_section(rows) in report.PERFORMANCE.read_text("utf-8")
+        assert report.plot(rows) == (report.PERFORMANCE.parent / report.PLOT).read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", [report.PERFORMANCE, report.README], ids=lambda path: path.name)
 def test_published_figures_are_those_of_the_kept_run(path: Path) -> None:
     rows, machine, scale = report.read()
