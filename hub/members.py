@@ -18,6 +18,8 @@ from hub.actor import ROLES
 from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
+from hub.retention_policy import SETTING as RETENTION
+from hub.retention_policy import is_policy
 from hub.routing import Rule
 
 MEMBER_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/member"
@@ -151,6 +153,12 @@ def distil(
             if "time-zone" in settings and not is_zone(str(settings["time-zone"])):
                 raise _wrong(
                     "The setting time-zone is no zone.", f"{reference}.time-zone", "Give one like Asia/Shanghai."
+                )
+            if RETENTION in settings and not is_policy(str(settings[RETENTION])):
+                raise _wrong(
+                    "The setting retention is no policy, or keeps for less than 15 years.",
+                    f"{reference}.retention",
+                    "Give years after the patient's last study, by modality if wanted, like 30 or years=30 US=15.",
                 )
             routes = _routes(reference, one)
             kinds = [coding.get("code", "") for concept in one.get("type", ()) for coding in concept.get("coding", ())]

@@ -78,7 +78,8 @@ class Kept:
     """What a study that retention may end for keeps.
 
     Attributes:
-        size: bytes of all its versions.
+        received_at: when the newest of its instances came.
+        instances, size: number and bytes of all its versions, what is marked deleted among them.
     """
 
     key: StudyKey
@@ -122,15 +123,15 @@ class Deletions(Protocol):
 
     def held(self, key: StudyKey) -> Hold | None: ...
     def holds(self, *, owner: str | None = None) -> Sequence[Hold]: ...
-    def older(self, owner: str, *, day: str, before: datetime) -> Sequence[Kept]:
-        """Return the owner's studies with bytes that were made before *day* (``YYYYMMDD``) and received before *before*.
+    def older(self, owner: str, *, day: str, before: datetime, only: StudyKey | None = None) -> Sequence[Kept]:
+        """Return the owner's studies with bytes that were made before *day* (``YYYYMMDD``), the oldest first.
 
-        A study without a date is told by its receipt alone.
+        All of them must have been received before *before*; a study without a date counts as made before any day.
         """
         ...
 
-    def patient_last(self, owner: str, patients: Sequence[str]) -> tuple[str, datetime | None]:
-        """Return (newest StudyDate, newest receipt) of the owner's studies of *patients* that have bytes."""
+    def of_patients(self, owner: str, patients: Sequence[str]) -> Sequence[Kept]:
+        """Return the owner's studies of *patients* that have bytes."""
         ...
 
     def granted(self, kept: Kept, patients: Sequence[str], *, now: datetime) -> bool:

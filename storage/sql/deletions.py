@@ -150,26 +150,39 @@ class SqlDeletions:
 
     # --- retention -------------------------------------------------------------------------------------------
 
-    def older(self, owner: str, *, day: str, before: datetime) -> Sequence[Kept]:
-        """Return the owner's studies with bytes that were made before *day* and received before *before*."""
+    def older(self, owner: str, *, day: str, before: datetime, only: StudyKey | None = None) -> Sequence[Kept]:
+        """Return the owner's studies with bytes that were made before *day* and all received before *before*."""
+        conditions = [_study.c.StudyDate < day]
+        if only is not None:
+            conditions.append(_study.c.StudyInstanceUID == only.StudyInstanceUID)
+        return self._kept(owner, conditions, before=before)
+
+    def of_patients(self, owner: str, patients: Sequence[str]) -> Sequence[Kept]:
+        """Return the owner's studies of *patients* that have bytes."""
+        return self._kept(owner, [_study.c.patient_id.in_(list(patients))])
+
+    def _kept(
+        self, owner: str, conditions: Sequence[sa.ColumnElement[bool]], *, before: datetime | None = None
+    ) -> list[Kept]:
         i = _instance
-        kept = (
-            sa.select(i.c.StudyInstanceUID, sa.func.count().label("instances"), sa.func.sum(i.c.size).label("size"))
-            .where(i.c.owner == owner)
-            .group_by(i.c.StudyInstanceUID)
-            .having(sa.func.max(i.c.received_at) < to_us(before))
-            .subquery()
-        )
         statement = (
-            sa.select(_study, kept.c.instances, kept.c.size)
-            .join(kept, kept.c.StudyInstanceUID == _study.c.StudyInstanceUID)
-            .where(_study.c.owner == owner, _study.c.StudyDate < day)
+            sa.select(
+                *(_study.c[name] for name in ("StudyInstanceUID", "resource_id", "patient_id", "StudyDate")),
+                sa.func.count().label("instances"),
+                sa.func.sum(i.c.size).label("size"),
+                sa.func.max(i.c.received_at).label("received_at"),
+            )
+            .join(i, sa.and_(i.c.owner == _study.c.owner, i.c.StudyInstanceUID == _study.c.StudyInstanceUID))
+            .where(_study.c.owner == owner, *conditions)
+            .group_by(*(_study.c[name] for name in ("StudyInstanceUID", "resource_id", "patient_id", "StudyDate")))
             .order_by(_study.c.StudyDate, _study.c.StudyInstanceUID)
         )
+        if before is not None:
+            statement = statement.having(sa.func.max(i.c.received_at) < to_us(before))
         found = []
         for row in self._connection.execute(statement).all():
             key = StudyKey(owner=owner, StudyInstanceUID=row.StudyInstanceUID)
-            # All series, for what is kept of one that is marked deleted is kept for its modality too.
+            # Of all series: one that is marked deleted is kept for its modality too.
             modalities = self._connection.execute(sa.select(_series.c.Modality).where(*_of(_series, key)).distinct())
             found.append(
                 Kept(
@@ -178,26 +191,12 @@ class SqlDeletions:
                     patient_id=row.patient_id,
                     StudyDate=row.StudyDate,
                     modalities=tuple(sorted(filter(None, modalities.scalars()))),
-                    received_at=from_us(row.first_received_at),
+                    received_at=from_us(row.received_at),
                     instances=int(row.instances),
                     size=int(row.size),
                 )
             )
         return found
-
-    def patient_last(self, owner: str, patients: Sequence[str]) -> tuple[str, datetime | None]:
-        """Return (newest StudyDate, newest receipt) of the owner's studies of *patients* that have bytes."""
-        here = sa.exists(
-            sa.select(sa.literal_column("1")).where(
-                _instance.c.owner == _study.c.owner, _instance.c.StudyInstanceUID == _study.c.StudyInstanceUID
-            )
-        )
-        row = self._connection.execute(
-            sa.select(sa.func.max(_study.c.StudyDate), sa.func.max(_study.c.first_received_at)).where(
-                _study.c.owner == owner, _study.c.patient_id.in_(list(patients)), here
-            )
-        ).one()
-        return str(row[0] or ""), None if row[1] is None else from_us(row[1])
 
     def granted(self, kept: Kept, patients: Sequence[str], *, now: datetime) -> bool:
         """Return whether an open grant lets somebody see the study, or the whole record of one of *patients*."""
@@ -227,8 +226,8 @@ class SqlDeletions:
             .where(*_of(_study, key))
             .values(
                 **blank,
-                state="empty",
-                match="none",
+                state="purged",
+                match="",
                 ModalitiesInStudy="",
                 SOPClassesInStudy="",
                 NumberOfStudyRelatedSeries=0,

@@ -164,8 +164,17 @@ class SqlImaging:
         }
         series = {name: getattr(header, name) for name in _SERIES_FIELDS}
         series |= key | {"SeriesInstanceUID": header.SeriesInstanceUID}
-        for table, values in ((imaging_study, study), (imaging_series, series)):
-            self._connection.execute(insert(table, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), values)
+        known = insert(imaging_study, on_sqlite=self._tx.sqlite)
+        self._connection.execute(
+            # A study that was removed for good comes back as a new one.
+            known.on_conflict_do_update(
+                index_elements=list(key),
+                set_={name: known.excluded[name] for name in study.keys() - key.keys()},
+                where=imaging_study.c.state == "purged",
+            ),
+            study,
+        )
+        self._connection.execute(insert(imaging_series, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), series)
 
     def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
         """Return every instance of the study with its attributes, current and not, in the order of arrival."""

@@ -16,8 +16,10 @@ from fhir_mappings.text import fold
 from hub.access import Scope
 from hub.attribute_matching import INSTANCE_KEYS, STUDY_KEYS, Level, Match
 from hub.clock import from_us
+from hub.identity import issuer_fits, plain
 from hub.ports import InstanceRow
 from storage.sql.access import study_visible, visible
+from storage.sql.identity import linked_records
 from storage.sql.patient_numbers import merged_records
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
 
@@ -345,22 +347,34 @@ def _count_live(connection: Connection, rows: list[dict[str, Any]]) -> dict[tupl
 def _where(
     connection: Connection, scope: Scope, filters: Sequence[Match], now_us: int, owner: str | None, level: Level
 ) -> list[sa.ColumnElement[bool]]:
-    # A study of which nothing is shown, because all of it is marked deleted, is not there; nor is such a series.
-    conditions = [study_visible(scope, now_us), _study.c.state != "empty"]
+    # A study of which nothing is shown, because all of it is marked deleted or removed, is not there; nor is such a series.
+    conditions = [study_visible(scope, now_us), _study.c.state != "empty", _study.c.state != "purged"]
     if level == "series":
         conditions.append(_series.c.emptied == sa.false())
     if owner is not None:
         conditions.append(_study.c.owner == owner)
     if level == "instance":
         conditions.append(_instance.c.current == sa.true())
+    linked = _linked(connection, scope, filters)
     for match in filters:
         condition = _condition(match)
         if match.keyword == "PatientID" and match.kind == "any" and not scope.directory_only:
             merged = merged_records(connection, match.values, lambda table: visible(table, scope, now_us))
-            if merged:
-                condition = _either(condition, _study.c.patient_id.in_(merged))
+            if merged or linked:
+                condition = _either(condition, _study.c.patient_id.in_([*merged, *linked]))
+        elif match.keyword == "IssuerOfPatientID" and linked:
+            # What a link finds is asked for by the asker's own number, and that is whose issuer was named.
+            condition = sa.or_(condition, _study.c.patient_id.in_(linked))
         conditions.append(condition)
     return conditions
+
+
+def _linked(connection: Connection, scope: Scope, filters: Sequence[Match]) -> list[str]:
+    """Return the Patients of other institutions that *filters* mean by a number of the asker's own."""
+    numbers = [value for one in filters if one.keyword == "PatientID" and one.kind == "any" for value in one.values]
+    if not numbers or not plain(scope) or not issuer_fits(filters, scope.institution):
+        return []
+    return linked_records(connection, scope.institution, numbers)
 
 
 def _either(one: sa.ColumnElement[bool], other: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

@@ -8,7 +8,7 @@ import pytest
 
 from fhir_mappings.identifiers import CANONICAL_BASE
 from hub.errors import Category, HubError
-from hub.members import distil
+from hub.members import MEMBER_SETTING_URL, MEMBER_SYSTEM, distil
 from hub.ports import MemberEndpoint
 from hub.routing import rules_of
 
@@ -233,3 +233,23 @@ def test_a_member_has_a_time_zone_that_exists() -> None:
     setting = {"url": f"{CANONICAL_BASE}/StructureDefinition/member-setting", "extension": parts}
 
     assert "time-zone" in refusal({**ORGANIZATION, "extension": [setting]}).message
+
+
+@pytest.mark.parametrize(("text", "taken"), [("30", True), ("years=20 US=15", True), ("10", False), ("ever", False)])
+def test_a_retention_that_keeps_too_little_is_refused_at_import(text: str, taken: bool) -> None:
+    setting = {
+        "url": MEMBER_SETTING_URL,
+        "extension": [{"url": "name", "valueString": "retention"}, {"url": "value", "valueString": text}],
+    }
+    one = {
+        "resourceType": "Organization",
+        "id": "kn",
+        "identifier": [{"system": MEMBER_SYSTEM, "value": "KN"}],
+        "extension": [setting],
+    }
+    if taken:
+        assert distil([one])[0][0].settings == {"retention": text}
+        return
+    with pytest.raises(HubError) as caught:
+        distil([one])
+    assert caught.value.where == "Organization/kn.retention"
