@@ -41,6 +41,7 @@ bench: setup  ## 性能测试 / benchmarks, beside Orthanc where it is installed
 docs: setup  ## 重新生成文档中的表 / regenerate what docs/ takes from the code
 	$(BIN)/python docs/scripts/operations.py
 	$(BIN)/python docs/scripts/dicom_conformance.py
+	$(BIN)/python docs/scripts/test_files.py
 	$(BIN)/python -m hub.workflows.diagram docs/workflows
 
 # The lock names versions and hashes only: which index serves them is the installer's choice.
