@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from adapters.dimse import command as dimse
 from adapters.dimse import commitment_sender
 from adapters.dimse.commitment import SOP_CLASS
-from adapters.worker.delivery import DeliveryLoop
+from adapters.worker import delivery
+from adapters.worker.delivery import LEASE_S, DeliveryLoop
 from fhir_mappings.dicom import commitment
 from hub.boot import Services
 from hub.clock import utc_now
@@ -279,3 +283,61 @@ def test_a_payload_that_is_no_transaction_is_a_dead_letter(hub: tuple[Services, 
     )
     worker(services).turn()
     assert the_report(services).state == "dead"
+
+
+class WatchedLoop(DeliveryLoop):
+    """The worker's loop, which tells when it has looked after its leases."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.looked = threading.Condition()
+        self.looks = 0
+
+    def _renew(self) -> None:
+        super()._renew()
+        with self.looked:
+            self.looks += 1
+            self.looked.notify_all()
+
+    def wait(self) -> None:
+        """Return once a look began after this call has ended."""
+        with self.looked:
+            until = self.looks + 2
+            assert self.looked.wait_for(lambda: self.looks >= until, timeout=30)
+
+
+def test_however_long_a_judgement_takes_no_other_worker_reports_too(
+    hub: tuple[Services, Door], port: int, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, door = hub
+    asks(door, here(services))
+    reading, go_on = threading.Event(), threading.Event()
+    original = services.objects.verify
+
+    def slow(digest: str) -> bool:
+        reading.set()
+        assert go_on.wait(30)
+        return original(digest)
+
+    monkeypatch.setattr(services.objects, "verify", slow)
+    # Leases end by the clock of the database, and are renewed by that of the machine.
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: clock().timestamp(), sleep=time.sleep))
+    loop, stop = WatchedLoop(services), threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    with library("KN_ASKS", port) as asker:
+        thread.start()
+        try:
+            assert reading.wait(30)
+            for _ in range(6):
+                clock.forward(LEASE_S / 2)
+                loop.wait()
+                taken = services.database.write(
+                    lambda tx: tx.outbox.lease("other", now=services.clock(), lease_s=LEASE_S, limit=10)
+                )
+                assert taken == []
+        finally:
+            go_on.set()
+            stop.set()
+            thread.join(30)
+    assert len(asker.reports) == 1
+    assert the_report(services).state == "sent"
