@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
-from adapters.ops.models import Ask, Decide, OperationOutcome, Settle, Skip
+from adapters.ops.models import Ask, Decide, OperationOutcome, Settle, Skip, Why
 from adapters.ops.parameters import Desk, OpsRoute
 from adapters.ops.router import SCHEMAS, router
 from hub import __version__
@@ -73,6 +73,7 @@ def _describe(app: FastAPI) -> None:
             (Settle, "validation"),
             (Decide, "validation"),
             (Ask, "validation"),
+            (Why, "validation"),
         ],
         ref_template=SCHEMAS,
     )

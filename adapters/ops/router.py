@@ -6,7 +6,8 @@ sees. The work is done in the threads of the desk, never on the event loop.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
@@ -16,10 +17,12 @@ from adapters.ops.models import (
     Body,
     Decide,
     Decided,
+    DeletedInstances,
     Deliveries,
     DeliveryDone,
     Export,
     Exports,
+    HeldStudies,
     Message,
     MessageReplayed,
     Messages,
@@ -28,7 +31,9 @@ from adapters.ops.models import (
     Settle,
     Settled,
     Skip,
+    StudyDone,
     Trace,
+    Why,
     WorkItems,
 )
 from adapters.ops.parameters import (
@@ -41,9 +46,12 @@ from adapters.ops.parameters import (
     Row,
     SettleBody,
     SkipBody,
+    WhyBody,
     desk_of,
 )
 from hub import export
+from hub.clock import instant
+from hub.deletion import MAX_LIST, Deletion
 from hub.operations import is_operator
 
 SCHEMAS: Final = "#/components/schemas/{model}"
@@ -384,3 +392,118 @@ async def cancel_export(request: Request, actor: Asker, job: ExportId) -> Respon
     """What was made is removed; durable when answered."""
     desk = desk_of(request)
     return await desk.answer(request, Export, lambda: export.Exports(desk.services).cancel(actor, job))
+
+
+_HELD = "operator：全部；admin、system：本机构的 / operator: all; admin, system: its institution's"
+
+
+@router.get(
+    "/deletions",
+    summary="标记删除的图像 / Images marked deleted",
+    response_model=DeletedInstances,
+    openapi_extra=_who(_HELD),
+)
+async def deletions(request: Request, actor: Asker) -> Response:
+    """The newest thousand; nobody is shown these images, and their bytes stay."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        found = Deletion(desk.services).marks(actor, limit=MAX_LIST)
+        return {
+            "deletions": [
+                {
+                    "institution": one.owner,
+                    "study": one.StudyInstanceUID,
+                    "series": one.SeriesInstanceUID,
+                    "instance": one.SOPInstanceUID,
+                    "marked": instant(one.marked_at),
+                    "by": one.marked_by,
+                    "reason": one.reason,
+                    "removed": instant(one.purged_at) if one.purged_at else None,
+                }
+                for one in found
+            ]
+        }
+
+    return await desk.answer(request, DeletedInstances, work)
+
+
+@router.get(
+    "/holds",
+    summary="封存的检查 / Studies on legal hold",
+    response_model=HeldStudies,
+    openapi_extra=_who(_HELD),
+)
+async def holds(request: Request, actor: Asker) -> Response:
+    """Nothing of them can be marked deleted, and they do not expire."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        return {
+            "holds": [
+                {
+                    "institution": one.key.owner,
+                    "study": one.key.StudyInstanceUID,
+                    "since": instant(one.held_at),
+                    "by": one.held_by,
+                    "reason": one.reason,
+                }
+                for one in Deletion(desk.services).holds(actor)
+            ]
+        }
+
+    return await desk.answer(request, HeldStudies, work)
+
+
+StudyId = Annotated[str, Path(description="ImagingStudy 的编号 / Id of the ImagingStudy")]
+
+
+@router.post(
+    "/studies/{study}/hold",
+    summary="封存一次检查 / Put a study on legal hold",
+    response_model=StudyDone,
+    responses=_errors(400, 404),
+    openapi_extra=_who(_HELD, Why),
+)
+async def hold(request: Request, actor: Asker, study: StudyId, body: WhyBody) -> Response:
+    """What is marked deleted of it is held too; the reason is audited; durable when answered."""
+    return await _with_study(request, actor, study, body.reason, "hold")
+
+
+@router.post(
+    "/studies/{study}/release",
+    summary="解除封存 / End a legal hold",
+    response_model=StudyDone,
+    responses=_errors(400, 404),
+    openapi_extra=_who(_HELD, Why),
+)
+async def release(request: Request, actor: Asker, study: StudyId, body: WhyBody) -> Response:
+    """The reason is audited; durable when answered."""
+    return await _with_study(request, actor, study, body.reason, "release")
+
+
+@router.post(
+    "/studies/{study}/restore",
+    summary="恢复标记删除的图像 / Show again what is marked deleted of a study",
+    response_model=StudyDone,
+    responses=_errors(400, 404),
+    openapi_extra=_who(_HELD, Why),
+)
+async def restore(request: Request, actor: Asker, study: StudyId, body: WhyBody) -> Response:
+    """Each instance in the version that was current; the reason is audited; durable when answered."""
+    return await _with_study(request, actor, study, body.reason, "restore")
+
+
+async def _with_study(
+    request: Request, actor: Asker, study: str, reason: str, done: Literal["hold", "release", "restore"]
+) -> Response:
+    desk = desk_of(request)
+
+    def work() -> Any:
+        deletion = Deletion(desk.services)
+        key = deletion.key_of(actor, study)
+        act: Callable[..., object] = getattr(deletion, done)
+        act(actor, key.StudyInstanceUID, reason=reason, owner=key.owner)
+        return {"study": f"ImagingStudy/{study}", "done": done}
+
+    return await desk.answer(request, StudyDone, work)

@@ -21,8 +21,10 @@ from adapters.ops.models import OperationOutcome
 from fhir_mappings.json import dumps
 from hub.actor import Actor
 from hub.boot import Services
+from hub.deletion import Deletion
+from hub.imaging import study_resource_id
 from hub.operations import Operations
-from hub.ports import NewDelivery
+from hub.ports import NewDelivery, StudyKey
 from storage.sql import journal, outbox
 from tests.support.images import STUDY, FakeClock, ct, receive
 from tests.support.services import running
@@ -45,6 +47,11 @@ OPERATIONS = {
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
     ("post", "/ops/conflicts/{task}/settle"),
+    ("get", "/ops/deletions"),
+    ("get", "/ops/holds"),
+    ("post", "/ops/studies/{study}/hold"),
+    ("post", "/ops/studies/{study}/release"),
+    ("post", "/ops/studies/{study}/restore"),
     ("get", "/ops/exports"),
     ("post", "/ops/exports"),
     ("get", "/ops/exports/{job}"),
@@ -251,6 +258,36 @@ def test_an_export_is_asked_for_looked_at_and_cancelled(hub: Services, kn: TestC
     refused(kn.post(f"/ops/exports/{asked['id']}/cancel"), 409)
     operator = hub.directory.issue_token(Actor(institution="YY", roles=frozenset({"operator"})), ttl_s=60)
     refused(kn.get("/ops/exports", headers={"Authorization": f"Bearer {operator}"}), 403)
+
+
+def test_a_study_is_held_released_and_restored(hub: Services, kn: TestClient) -> None:
+    receive(hub, ct())
+    hub.database.write(lambda tx: hub.imaging._completion.complete(tx, StudyKey(owner="KN", StudyInstanceUID=STUDY)))
+    study = study_resource_id("KN", STUDY)
+    why = {"reason": "诉讼保全"}
+    refused(kn.post(f"/ops/studies/{study}/hold", json={}), 400)
+    refused(kn.post("/ops/studies/1/hold", json=why), 404)
+    assert kn.post(f"/ops/studies/{study}/hold", json=why).json() == {"study": f"ImagingStudy/{study}", "done": "hold"}
+    (held,) = kn.get("/ops/holds").json()["holds"]
+    assert (held["institution"], held["study"], held["by"], held["reason"]) == ("KN", STUDY, "KN/system", "诉讼保全")
+    for actor, status in (
+        (Actor(institution="QH", roles=frozenset({"admin"})), 404),
+        (Actor(institution="KN", roles=frozenset({"doctor"})), 403),
+    ):
+        token = hub.directory.issue_token(actor, ttl_s=60)
+        refused(
+            kn.post(f"/ops/studies/{study}/release", json=why, headers={"Authorization": f"Bearer {token}"}), status
+        )
+    operator = hub.directory.issue_token(Actor(institution="YY", roles=frozenset({"operator"})), ttl_s=60)
+    as_operator = {"Authorization": f"Bearer {operator}"}
+    assert len(kn.get("/ops/holds", headers=as_operator).json()["holds"]) == 1
+    assert kn.post(f"/ops/studies/{study}/release", json=why, headers=as_operator).json()["done"] == "release"
+    refused(kn.post(f"/ops/studies/{study}/release", json=why), 404)
+    Deletion(hub).delete(ADMIN, STUDY, reason="错误")
+    (gone,) = kn.get("/ops/deletions").json()["deletions"]
+    assert (gone["study"], gone["reason"], gone["removed"]) == (STUDY, "错误", None)
+    assert kn.post(f"/ops/studies/{study}/restore", json=why).json()["done"] == "restore"
+    assert kn.get("/ops/deletions").json() == {"deletions": []}
 
 
 def test_nothing_that_waits_is_done_on_the_event_loop(
