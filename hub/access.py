@@ -52,20 +52,17 @@ class Scope:
 UNRESTRICTED = Scope(institution="YY", everything=True)
 
 
+#: Roles whose work needs no patient data, and those that bring it back when one person has both.
+_WITHOUT_PATIENTS = frozenset({"operator", "researcher"})
+_WITH_PATIENTS = frozenset({"doctor", "physician", "nurse", "writer", "reviewer", "lab", "system"})
+
+
 def scope_of(actor: Actor) -> Scope:
     """Return the reach of *actor*: own institution plus open grants, or less."""
     if actor.share is not None:
         return Scope(institution=actor.institution, directory_only=True, share=actor.share)
     if actor.patient is not None:
         return Scope(institution=actor.institution, patient=actor.patient)
-    if "operator" in actor.roles and not actor.roles & {
-        "doctor",
-        "physician",
-        "nurse",
-        "writer",
-        "reviewer",
-        "lab",
-        "system",
-    }:
+    if actor.roles & _WITHOUT_PATIENTS and not actor.roles & _WITH_PATIENTS:
         return Scope(institution=actor.institution, directory_only=True)
     return Scope(institution=actor.institution)

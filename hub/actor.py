@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Roles that a token can carry. ``system`` is an institution's own software (HIS, PACS, LIS).
+#: ``researcher`` may ask for de-identified copies of its institution's images and sees nothing else.
 #: ``desk``, ``writer``, ``reviewer``, ``physician``, ``nurse`` and ``lab`` are functions that workflow tables name.
 ROLES = frozenset(
     {
@@ -19,6 +20,7 @@ ROLES = frozenset(
         "admin",
         "operator",
         "auditor",
+        "researcher",
         "patient",
     }
 )

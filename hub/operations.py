@@ -28,6 +28,8 @@ Json = dict[str, Any]
 
 #: Tasks of this code system wait for a decision by hand.
 WORK_ITEM = "work-item"
+#: Work items that the hub does itself: they run, and nobody is asked to decide anything.
+_RUNNING = frozenset({"deidentified-export"})
 MAX_LIST = 1000
 
 
@@ -264,6 +266,7 @@ class Operations:
                 coding.get("code", "")
                 for coding in task.get("code", {}).get("coding", ())
                 if str(coding.get("system", "")).endswith(f"/CodeSystem/{WORK_ITEM}")
+                and coding.get("code") not in _RUNNING
             ]
             if codes and (institution in {None, stored.owner} or institution == self._requester(task)):
                 focus = task.get("focus", {})

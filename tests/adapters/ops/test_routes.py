@@ -15,9 +15,10 @@ from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
+from hub.export import Exports, Request
 from hub.ports import Delivery, NewDelivery, NewVersion
 from tests.flows.test_referral_and_lab import LAB_ORDER, result
-from tests.support.images import FakeClock, ct, receive, settle
+from tests.support.images import STUDY, FakeClock, ct, receive, settle
 from tests.support.services import running
 
 ORDER = Path(__file__).parents[3] / "sample_data" / "hl7" / "ORM_O01" / "kn_ct_order.hl7"
@@ -340,3 +341,9 @@ def test_images_of_another_patient_wait_until_somebody_says_whose_they_are(
     assert operator.get("/ops/work-items")["work_items"] == []
     operator.post(path, {"decision": "keep"}, status=409)
     assert audited(hub, "settle-patient-conflict") == 1
+
+
+def test_what_the_hub_does_itself_is_nobodys_work_item(hub: Services, operator: Asker, kn: Asker) -> None:
+    receive(hub, ct(1))
+    Exports(hub).start(Actor(institution="KN", roles=frozenset({"admin"})), Request(project="p1", studies=(STUDY,)))
+    assert operator.get("/ops/work-items")["work_items"] == kn.get("/ops/work-items")["work_items"] == []
