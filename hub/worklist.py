@@ -1,7 +1,7 @@
 """The Modality Worklist: imaging orders that wait for a modality of the asking institution (PS3.4 annex K).
 
 An order is on the list of the institution that is to do it: the one that its performer names, else the one that wrote it.
-It leaves the list when it is no longer active, and when a complete study is based on it. Orders come page by page, with
+It leaves the list when it is no longer active, and when a complete study or a completed performed step is based on it. Orders come page by page, with
 the asker's scope and an audit line for each page, as answers of queries do (:mod:`hub.query`).
 """
 
@@ -206,14 +206,18 @@ class Worklist:
         return stored.owner
 
     def _done(self, tx: Tx, candidates: Mapping[str, Any], scope: Scope) -> set[str]:
-        """Return the ids of orders that a complete study is based on."""
+        """Return the ids of orders that a complete study or a completed performed step is based on."""
         if not candidates:
             return set()
         wanted = ",".join(f"ServiceRequest/{id_}" for id_ in candidates)
         found: set[str] = set()
-        for one in self._search(tx, "ImagingStudy", [("basedon", wanted), ("status", "available")], scope):
-            references = (str(based.get("reference", "")) for based in loads(one.body).get("basedOn") or ())
-            found.update(reference.removeprefix("ServiceRequest/") for reference in references)
+        for kind, parameter, status in (
+            ("ImagingStudy", "basedon", "available"),
+            ("Procedure", "based-on", "completed"),
+        ):
+            for one in self._search(tx, kind, [(parameter, wanted), ("status", status)], scope):
+                references = (str(based.get("reference", "")) for based in loads(one.body).get("basedOn") or ())
+                found.update(reference.removeprefix("ServiceRequest/") for reference in references)
         return found
 
     def _search(self, tx: Tx, kind: str, pairs: list[tuple[str, str]], scope: Scope) -> Iterator[Stored]:

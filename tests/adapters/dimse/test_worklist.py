@@ -301,3 +301,18 @@ def test_every_order_is_answered_once_over_many_pages(
     everything = sorted([f"N{n}" for n in range(10)] + [f"W{n}" for n in range(4)])
     for step in ({}, {"ScheduledProcedureStepStartDate": "20250611"}):
         assert sorted(asked(door, step=step).values("AccessionNumber")) == everything
+
+
+@pytest.mark.parametrize(("status", "listed"), [("in-progress", 1), ("completed", 0), ("stopped", 1)])
+def test_a_completed_step_takes_its_order_off_the_list(
+    services: Services, door: Door, status: str, listed: int
+) -> None:
+    step = {
+        "resourceType": "Procedure",
+        "id": "p1",
+        "status": status,
+        "subject": {"reference": f"Patient/{PATIENT}"},
+        "basedOn": [{"reference": "ServiceRequest/o1"}],
+    }
+    put(services, patient(), order(), step)
+    assert len(asked(door).answers) == listed
