@@ -109,10 +109,10 @@ def test_growth_has_a_table_of_its_own_with_a_column_for_each_size() -> None:
 
 
 def test_the_picture_of_growth_shows_cost_against_the_smallest_size() -> None:
-    import xml.etree.ElementTree as ElementTree
+    import xml.etree.ElementTree as ET
 
     rows = [*grown("search", 1.0, 2.0, 4.0), *grown("send", 100.0, 50.0, 25.0, more_is_better=True)]
-    picture = ElementTree.fromstring(report.plot(rows))
+    picture = ET.fromstring(report.plot(rows))
     lines = [one.attrib["points"] for one in picture if one.tag.endswith("polyline")]
     # Half the rate is twice the cost, so both rise alike.
     assert len(lines) == 2
