@@ -88,6 +88,7 @@ class Applying:
             ready.attachments,
         )
         self._services.imaging.match_orders(tx, applied.changed, owner=arrival.institution)
+        self._services.identity.suggest(tx, applied.changed, owner=arrival.institution)
         if translation.workflow_events:
             self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id

@@ -22,6 +22,7 @@ from hub.ports import Database, ObjectStore, Sender
 
 if TYPE_CHECKING:
     from hub.directory import Directory
+    from hub.identity import IdentityService
     from hub.imaging import ImagingService
     from hub.messages import MessageService
     from hub.resources import ResourceService

@@ -20,6 +20,7 @@ from fhir_mappings.text import has_han
 from hub.access import scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Match
+from hub.identity import joined
 from hub.ports import AuditLine, InstanceRow, Tx
 from hub.query import (
     ALWAYS,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 #: Rows that are read, audited and sent before the next are looked for.
 PAGE_ROWS = 200
 _MANY = 100_000
+_RELATED = ("related_studies", "related_series", "related_instances")
 _NAME, _ID, _ISSUER = tag_of("PatientName"), tag_of("PatientID"), tag_of("IssuerOfPatientID")
 _MODALITIES, _CLASSES = tag_of("ModalitiesInStudy"), tag_of("SOPClassesInStudy")
 
@@ -79,9 +81,14 @@ class Search:
             for rows in self._rows(reader[self.asked.level], [*matches, *(extra or ())], owner):
                 self._audit(rows, matches)
                 said = True
-                answers = [self._answer(one) for one in rows if self._new(one)]
-                if answers:
-                    yield answers
+                new = [one for one in rows if self._new(one)]
+                if new:
+                    yield self.services.identity.in_own_numbers(
+                        self.actor,
+                        [self._answer(one) for one in new],
+                        [(one.study["owner"], one.study["patient_id"]) for one in new],
+                        matches,
+                    )
         if not said:
             self._audit([], next(iter(spans(self.asked)))[1])
 
@@ -122,7 +129,35 @@ class Search:
     def _patients(self, tx: Tx, matches: Sequence[Match], last: Any, _owner: str | None) -> list[_Row]:
         after = last["patient_id"] if last is not None else None
         found = tx.imaging.patients(scope_of(self.actor), matches, limit=PAGE_ROWS, after=after)
-        return self._with_headers(tx, [_Row(place=row, study=row, patient=row) for row in found])
+        rows = [_Row(place=row, study=row, patient=row) for row in found]
+        return self._with_headers(tx, self._joined(tx, rows, matches))
+
+    def _joined(self, tx: Tx, rows: list[_Row], matches: Sequence[Match]) -> list[_Row]:
+        """Let what answers under one number of the asker's be one patient, counted together."""
+        persons = joined(tx, self.actor, [row.study["patient_id"] for row in rows], matches)
+        present: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for person in persons.values():
+            if person.own not in present:
+                number = Match(keyword="PatientID", vr="LO", kind="any", values=person.numbers)
+                studies = tx.imaging.studies(scope_of(self.actor), [*matches, number], limit=_MANY)
+                present[person.own] = [one for one in studies if one["patient_id"] in {*person.own, *person.others}]
+        for row in rows:
+            if row.study["patient_id"] not in persons:
+                continue
+            person = persons[row.study["patient_id"]]
+            studies = present[person.own]
+            first = person.first({one["patient_id"] for one in studies})
+            if row.study["patient_id"] == first:
+                together = [one for one in studies if one["patient_id"] in {first, *person.others}]
+                row.patient = {
+                    **row.patient,
+                    "related_studies": len(together),
+                    "related_series": sum(one["NumberOfStudyRelatedSeries"] for one in together),
+                    "related_instances": sum(one["NumberOfStudyRelatedInstances"] for one in together),
+                }
+            else:
+                row.twin = row.study["patient_id"] in person.others
+        return rows
 
     def _studies(self, tx: Tx, matches: Sequence[Match], last: Any, owner: str | None) -> list[_Row]:
         scope = scope_of(self.actor)
@@ -137,7 +172,7 @@ class Search:
             }
             for row in rows:
                 row.twin = row.study["owner"] != self.actor.institution and row.study["StudyInstanceUID"] in own
-        return self._with_headers(tx, self._with_patients(tx, rows))
+        return self._with_headers(tx, self._with_patients(tx, rows, matches))
 
     def _series(self, tx: Tx, matches: Sequence[Match], last: Any, owner: str | None) -> list[_Row]:
         found = tx.imaging.series(scope_of(self.actor), matches, limit=PAGE_ROWS, owner=owner, after=last)
@@ -149,7 +184,7 @@ class Search:
             headers = tx.imaging.first_attributes(keys)
             for row, key in zip(rows, keys, strict=True):
                 row.header = loads(headers.get(key, b"{}"))
-        return self._with_patients(tx, rows)
+        return self._with_patients(tx, rows, matches)
 
     def _images(self, tx: Tx, matches: Sequence[Match], last: Any, owner: str | None) -> list[_Row]:
         scope = scope_of(self.actor)
@@ -167,18 +202,25 @@ class Search:
             of = series[(one.owner, one.StudyInstanceUID, one.SeriesInstanceUID)]
             header = loads(one.attributes) if one.attributes else {}
             rows.append(_Row(place=one, study=of["study"], series=of, image=one, header=header))
-        return self._with_patients(tx, rows)
+        return self._with_patients(tx, rows, matches)
 
-    def _with_patients(self, tx: Tx, rows: list[_Row]) -> list[_Row]:
+    def _with_patients(self, tx: Tx, rows: list[_Row], matches: Sequence[Match]) -> list[_Row]:
         """Count the studies of the patients of *rows* where the answers are to say it."""
         if rows and not self.asked.wanted.keys().isdisjoint(map(tag_of, COUNTS["PATIENT"])):
-            numbers = tuple(dict.fromkeys(row.study["PatientID"] for row in rows if row.study["PatientID"]))
+            persons = joined(tx, self.actor, [row.study["patient_id"] for row in rows], matches)
+            given = [row.study["PatientID"] for row in rows if row.study["PatientID"]]
+            numbers = tuple(dict.fromkeys([*given, *(one for person in persons.values() for one in person.numbers)]))
             match = Match(keyword="PatientID", vr="LO", kind="any", values=numbers)
             scope = scope_of(self.actor)
             found = tx.imaging.patients(scope, [match], limit=_MANY) if numbers else ()
             counted = {row["patient_id"]: row for row in found}
             for row in rows:
-                row.patient = counted.get(row.study["patient_id"], {})
+                id_ = row.study["patient_id"]
+                row.patient = counted.get(id_, {})
+                if id_ in persons:
+                    shared = {persons[id_].first(counted), *persons[id_].others}
+                    together = [counted[one] for one in shared & counted.keys()] if id_ in shared else [row.patient]
+                    row.patient = {name: sum(one[name] for one in together) for name in _RELATED}
         return rows
 
     def _with_headers(self, tx: Tx, rows: list[_Row]) -> list[_Row]:
@@ -198,7 +240,7 @@ class Search:
     def _new(self, row: _Row) -> bool:
         """Return whether *row* is not a second copy of what was answered already."""
         if self.asked.level == "PATIENT":
-            return True
+            return not row.twin
         uid = row.image.SOPInstanceUID if row.image else (row.series or row.study)[UNIQUE[self.asked.level]]
         if row.twin or uid in self._seen:
             return False
@@ -273,7 +315,7 @@ class _Row:
     Attributes:
         place: where the next page goes on, if this is the last one.
         patient: the counts of the patient, where they were asked for.
-        twin: the asker's own copy of the same study matches too.
+        twin: the asker's own copy of the same study matches too, or the patient is answered under another record.
     """
 
     place: Any

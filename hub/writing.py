@@ -206,6 +206,9 @@ class Writer:
         orders = [f"{one.type}/{one.id}" for one in results if one.type == "ServiceRequest"]
         if orders:
             self._services.imaging.match_orders(tx, orders, owner=actor.institution)
+        patients = [f"{one.type}/{one.id}" for one in results if one.type == "Patient"]
+        if patients:
+            self._services.identity.suggest(tx, patients, owner=actor.institution)
 
     def _meet_conditions(self, tx: Tx, changes: Sequence[Change], actor: Actor) -> None:
         conditional = [one for one in changes if one.condition is not None]

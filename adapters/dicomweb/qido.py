@@ -20,9 +20,10 @@ from adapters.dicomweb.negotiation import wants_xml
 from adapters.dicomweb.xml import datasets_response
 from fhir_mappings.json import loads
 from hub.actor import Actor
-from hub.attribute_matching import Level, combined
+from hub.attribute_matching import Level, Match, combined, parse
 from hub.errors import Category, HubError
 from hub.imaging import MAX_ROWS, Found
+from hub.ports import StudyKey
 from hub.sequence_matching import SequenceKey, matching
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _UID_OF: Mapping[Level, str] = {
 }  # fmt: skip
 #: Parameters that are no attributes; ``accept`` and ``charset`` are read with the media types.
 _NOT_ATTRIBUTES = frozenset(["accept", "charset"])
+#: Keys by which a patient's number is asked for.
+_NUMBERS = frozenset(["PatientID", "IssuerOfPatientID"])
 _REQUESTS = attributes.REQUEST_PATHS[0][0]
 
 
@@ -184,6 +187,9 @@ class Search:
         found = self._found(actor, level, asked, keys, owner, relational=relational)
         base = f"{self._services.settings.public()}/dicom-web"
         answer = [self._row(level, row, f"{base}/studies", asked, relational=relational) for row in found.rows]
+        answer = self._services.identity.in_own_numbers(
+            actor, answer, [_whose(level, row) for row in found.rows], _parsed(keys, level, asked)
+        )
         return datasets_response(answer, request, xml=xml, headers=_notes(asked, found, base))
 
     def _found(
@@ -270,6 +276,18 @@ def _pieced(
             rows += page(span, high - low, low).rows
         total += count
     return Found(rows=rows, total=total if total > offset + len(rows) else None)
+
+
+def _parsed(keys: Sequence[tuple[str, str]], level: Level, asked: Question) -> list[Match]:
+    found = [parse(name, value, level=level, fuzzy=asked.fuzzy) for name, value in keys if name in _NUMBERS]
+    return [one for one in found if one is not None]
+
+
+def _whose(level: Level, row: Any) -> tuple[str, str] | StudyKey:
+    """Return the patient of an answer, of an instance its study."""
+    if level == "instance":
+        return StudyKey(owner=row.owner, StudyInstanceUID=row.StudyInstanceUID)
+    return row["owner"], (row if level == "study" else row["study"])["patient_id"]
 
 
 def _identity(level: Level, row: Any) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLine, AuditLog
 from hub.ports.database import Database, Tx
 from hub.ports.grants import Grant, Grants
+from hub.ports.identity import Identity, Person
 from hub.ports.imaging import Imaging, InstanceRow, StudyKey
 from hub.ports.journal import Entry, Journal, NewEntry
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
@@ -32,6 +33,7 @@ __all__ = [
     "Entry",
     "Grant",
     "Grants",
+    "Identity",
     "Imaging",
     "InstanceRow",
     "Journal",
@@ -46,6 +48,7 @@ __all__ = [
     "ObjectStore",
     "Outbox",
     "Page",
+    "Person",
     "Records",
     "SendResult",
     "Sender",

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLog
 from hub.ports.grants import Grants
+from hub.ports.identity import Identity
 from hub.ports.imaging import Imaging
 from hub.ports.journal import Journal
 from hub.ports.members import Credentials, Members
@@ -34,6 +35,8 @@ class Tx(Protocol):
     def timers(self) -> Timers: ...
     @property
     def grants(self) -> Grants: ...
+    @property
+    def identity(self) -> Identity: ...
     @property
     def audit(self) -> AuditLog: ...
     @property

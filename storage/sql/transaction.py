@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from storage.sql.audit import SqlAuditLog
     from storage.sql.credentials import SqlCredentials
     from storage.sql.grants import SqlGrants
+    from storage.sql.identity import SqlIdentity
     from storage.sql.imaging import SqlImaging
     from storage.sql.journal import SqlJournal
     from storage.sql.members import SqlMembers
@@ -78,6 +79,12 @@ class SqlTx:
         from storage.sql.grants import SqlGrants
 
         return SqlGrants(self)
+
+    @cached_property
+    def identity(self) -> SqlIdentity:
+        from storage.sql.identity import SqlIdentity
+
+        return SqlIdentity(self)
 
     @cached_property
     def audit(self) -> SqlAuditLog:
