@@ -261,8 +261,12 @@ def step_id(owner: str, SOPInstanceUID: str) -> str:
 
 
 def missing(tx: Tx, key: StudyKey, expected: Expected) -> frozenset[str]:
-    """Return the SOP Instance UIDs that the steps of a study made and that have not arrived."""
-    return expected.instances - {row.SOPInstanceUID for row in tx.imaging.instances_of(key)}
+    """Return the SOP Instance UIDs that the steps of a study made and that have not arrived.
+
+    One that arrived and is marked deleted is not missing.
+    """
+    here = {row.SOPInstanceUID for row in tx.imaging.instances_of(key)}
+    return expected.instances - here - {mark.SOPInstanceUID for mark in tx.imaging.deletions.of_study(key)}
 
 
 def _check_new(SOPInstanceUID: str, attributes: Mapping[str, Any]) -> None:

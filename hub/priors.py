@@ -19,7 +19,7 @@ from fhir_mappings.identifiers import patient_key, resource_id
 from hub.actor import Actor
 from hub.envelope import new_correlation_id
 from hub.errors import Category, HubError
-from hub.ports import AuditLine, MemberEndpoint, StudyKey
+from hub.ports import AuditLine, MemberEndpoint, StudyKey, Tx
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -280,7 +280,13 @@ class Priors:
         )
 
     def _held(self, key: StudyKey) -> set[str]:
-        return {row.SOPInstanceUID for row in self._services.database.read(lambda tx: tx.imaging.instances_of(key))}
+        """Return what is here of a study; what is marked deleted is, and need not be fetched again."""
+
+        def work(tx: Tx) -> set[str]:
+            shown = {row.SOPInstanceUID for row in tx.imaging.instances_of(key)}
+            return shown | {mark.SOPInstanceUID for mark in tx.imaging.deletions.of_study(key)}
+
+        return self._services.database.read(work)
 
     def _audit(
         self, actor: Actor, member: str, patient_id: str, issuer: str, endpoint: MemberEndpoint, correlation_id: str

@@ -139,8 +139,10 @@ class StudyCompletion:
         tx.records.put_many([NewVersion(resource=resource, owner=key.owner)])
 
     def _withdraw(self, tx: Tx, key: StudyKey, study: Mapping[str, Any]) -> None:
-        """Show nothing of a study that has no current instance."""
+        """Show nothing of a study that has no current instance, and ask nobody to work on it."""
         tx.imaging.set_study_state(key, "empty", counted_at=self._services.clock())
+        for code in (UNMATCHED, INCOMPLETE):
+            self._work_item(tx, study, "", code, wanted=False)
         stored = tx.records.get("ImagingStudy", study["resource_id"], UNRESTRICTED)
         if stored is None or stored.deleted:
             return

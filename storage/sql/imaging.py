@@ -164,16 +164,15 @@ class SqlImaging:
         }
         series = {name: getattr(header, name) for name in _SERIES_FIELDS}
         series |= key | {"SeriesInstanceUID": header.SeriesInstanceUID}
-        known = insert(imaging_study, on_sqlite=self._tx.sqlite)
-        self._connection.execute(
+        t = imaging_study
+        fresh = insert(t, on_sqlite=self._tx.sqlite).on_conflict_do_nothing().returning(t.c.owner)
+        if self._connection.execute(fresh, study).first() is None:
             # A study that was removed for good comes back as a new one.
-            known.on_conflict_do_update(
-                index_elements=list(key),
-                set_={name: known.excluded[name] for name in study.keys() - key.keys()},
-                where=imaging_study.c.state == "purged",
-            ),
-            study,
-        )
+            self._connection.execute(
+                sa.update(t)
+                .where(t.c.owner == owner, t.c.StudyInstanceUID == header.StudyInstanceUID, t.c.state == "purged")
+                .values(study)
+            )
         self._connection.execute(insert(imaging_series, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), series)
 
     def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
@@ -260,9 +259,9 @@ class SqlImaging:
         return [dict(row) for row in rows.mappings()]
 
     def series_uids(self, key: StudyKey) -> Sequence[str]:
-        """Return the UIDs of all series of a study, in the order of their numbers."""
+        """Return the UIDs of all series of a study that may have something to show, in the order of their numbers."""
         t = imaging_series
-        statement = sa.select(t.c.SeriesInstanceUID).where(*_of(t, key))
+        statement = sa.select(t.c.SeriesInstanceUID).where(*_of(t, key), t.c.emptied == sa.false())
         return list(
             self._connection.execute(
                 statement.order_by(sa.func.length(t.c.SeriesNumber), t.c.SeriesNumber, t.c.SeriesInstanceUID)

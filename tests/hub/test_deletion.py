@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from fhir_mappings.definitions.check import check
+from hub import retrieval
 from hub.access import UNRESTRICTED
 from hub.actor import HUB, Actor
 from hub.boot import Services
 from hub.deletion import Deletion
 from hub.errors import Category, HubError
 from hub.imaging import ImagingService, study_resource_id
+from hub.performed_step import Expected, missing
 from hub.ports import Grant, StudyKey
 from tests.support.databases import opened
-from tests.support.images import KN, QH, STUDY, YL, FakeClock, ct, receive, resources, services, settle
+from tests.support.images import KN, QH, STUDY, YL, FakeClock, ct, envelope, receive, resources, services, settle
 
 KEY = StudyKey(owner="KN", StudyInstanceUID=STUDY)
 ADMIN = Actor(institution="KN", roles=frozenset({"admin"}))
@@ -125,6 +127,8 @@ def test_a_whole_study_is_as_if_absent_until_it_is_restored(hub: Services, desk:
     assert hub.database.read(lambda tx: tx.imaging.patients(UNRESTRICTED, [], limit=9)) == []
     refusal(Category.NOT_FOUND, lambda: hub.imaging.metadata(KN, STUDY))
     gone = imaging_study(hub)
+    # Nobody is asked any more to find its order.
+    assert [one["status"] for one in resources(hub, "Task")] == ["completed"]
     assert (gone["status"], gone["numberOfInstances"]) == ("entered-in-error", 0)
     assert "series" not in gone
     refusal(Category.NOT_FOUND, lambda: desk.delete(KN, STUDY, reason=WHY))
@@ -251,3 +255,21 @@ def test_a_study_on_hold_cannot_be_deleted(hub: Services, desk: Deletion) -> Non
     assert desk.delete(KN, *instance(1), reason=WHY) == 1
     # What is not shown can be held too.
     assert desk.hold(HUB, STUDY, reason="诉讼", owner="KN").key == KEY
+
+
+def test_what_is_deleted_is_neither_moved_nor_found_missing(hub: Services, desk: Deletion) -> None:
+    for number in (1, 2):
+        receive(hub, ct(number))
+    desk.delete(KN, *instance(2), reason=WHY)
+    asked = retrieval.select(hub, envelope(hub, kind="C-GET"), "STUDY", {"StudyInstanceUID": (STUDY,)})
+    assert [one.SOPInstanceUID for one in asked.items] == [instance(1)[2]]
+    expected = Expected(instances=frozenset({instance(1)[2], instance(2)[2], instance(3)[2]}))
+    assert hub.database.read(lambda tx: missing(tx, KEY, expected)) == {instance(3)[2]}
+
+
+def test_a_series_of_which_nothing_is_left_hides_no_other(hub: Services, desk: Deletion) -> None:
+    """A key inside a sequence is matched in the first series that has images."""
+    for series in (1, 2):
+        receive(hub, ct(1, series=series))
+    desk.delete(KN, *instance(1, 1)[:2], reason=WHY)
+    assert hub.database.read(lambda tx: tx.imaging.series_uids(KEY)) == [f"{STUDY}.2"]
