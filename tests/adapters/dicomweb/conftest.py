@@ -33,19 +33,22 @@ class Tokens:
     """Knows a token for each actor of the tests, and the endpoints that a test gives it."""
 
     def __init__(self) -> None:
-        self.endpoints: list[MemberEndpoint] = []
+        self.known: list[MemberEndpoint] = []
 
     def member(self, code: str) -> Member | None:
         """Return the member *code*: none has settings of its own here."""
         return None
 
+    def endpoints(self, member: str, kind: str) -> list[MemberEndpoint]:
+        return [one for one in self.known if one.member == member and one.kind == kind]
+
     def endpoint(self, id: str) -> MemberEndpoint | None:
         """Return the endpoint called *id*."""
-        return next((one for one in self.endpoints if one.id == id), None)
+        return next((one for one in self.known if one.id == id), None)
 
     def dicom_member(self, ae_title: str, peer_ip: str) -> MemberEndpoint | None:
         """Return the endpoint with this AE title."""
-        return next((one for one in self.endpoints if one.ae_title == ae_title), None)
+        return next((one for one in self.known if one.ae_title == ae_title), None)
 
     def actor_for(self, token: str) -> Actor | None:
         """Return the actor whose token this is."""

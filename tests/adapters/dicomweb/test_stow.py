@@ -260,7 +260,7 @@ def test_the_character_set_that_the_operator_set_for_the_sender_is_used(
     http: httpx.Client, hub: Services, id: str, ae_title: str
 ) -> None:
     directory = cast("Tokens", hub.directory)
-    directory.endpoints = [
+    directory.known = [
         MemberEndpoint(id=id, member="KN", kind="dicom", ae_title=ae_title, settings={"charset-in": "BIG5"})
     ]
     name = "陳^怡君"
@@ -273,7 +273,7 @@ def test_the_character_set_that_the_operator_set_for_the_sender_is_used(
 
 def test_metadata_is_utf_8_whatever_the_operator_set_for_the_sender(http: httpx.Client, hub: Services) -> None:
     directory = cast("Tokens", hub.directory)
-    directory.endpoints = [
+    directory.known = [
         MemberEndpoint(id="KN/dicom-web", member="KN", kind="dicom-web", settings={"charset-in": "BIG5"})
     ]
     send(http, (JSON, "", dumps([metadata(ct())])), ("application/octet-stream", "pixels", pixels(ct())))
