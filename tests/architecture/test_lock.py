@@ -1,7 +1,8 @@
-"""requirements.txt locks every package by version and hash, and leaves the choice of the index to the installer."""
+"""requirements.txt and the tests' npm lock name every package by version and hash, and leave the choice of the index to the installer."""
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -48,3 +49,17 @@ def _declared() -> list[str]:
 def test_a_declared_dependency_is_locked_within_its_bounds(declared: str) -> None:
     requirement = Requirement(declared)
     assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)])
+
+
+def _npm_packages() -> dict[str, dict[str, str]]:
+    lock = json.loads((ROOT / "tests" / "strangers" / "package-lock.json").read_text("utf-8"))
+    return {name: package for name, package in lock["packages"].items() if name}
+
+
+def test_npm_packages_are_locked_by_version_and_sum_and_name_no_registry() -> None:
+    wanted = json.loads((ROOT / "tests" / "strangers" / "package.json").read_text("utf-8"))["dependencies"]
+    packages = _npm_packages()
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert [name for name, one in packages.items() if not one["integrity"].startswith("sha512-")] == []
+    assert [name for name, one in packages.items() if "resolved" in one] == []
+    assert "://" not in (ROOT / "tests" / "strangers" / "package-lock.json").read_text("utf-8")
