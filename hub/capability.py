@@ -16,6 +16,8 @@ from hub.writing import NOT_STORED, NOT_WRITABLE
 
 OPERATIONS = {
     ("Patient", "everything"): "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    ("Patient", "link"): "https://yixiehub.example/fhir/OperationDefinition/Patient-link",
+    ("Patient", "unlink"): "https://yixiehub.example/fhir/OperationDefinition/Patient-unlink",
     ("ImagingStudy", "share"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-share",
     ("ImagingStudy", "shares"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-shares",
     ("ImagingStudy", "revoke-share"): "https://yixiehub.example/fhir/OperationDefinition/ImagingStudy-revoke-share",

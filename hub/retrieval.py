@@ -8,7 +8,7 @@ selection is returned.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from hub.access import Scope, scope_of
 from hub.attribute_matching import Match
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.identity import joined
 from hub.ports import AuditLine, InstanceRow, MemberEndpoint, StudyKey, Tx
 
 if TYPE_CHECKING:
@@ -166,8 +167,12 @@ def _studies(tx: Tx, envelope: Envelope, level: Level, keys: Mapping[str, Sequen
     )
     rows: list[Mapping[str, Any]] = []
     if level == "PATIENT":
+        issuer = next(iter(keys.get("IssuerOfPatientID", ())), "").strip()
+        if issuer:
+            matches.append(Match(keyword="IssuerOfPatientID", vr="LO", kind="any", values=(issuer,)))
         rows = list(tx.imaging.studies(scope, matches, limit=MAX_INSTANCES))
-        return _one_patient(rows, owner, next(iter(keys.get("IssuerOfPatientID", ())), ""))
+        persons = joined(tx, envelope.actor, sorted({row["patient_id"] for row in rows}), matches)
+        return _one_patient(rows, owner, issuer, persons)
     for batch in _batches(keys["StudyInstanceUID"]):
         uids = Match(keyword="StudyInstanceUID", vr="UI", kind="any", values=batch)
         rows += tx.imaging.studies(scope, [uids, *matches], limit=MAX_INSTANCES)
@@ -181,10 +186,18 @@ def _studies(tx: Tx, envelope: Envelope, level: Level, keys: Mapping[str, Sequen
     ]
 
 
-def _one_patient(rows: Iterable[Mapping[str, Any]], owner: str, issuer: str) -> list[Mapping[str, Any]]:
-    """Return the studies of the one patient that is meant: the same number elsewhere is somebody else's."""
+def _one_patient(
+    rows: Iterable[Mapping[str, Any]], owner: str, issuer: str, linked: Container[str]
+) -> list[Mapping[str, Any]]:
+    """Return the studies of the one patient that is meant: the same number elsewhere is somebody else's.
+
+    A patient of another institution who is *linked* to the asker's of that number is the same one.
+    """
     patients: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
+        if row["patient_id"] in linked and row["owner"] != owner:
+            patients.setdefault((owner, ""), []).append(row)
+            continue
         said = str(row["IssuerOfPatientID"]).strip()
         patients.setdefault((row["owner"], said if said != row["owner"] else ""), []).append(row)
     if issuer:

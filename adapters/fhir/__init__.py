@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from adapters._http import Handler, Workers, guarded
 from adapters.fhir.handlers import FhirHandlers
+from adapters.fhir.linking import LinkHandlers
 from adapters.fhir.oauth import OAuthHandlers
 from adapters.fhir.sharing import ShareHandlers
 from adapters.fhir.v2 import V2Handler
@@ -20,7 +21,7 @@ def routes(services: Services) -> list[BaseRoute]:
     """Return the routes of the door, for the application that serves HTTP."""
     workers = Workers()
     fhir, oauth, v2 = FhirHandlers(services, workers), OAuthHandlers(services, workers), V2Handler(services, workers)
-    sharing = ShareHandlers(services, workers)
+    sharing, linking = ShareHandlers(services, workers), LinkHandlers(services, workers)
     found: list[tuple[str, str, Handler]] = [
         ("GET", "/fhir/metadata", fhir.metadata),
         ("GET", "/fhir/.well-known/smart-configuration", oauth.smart_configuration),
@@ -32,6 +33,8 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", "/fhir/_history", fhir.history),
         ("POST", "/fhir/$validate", fhir.validate),
         ("GET", "/fhir/Patient/{id}/$everything", fhir.everything),
+        ("POST", "/fhir/Patient/{id}/$link", linking.link),
+        ("POST", "/fhir/Patient/{id}/$unlink", linking.unlink),
         ("POST", "/fhir/Task/{id}/$transition", fhir.transition),
         ("POST", "/fhir/ImagingStudy/{id}/$share", sharing.share),
         ("GET", "/fhir/ImagingStudy/{id}/$shares", sharing.shares),

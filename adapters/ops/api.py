@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
-from adapters.ops.models import Ask, Decide, OperationOutcome, Settle, Skip, Why
+from adapters.ops.models import Ask, Decide, Judge, OperationOutcome, Settle, Skip, Why
 from adapters.ops.parameters import Desk, OpsRoute
 from adapters.ops.router import SCHEMAS, router
 from hub import __version__
@@ -72,6 +72,7 @@ def _describe(app: FastAPI) -> None:
             (Skip, "validation"),
             (Settle, "validation"),
             (Decide, "validation"),
+            (Judge, "validation"),
             (Ask, "validation"),
             (Why, "validation"),
         ],

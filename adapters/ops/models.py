@@ -316,6 +316,49 @@ class Decided(Answer):
     decision: str
 
 
+class LinkSide(Answer):
+    """一方的患者 / The patient of one institution, by ids alone."""
+
+    institution: str
+    patient: Annotated[str, Field(description="患者编号，不含任何数据 / Id of the Patient, without data")]
+
+
+class PatientLink(Answer):
+    """两家机构的患者是否同一人 / Two patients of different institutions that may be one person."""
+
+    task: str
+    state: Annotated[str, Field(description="open, linked, refused, unlinked")]
+    since: Instant
+    changed: Instant
+    patients: list[LinkSide]
+    evidence: Annotated[list[str], Field(description="一致的强标识 / What agreed: resident-id, health-card")]
+    stated_by: Annotated[list[str], Field(description="已声明的机构 / Institutions whose desks say so")]
+
+
+class PatientLinks(Answer):
+    """患者关联，最近变动的在前 / Pairs that wait or were settled, the last changed first."""
+
+    patient_links: list[PatientLink]
+
+
+class Judge(Body):
+    """两名患者是否同一人 / Whether two patients are one person."""
+
+    complaint: ClassVar[str] = "The body does not say what is decided."
+    remedy: ClassVar[str] = 'Send {"decision": "link"}, "refuse" or "unlink".'
+    decision: Annotated[
+        Literal["link", "refuse", "unlink"],
+        Field(description="关联、不是同一人、解除关联 / Link them, they are two people, end the link"),
+    ]
+
+
+class Judged(Answer):
+    """已处理的患者关联 / A pair that is settled."""
+
+    patient_link: str
+    decision: str
+
+
 class Export(Answer):
     """去标识化导出 / One job that makes de-identified copies."""
 

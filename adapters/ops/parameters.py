@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adapters._http import Workers, actor_of, echo_headers, guarded, read_body
-from adapters.ops.models import Answer, Ask, Body, Decide, Settle, Skip, Why
+from adapters.ops.models import Answer, Ask, Body, Decide, Judge, Settle, Skip, Why
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from hub.actor import Actor
@@ -101,6 +101,7 @@ def body_of(model: type[B]) -> Callable[[Request, Actor], Awaitable[B]]:
 SkipBody = Annotated[Skip, Depends(body_of(Skip))]
 SettleBody = Annotated[Settle, Depends(body_of(Settle))]
 DecideBody = Annotated[Decide, Depends(body_of(Decide))]
+JudgeBody = Annotated[Judge, Depends(body_of(Judge))]
 WhyBody = Annotated[Why, Depends(body_of(Why))]
 AskBody = Annotated[Ask, Depends(body_of(Ask))]
 

@@ -23,9 +23,12 @@ from adapters.ops.models import (
     Export,
     Exports,
     HeldStudies,
+    Judge,
+    Judged,
     Message,
     MessageReplayed,
     Messages,
+    PatientLinks,
     Paused,
     Queues,
     Settle,
@@ -41,6 +44,7 @@ from adapters.ops.parameters import (
     Asker,
     DecideBody,
     DeliveryQuery,
+    JudgeBody,
     MessageQuery,
     OpsRoute,
     Row,
@@ -78,6 +82,7 @@ _CONTENT = (
     "operator：全部，不含内容；admin：本机构的，含内容（留审计）"
     " / operator: all, without content; admin: its institution's, with content (audited)"
 )
+_LINKS = "operator：全部，仅编号 / operator: all, ids alone"
 _EXPORT = "admin、researcher：本机构的影像 / admin, researcher: images of its own institution"
 _PARTS = "operator：全部；admin：本机构参与的部分 / operator: all; admin: the parts that its institution takes part in"
 
@@ -337,6 +342,41 @@ async def settle_conflict(
         return {"conflict": f"Task/{task}", "decision": body.decision}
 
     return await desk.answer(request, Decided, work)
+
+
+@router.get(
+    "/patient-links",
+    summary="患者关联：建议与结果 / Links between institutions' patients: what waits and what was settled",
+    response_model=PatientLinks,
+    openapi_extra=_who(_LINKS),
+)
+async def patient_links(request: Request, actor: Asker) -> Response:
+    """By ids alone; the institutions' desks know whose they are."""
+    desk = desk_of(request)
+    return await desk.answer(request, PatientLinks, lambda: {"patient_links": desk.services.identity.listed(actor)})
+
+
+@router.post(
+    "/patient-links/{task}/settle",
+    summary="判断是否同一患者 / Decide whether two patients are one person",
+    response_model=Judged,
+    responses=_errors(400, 404, 409),
+    openapi_extra=_who(_LINKS, Judge),
+)
+async def settle_patient_link(
+    request: Request,
+    actor: Asker,
+    task: Annotated[str, Path(description="待办事项的编号 / Id of the work item")],
+    body: JudgeBody,
+) -> Response:
+    """A link can be ended later and a refused pair is not suggested again; durable when answered."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        desk.services.identity.settle(actor, task, body.decision)
+        return {"patient_link": f"Task/{task}", "decision": body.decision}
+
+    return await desk.answer(request, Judged, work)
 
 
 ExportId = Annotated[str, Path(description="任务编号 / Id of the job")]

@@ -18,11 +18,13 @@ from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.imaging import number_record_id
-from hub.ports import Grant, NewVersion
+from hub.ports import Database, Grant, NewVersion
 from hub.query import PATIENT_ROOT, STUDY_ROOT, Model, read_identifier, tag_of
 from hub.query_search import Search
-from tests.support.images import KN, QH, ROOT, YL, FakeClock, ct, receive, resources, settle
+from hub.retrieval import select
+from tests.support.images import KN, QH, ROOT, YL, FakeClock, ct, envelope, receive, resources, settle
 from tests.support.services import running
+from tests.support.v2 import V2Hub, adt
 
 OPERATOR = Actor(institution="YY", roles=frozenset({"operator"}), client="ops")
 #: Passes the check of GB 11643, in a region that does not exist.
@@ -261,6 +263,28 @@ def test_two_institutions_with_the_same_number_stay_two_patients(hub: Services) 
     assert found(hub, KN, PatientID="10086") == {f"{ROOT}.1", f"{ROOT}.2"}
 
 
+def retrieved(hub: Services, actor: Actor, **keys: str) -> set[str]:
+    asked_for = {name: [value] for name, value in keys.items()}
+    chosen = select(hub, envelope(hub, actor, kind="C-GET"), "PATIENT", asked_for)
+    # SOP Instance UIDs of these images are <study>.<series>.<number>.
+    return {item.SOPInstanceUID.rsplit(".", 2)[0] for item in chosen.items}
+
+
+def test_a_retrieval_of_the_patient_brings_the_linked_studies_and_nobody_elses(hub: Services) -> None:
+    # KN has a patient of YL's number too, who is somebody else.
+    receive(hub, ct(study=f"{ROOT}.4", PatientID="500"))
+    lend(hub, f"{ROOT}.4", "KN", "YL")
+    register(hub, "YL", "600")
+    assert retrieved(hub, YL, PatientID="500") == {f"{ROOT}.9"}
+    link(hub, ("KN", "10086"), ("YL", "500"))
+    link(hub, ("KN", "20001"), ("YL", "600"))
+    assert retrieved(hub, YL, PatientID="500") == {f"{ROOT}.9", f"{ROOT}.1"}
+    assert retrieved(hub, YL, PatientID="500", IssuerOfPatientID="YL") == {f"{ROOT}.9", f"{ROOT}.1"}
+    assert retrieved(hub, YL, PatientID="500", IssuerOfPatientID="KN") == {f"{ROOT}.4"}
+    assert retrieved(hub, YL, PatientID="600") == {f"{ROOT}.3"}
+    assert retrieved(hub, YL, PatientID="10086") == {f"{ROOT}.1"}
+
+
 # --- who links ---------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +431,17 @@ def test_a_number_of_15_digits_meets_its_18(hub: Services) -> None:
     register(hub, "KN", "10086", **with_id())
     register(hub, "YL", "500", **with_id(old))
     assert len(suggestions(hub)) == 1
+
+
+def test_a_patient_of_a_message_is_held_against_those_of_other_institutions(sqlite_database: Database) -> None:
+    hub = V2Hub(sqlite_database)
+    mine = {"resourceType": "Patient", "id": "p", **with_id()}
+    hub.database.write(lambda tx: tx.records.put_many([NewVersion(resource=mine, owner="YL")]))
+    # PID-19 is where the number of the identity card stands in China.
+    message = adt("A01", "1", phone=f"12000000001||||||{RESIDENT}")
+    assert RESIDENT in message
+    assert hub.code(message) == "AA"
+    assert [item["evidence"] for item in suggestions(hub.services)] == [["resident-id"]]
 
 
 # --- the rule that never bends -----------------------------------------------------------------------------------

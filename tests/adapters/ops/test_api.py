@@ -47,6 +47,8 @@ OPERATIONS = {
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
     ("post", "/ops/conflicts/{task}/settle"),
+    ("get", "/ops/patient-links"),
+    ("post", "/ops/patient-links/{task}/settle"),
     ("get", "/ops/deletions"),
     ("get", "/ops/holds"),
     ("post", "/ops/studies/{study}/hold"),
@@ -311,17 +313,21 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
 
     watched("read")
     watched("write")
+    operator = Actor(institution="YY", roles=frozenset({"operator"}))
+    token = hub.directory.issue_token(operator, ttl_s=3600)
     for method, path in sorted(OPERATIONS):
         filled = path.replace("messages/{number}", f"messages/{entry.seq}").format(
             number=number, destination="KN/mllp", id=entry.correlation_id, study="1", task="1", job="1"
         )
         before = len(calls)
+        # Links between institutions' patients are refused to everybody else before anything is looked at.
+        links = "patient-links" in path
+        body = {"reason": "x", "service_request": None, "decision": "keep", "project": "x", "studies": ["1.2"]}
         kn.request(
             method,
             filled,
-            json={"reason": "x", "service_request": None, "decision": "keep", "project": "x", "studies": ["1.2"]}
-            if method == "post"
-            else None,
+            json={**body, **({"decision": "refuse"} if links else {})} if method == "post" else None,
+            headers={"Authorization": f"Bearer {token}"} if links else None,
         )
         assert len(calls) > before, path
 

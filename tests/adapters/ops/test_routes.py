@@ -343,6 +343,38 @@ def test_images_of_another_patient_wait_until_somebody_says_whose_they_are(
     assert audited(hub, "settle-patient-conflict") == 1
 
 
+def test_only_the_operator_sees_and_settles_links_between_institutions_patients(
+    hub: Services, operator: Asker, kn: Asker, qh: Asker
+) -> None:
+    card = {"system": "urn:oid:2.16.156.10011.1.19", "value": "H1"}
+    for institution in ("KN", "QH"):
+        patient = {"resourceType": "Patient", "id": f"patient-{institution}", "identifier": [card]}
+
+        def work(tx: Any, patient: dict[str, Any] = patient, owner: str = institution) -> None:
+            tx.records.put_many([NewVersion(resource=patient, owner=owner)])
+            hub.identity.suggest(tx, [f"Patient/{patient['id']}"], owner=owner)
+
+        hub.database.write(work)
+    (item,) = operator.get("/ops/work-items")["work_items"]
+    assert item["code"] == "patient-link"
+    (pair,) = operator.get("/ops/patient-links")["patient_links"]
+    assert (pair["task"], pair["state"], pair["evidence"]) == (item["task"], "open", ["health-card"])
+    assert {side["patient"] for side in pair["patients"]} == {"Patient/patient-KN", "Patient/patient-QH"}
+    path = f"/ops/patient-links/{item['task'].removeprefix('Task/')}/settle"
+    for asker in (kn, qh):
+        assert asker.get("/ops/work-items")["work_items"] == []
+        asker.get("/ops/patient-links", status=403)
+        asker.post(path, {"decision": "link"}, status=404)
+    operator.post(path, {"decision": "maybe"}, status=400)
+    operator.post("/ops/patient-links/none/settle", {"decision": "link"}, status=404)
+    operator.post(path, {"decision": "unlink"}, status=409)
+    operator.post(path, {"decision": "link"})
+    assert operator.get("/ops/patient-links")["patient_links"][0]["state"] == "linked"
+    operator.post(path, {"decision": "unlink"})
+    assert operator.get("/ops/patient-links")["patient_links"][0]["state"] == "unlinked"
+    assert audited(hub, "settle-patient-link") == 2
+
+
 def test_what_the_hub_does_itself_is_nobodys_work_item(hub: Services, operator: Asker, kn: Asker) -> None:
     receive(hub, ct(1))
     Exports(hub).start(Actor(institution="KN", roles=frozenset({"admin"})), Request(project="p1", studies=(STUDY,)))
