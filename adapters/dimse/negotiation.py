@@ -5,7 +5,6 @@ PS3.7 annex D.3).
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +24,12 @@ from pynetdicom.presentation import PresentationContext
 
 from adapters.dimse.catalogue import RIGHTS, VERIFICATION, offer_for
 from adapters.dimse.upper_layer import ASSOCIATE_AC, ASSOCIATE_RQ, INVALID_PARAMETER, ProtocolError
+from fhir_mappings.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fhir_mappings.dicom.scanner import DEFLATED
 
 __all__ = ["VERIFICATION"]
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
-#: Fixed for good: it is part of every stored object, and a change would make known objects look new.
-IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
-IMPLEMENTATION_VERSION_NAME = "YIXIE_HUB"
 #: 128 contexts with every transfer syntax each are about 150 KiB.
 MAX_REQUEST_BYTES = 256 << 10
 #: What we ask peers to keep a PDU below; larger ones gain nothing, as DCMTK sends at most 128 KiB.

@@ -13,10 +13,11 @@ from functools import lru_cache
 import structlog
 
 from adapters.dimse import command as dimse
-from adapters.dimse import metrics, negotiation, status
+from adapters.dimse import metrics, status
 from adapters.dimse.exchange import Exchange, Message
 from adapters.dimse.upper_layer import ProtocolError
 from fhir_mappings.dicom.header import read_header
+from fhir_mappings.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from fhir_mappings.dicom.scanner import valid_uid
 from hub.errors import Category, HubError
 from hub.ports import Spool
@@ -174,7 +175,7 @@ def _uid(value: str) -> bytes:
 def _meta_around(sop_class: str, transfer_syntax: str) -> tuple[bytes, bytes]:
     head = _element(0x00020001, b"OB", b"\0\1", long=True) + _element(0x00020002, b"UI", _uid(sop_class))
     tail = _element(0x00020010, b"UI", _uid(transfer_syntax))
-    tail += _element(0x00020012, b"UI", _uid(negotiation.IMPLEMENTATION_CLASS_UID))
+    tail += _element(0x00020012, b"UI", _uid(IMPLEMENTATION_CLASS_UID))
     return head, tail
 
 

@@ -8,11 +8,11 @@ tables, and signatures over pixels that now have other bytes.
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 from fhir_mappings.dicom.elements import LONG_VRS, PIXEL_DATA, UNDEFINED, Element, Elements, Scan
+from fhir_mappings.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from hub.errors import Category, HubError
 
 #: Values other than pixels are held while they are written.
@@ -27,10 +27,9 @@ _OFFSET_TABLES = frozenset({0x7FE00001, 0x7FE00002})
 _DIGITAL_SIGNATURES = 0xFFFAFFFA
 _TRANSFER_SYNTAX = 0x00020010
 #: (0002,0012) and (0002,0013) say who wrote the file: by then, this hub (PS3.10 table 7.1-1).
-_CLASS = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
 _WRITER: Mapping[int, tuple[str, bytes]] = {
-    0x00020012: ("UI", _CLASS.encode() + b"\0" * (len(_CLASS) % 2)),
-    0x00020013: ("SH", b"YIXIE_HUB "),
+    0x00020012: ("UI", IMPLEMENTATION_CLASS_UID.encode() + b"\0" * (len(IMPLEMENTATION_CLASS_UID) % 2)),
+    0x00020013: ("SH", IMPLEMENTATION_VERSION_NAME.encode() + b" " * (len(IMPLEMENTATION_VERSION_NAME) % 2)),
 }
 
 #: New values by tag; ``None`` leaves the element out.

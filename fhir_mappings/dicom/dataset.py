@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import math
 import struct
-import uuid
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from decimal import Decimal
 from typing import Any
 
 from fhir_mappings.dicom.elements import BINARY_VRS, LONG_VRS, PIXEL_DATA, SHORT_VRS, UNDEFINED, name_of
+from fhir_mappings.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from fhir_mappings.dicom.scanner import DEFLATED, encapsulated, valid_uid
 from fhir_mappings.errors import MalformedError, UnsupportedError
 
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-#: The hub as an implementation (PS3.7 annex D.3.3.2); a UID of a UUID needs no registered root (PS3.5 annex B.2).
-_IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _TRANSFER_SYNTAX = "00020010"
 _UTF8 = ["ISO_IR 192"]
@@ -195,7 +193,7 @@ def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes
                     (0x00020002, sop_class),
                     (0x00020003, sop_instance),
                     (0x00020010, transfer_syntax),
-                    (0x00020012, _IMPLEMENTATION_CLASS_UID),
+                    (0x00020012, IMPLEMENTATION_CLASS_UID),
                 )
             ),
         )

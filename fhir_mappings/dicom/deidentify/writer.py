@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from fhir_mappings.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, SHORT_VRS, UNDEFINED, Scan
+from fhir_mappings.dicom.implementation import IMPLEMENTATION_CLASS_UID
 from fhir_mappings.dicom.scanner import LIMITS
 from fhir_mappings.dicom.window import FileSource, InflatingSource, Source
 from fhir_mappings.errors import MalformedError
 
-#: The hub as an implementation (PS3.7 annex D.3.3.2), as :mod:`fhir_mappings.dicom.dataset` writes it.
-IMPLEMENTATION_CLASS_UID: Final = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'https://yixiehub.example/dimse').int}"
 _CHUNK_BYTES: Final = 1 << 20
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -398,10 +397,3 @@ def test_an_ae_is_scp_of_storage_only_where_it_may_get() -> None:
     assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), RIGHTS) == (EXPLICIT, 0)
     without = RIGHTS - {"get"}
     assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), without)[1] == negotiation.USER_REJECTION
-
-
-def test_our_implementation_uid_is_a_uid() -> None:
-    from adapters.dimse.negotiation import IMPLEMENTATION_CLASS_UID
-
-    assert UID(IMPLEMENTATION_CLASS_UID).is_valid
-    assert re.fullmatch(r"2\.25\.[1-9][0-9]{30,38}", IMPLEMENTATION_CLASS_UID)
