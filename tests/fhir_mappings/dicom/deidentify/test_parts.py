@@ -16,7 +16,7 @@ from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.errors import MalformedError
 
 KEY = ProjectKey(bytes(range(32)))
-CT, SR, PET = (f"1.2.840.10008.5.1.4.1.1.{one}" for one in ("2", "88.11", "128"))
+CT, SR, PET, ENHANCED_MR, ECG = (f"1.2.840.10008.5.1.4.1.1.{one}" for one in ("2", "88.11", "128", "4.1", "9.1.1"))
 
 
 # --- the table
@@ -38,6 +38,13 @@ def test_the_type_decides_where_the_table_leaves_a_choice_and_the_stricter_where
     assert action(series_date, "DA", Options(), PET) is Action.D
     assert action(series_date, "DA", Options(), CT) is Action.X
     assert action(station, "SH", Options(), "1.2.3") is Action.X
+    serial, acquired, context = 0x00181000, 0x0008002A, 0x00400555
+    assert action(content_date, "DA", Options(), ENHANCED_MR) is Action.D
+    assert action(serial, "LO", Options(), ENHANCED_MR) is Action.D
+    assert action(serial, "LO", Options(), CT) is Action.X
+    assert action(content_date, "DA", Options(), ECG) is Action.D
+    assert action(acquired, "DT", Options(), ECG) is Action.D
+    assert [action(context, "SQ", Options(), one) for one in (ENHANCED_MR, ECG)] == [Action.Z, Action.Z]
 
 
 def test_an_option_changes_the_rows_that_name_it() -> None:
