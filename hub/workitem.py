@@ -1,0 +1,523 @@
+"""Workitems: units of work that wait for a performer, are claimed by one, and end (PS3.4 annex CC; PS3.18 chapter 11).
+
+UPS-RS and the DIMSE services ask the same questions here. An item is a Task of the institution that created it. Another
+institution sees it while it is the scheduled performer, or by an open grant as any Task; only its owner and its scheduled
+performer may change it. Who claims an item names a Transaction UID, and nobody changes the item without it after that.
+
+Which change is refused, and why, is table CC.1.1-2; two that race for one item meet in the version of its Task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+from fhir_mappings.dicom import workitem as mapping
+from fhir_mappings.dicom.imaging_study import patient_stub
+from fhir_mappings.dicom.performed_step import first, items
+from fhir_mappings.dicom.scanner import valid_uid
+from fhir_mappings.dicom.workitem import CANCELED, COMPLETED, FINAL, IN_PROGRESS, SCHEDULED
+from fhir_mappings.identifiers import resource_id
+from fhir_mappings.json import dumps, loads
+from hub.access import UNRESTRICTED, scope_of
+from hub.actor import Actor
+from hub.clock import instant
+from hub.envelope import Envelope
+from hub.errors import Category, HubError
+from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+_WORKLIST_LABEL = "UPS"
+#: DCM 110513 of CID 9300: what a cancellation says that was asked for without a reason.
+_UNSPECIFIED: Json = {
+    "00080100": {"vr": "SH", "Value": ["110513"]},
+    "00080102": {"vr": "SH", "Value": ["DCM"]},
+    "00080104": {"vr": "LO", "Value": ["Discontinued for unspecified reason"]},
+}
+_READ_ONLY = frozenset({"patient", "auditor"})
+#: Attempts at a change that another one overtakes; each sees what the other has left.
+_ATTEMPTS = 4
+
+
+class Reason(Enum):
+    """Why a request is refused: what the standard has a status for (PS3.4 tables CC.2.1-3 to CC.2.6-4)."""
+
+    OVER = "The workitem is COMPLETED or CANCELED and may no longer be updated."
+    NO_LOCK = "The Transaction UID is missing."
+    WRONG_LOCK = "The Transaction UID is incorrect."
+    CLAIMED = "The workitem is already IN PROGRESS."
+    TO_SCHEDULED = "A workitem becomes SCHEDULED by its creation only."
+    NOT_READY = "The workitem does not meet the requirements of the final state."
+    ABSENT = "There is no such workitem."
+    NOT_SCHEDULED = "A workitem is created in the state SCHEDULED."
+    UNCLAIMED = "The workitem is not IN PROGRESS."
+    IS_COMPLETED = "The workitem is already COMPLETED."
+    UNREACHABLE = "The performer of the workitem cannot be contacted."
+    DUPLICATE = "There is a workitem with this UID."
+
+
+class Remark(Enum):
+    """What a success adds: the warnings of PS3.4 and the Warning headers of PS3.18."""
+
+    NONE = ""
+    CREATED_MODIFIED = "The Workitem was created with modifications."
+    ALREADY_CANCELED = "The UPS is already in the requested state of CANCELED."
+    ALREADY_COMPLETED = "The UPS is already in the requested state of COMPLETED."
+
+
+class WorkitemError(HubError):
+    """A request that the state of a workitem does not allow."""
+
+    def __init__(self, reason: Reason, *, where: str = "", remedy: str = "", status: int | None = None) -> None:
+        category = {
+            Reason.ABSENT: Category.NOT_FOUND,
+            Reason.NO_LOCK: Category.INCORRECT,
+            Reason.WRONG_LOCK: Category.INCORRECT,
+            Reason.NOT_SCHEDULED: Category.INCORRECT,
+            Reason.TO_SCHEDULED: Category.INCORRECT,
+        }.get(reason, Category.CONFLICT)
+        super().__init__(category, reason.value, where=where, remedy=remedy, status=status)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A workitem as it is stored."""
+
+    stored: Stored
+    task: Json
+    attributes: Json
+
+    @property
+    def state(self) -> str:
+        """(0074,1000) Procedure Step State."""
+        return first(self.attributes, mapping.STATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """What a change leaves: the new data set, the new lock, or nothing new at all."""
+
+    attributes: Json
+    lock: str
+    remark: Remark = Remark.NONE
+    kept: bool = True
+
+
+def judge_state(state: str, wanted: str, *, given: bool, right: bool) -> Reason | Remark:
+    """Return what table CC.1.1-2 says to a change from *state* to *wanted*; ``Remark.NONE`` is a change.
+
+    Args:
+        given: a Transaction UID came with the request.
+        right: it is the one that the item was claimed with; of an item that nobody has claimed, any is.
+    """
+    if wanted == SCHEDULED:
+        return Reason.TO_SCHEDULED
+    if not given:
+        return Reason.NO_LOCK
+    if not right:
+        return Reason.WRONG_LOCK
+    if wanted == IN_PROGRESS:
+        if state in FINAL:
+            return Reason.OVER
+        return Remark.NONE if state == SCHEDULED else Reason.CLAIMED
+    if state == SCHEDULED:
+        return Reason.UNCLAIMED
+    if state == wanted:
+        return Remark.ALREADY_CANCELED if state == CANCELED else Remark.ALREADY_COMPLETED
+    return Remark.NONE if state == IN_PROGRESS else Reason.OVER
+
+
+class Workitems:
+    """What both doors call; every change is durable and audited on return."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def create(self, envelope: Envelope, uid: str, dataset: Mapping[str, Any]) -> tuple[str, Remark]:
+        """Keep a new item; return its UID, made here where *uid* is empty.
+
+        Raises:
+            WorkitemError: NOT_SCHEDULED, DUPLICATE.
+            HubError: incorrect when what table CC.2.5-3 demands is missing; forbidden for those who only read.
+        """
+        _may_change(envelope.actor)
+        attributes = {tag: element for tag, element in dataset.items() if tag != mapping.TRANSACTION_UID}
+        # UID 2.25 and a random UUID (PS3.5 annex B.2).
+        uid = uid or first(attributes, mapping.INSTANCE_UID) or f"2.25.{uuid4().int}"
+        _check_new(uid, dataset)
+        owner, remark = envelope.actor.institution, Remark.NONE
+        attributes |= _texts("UI", {mapping.CLASS_UID: mapping.SOP_CLASS, mapping.INSTANCE_UID: uid})
+        if not mapping.has_value(attributes, mapping.WORKLIST_LABEL):
+            attributes |= _texts("LO", {mapping.WORKLIST_LABEL: _WORKLIST_LABEL})
+            remark = Remark.CREATED_MODIFIED
+        now = self._services.clock()
+        attributes |= _texts("DT", {mapping.MODIFIED: self._moment(now)})
+
+        def work(tx: Tx) -> None:
+            if tx.records.get("Task", task_id(owner, uid), UNRESTRICTED) is not None:
+                raise WorkitemError(Reason.DUPLICATE, where="SOPInstanceUID", remedy="Give each workitem its own UID.")
+            self._keep(tx, envelope, uid, owner, attributes, "", dataset=attributes, before=None, now=now)
+
+        self._again(lambda: self._services.database.write(work))
+        return uid, remark
+
+    def read(self, envelope: Envelope, uid: str) -> Json:
+        """Return the data set of an item that the asker may see; audited. Raises WorkitemError(ABSENT)."""
+
+        def work(tx: Tx) -> Json:
+            found = self.find(tx, envelope.actor, uid)
+            tx.audit.write(self._line(envelope, "R", uid, found.stored.owner, found.stored.patient_id))
+            return found.attributes
+
+        return self._services.database.write(work)
+
+    def update(self, envelope: Envelope, uid: str, changes: Mapping[str, Any], transaction_uid: str = "") -> None:
+        """Set attributes of an item that is not over; after it was claimed, with its Transaction UID.
+
+        Raises:
+            WorkitemError: ABSENT, OVER, NO_LOCK, WRONG_LOCK, UNCLAIMED.
+            HubError: incorrect for what no update may change; forbidden for those who only see it.
+        """
+        transaction_uid = transaction_uid or first(changes, mapping.TRANSACTION_UID)
+        lock = mapping.lock_of(uid, transaction_uid) if transaction_uid else ""
+        changes = {tag: element for tag, element in changes.items() if tag != mapping.TRANSACTION_UID}
+        _check_changes(changes)
+
+        def judge(found: Found) -> _Change:
+            held = mapping.stored_lock(found.task)
+            if found.state in FINAL:
+                raise WorkitemError(Reason.OVER, where="ProcedureStepState")
+            if found.state == SCHEDULED and lock:
+                raise WorkitemError(
+                    Reason.UNCLAIMED, where="TransactionUID", remedy="Claim it first, or leave out the Transaction UID."
+                )
+            if found.state == IN_PROGRESS:
+                _unlock(held, lock)
+            return _Change(attributes={**found.attributes, **changes}, lock=held)
+
+        self._change(envelope, uid, changes, judge)
+
+    def change_state(self, envelope: Envelope, uid: str, state: str, transaction_uid: str) -> Remark:
+        """Claim, complete or cancel an item.
+
+        Raises:
+            WorkitemError: as :func:`judge_state` says; NOT_READY where the final state needs more; ABSENT.
+            HubError: incorrect for a state that is none, or a Transaction UID that is no UID.
+        """
+        if state not in {SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED}:
+            raise HubError(
+                Category.INCORRECT,
+                "Procedure Step State is not one of the defined terms.",
+                where="ProcedureStepState",
+                remedy="Send IN PROGRESS, COMPLETED or CANCELED.",
+            )
+        if transaction_uid and not valid_uid(transaction_uid):
+            raise HubError(Category.INCORRECT, "Transaction UID is not a UID.", where="TransactionUID")
+        lock = mapping.lock_of(uid, transaction_uid) if transaction_uid else ""
+
+        def judge(found: Found) -> _Change:
+            held = mapping.stored_lock(found.task)
+            verdict = judge_state(found.state, state, given=bool(lock), right=not held or _same(held, lock))
+            if isinstance(verdict, Reason):
+                raise WorkitemError(verdict, where="ProcedureStepState")
+            if verdict is not Remark.NONE:
+                return _Change(attributes=found.attributes, lock=held, remark=verdict, kept=False)
+            attributes = {**found.attributes, **_texts("CS", {mapping.STATE: state})}
+            if state in FINAL and (lacking := mapping.missing_for(state, attributes)):
+                raise WorkitemError(Reason.NOT_READY, where=lacking, remedy="Set it by an update, then ask again.")
+            return _Change(attributes=attributes, lock=lock)
+
+        return self._change(envelope, uid, _texts("CS", {mapping.STATE: state}), judge)
+
+    def request_cancellation(self, envelope: Envelope, uid: str, told: Mapping[str, Any]) -> Remark:
+        """Cancel an item that nobody has claimed; *told* may hold the reason and whom to ask (table CC.2.2-1).
+
+        Raises:
+            WorkitemError: UNREACHABLE once it is claimed, for the performer gets no word from the hub; IS_COMPLETED;
+                ABSENT.
+        """
+
+        def judge(found: Found) -> _Change:
+            if found.state == CANCELED:
+                return _Change(attributes=found.attributes, lock="", remark=Remark.ALREADY_CANCELED, kept=False)
+            if found.state == COMPLETED:
+                raise WorkitemError(Reason.IS_COMPLETED, where="ProcedureStepState")
+            if found.state == IN_PROGRESS:
+                raise WorkitemError(
+                    Reason.UNREACHABLE, where="ProcedureStepState", remedy="Ask the performer to cancel it."
+                )
+            attributes = {**found.attributes, **_texts("CS", {mapping.STATE: CANCELED})}
+            progress = self._cancellation(found.attributes, told)
+            return _Change(attributes={**attributes, mapping.PROGRESS: {"vr": "SQ", "Value": [progress]}}, lock="")
+
+        return self._change(envelope, uid, told, judge)
+
+    def find(self, tx: Tx, actor: Actor, uid: str) -> Found:
+        """Return the item that *actor* means: the own institution's, else the first in scope. Raises ABSENT."""
+        own = tx.records.get("Task", task_id(actor.institution, uid), scope_of(actor))
+        if own is not None and own.deleted:
+            raise WorkitemError(Reason.ABSENT, where="SOPInstanceUID", status=410)
+        seen = [] if own is None else [own]
+        if not seen and valid_uid(uid):
+            seen = tx.records.by_identifier("Task", *mapping.identifier_of(uid), scope_of(actor))
+        for stored in seen:
+            task = loads(stored.body)
+            attributes = mapping.attributes_of(task)
+            if first(attributes, mapping.INSTANCE_UID) == uid:
+                return Found(stored=stored, task=task, attributes=attributes)
+        raise WorkitemError(Reason.ABSENT, where="SOPInstanceUID")
+
+    # --- parts -----------------------------------------------------------------------------------------------
+
+    def _change(
+        self, envelope: Envelope, uid: str, dataset: Mapping[str, Any], judge: Callable[[Found], _Change]
+    ) -> Remark:
+        _may_change(envelope.actor)
+
+        def work(tx: Tx) -> Remark:
+            found = self.find(tx, envelope.actor, uid)
+            owner = found.stored.owner
+            if envelope.actor.institution not in {owner, *self._performers(found.attributes)}:
+                raise HubError(
+                    Category.FORBIDDEN, "Only its institution and its scheduled performer change a workitem."
+                )
+            change = judge(found)
+            before, after = self._performers(found.attributes), self._performers(change.attributes)
+            if after != before and envelope.actor.institution != owner:
+                raise HubError(
+                    Category.FORBIDDEN,
+                    "Only its institution says which institution performs a workitem, since that one will see it.",
+                    where="ScheduledStationNameCodeSequence",
+                )
+            if change.kept:
+                now = self._services.clock()
+                attributes = change.attributes | _texts("DT", {mapping.MODIFIED: self._moment(now)})
+                self._keep(tx, envelope, uid, owner, attributes, change.lock, dataset=dataset, before=found, now=now)
+            else:
+                tx.audit.write(self._line(envelope, "R", uid, owner, found.stored.patient_id))
+            return change.remark
+
+        return self._again(lambda: self._services.database.write(work))
+
+    @staticmethod
+    def _again(work: Callable[[], T]) -> T:
+        """Return what *work* returns; when another change overtakes it, it is done again on what that one left."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return work()
+            except HubError as error:
+                if isinstance(error, WorkitemError) or error.status != 412:
+                    raise
+        return work()
+
+    def _keep(
+        self,
+        tx: Tx,
+        envelope: Envelope,
+        uid: str,
+        owner: str,
+        attributes: Json,
+        lock: str,
+        *,
+        dataset: Mapping[str, Any],
+        before: Found | None,
+        now: datetime,
+    ) -> None:
+        state = first(attributes, mapping.STATE)
+        performers = self._performers(attributes) - {owner}
+        patient = self._patient(tx, owner, attributes)
+        id_ = task_id(owner, uid) if before is None else before.stored.id
+        task = mapping.task(
+            attributes,
+            id=id_,
+            uid=uid,
+            institution=owner,
+            authored=instant(now) if before is None else str(before.task["authoredOn"]),
+            now=instant(now),
+            lock=lock,
+            patient=f"Patient/{patient}" if patient else None,
+            requester=self._organization(owner),
+            owner=self._organization(next(iter(performers))) if len(performers) == 1 else None,
+            time_zone=self._services.settings.time_zone,
+            base=self._services.settings.base_url,
+        )
+        version = 0 if before is None else before.stored.version
+        tx.records.put_many([NewVersion(resource=task, owner=owner, expected_version=version)])
+        self._open(tx, id_, performers, state, now)
+        body = dumps(dict(dataset))
+        tx.journal.append(
+            NewEntry(
+                door=envelope.door,
+                institution=envelope.actor.institution,
+                peer=envelope.peer,
+                correlation_id=envelope.correlation_id,
+                message_type=envelope.kind,
+                digest=hashlib.sha256(body).hexdigest(),
+                size=len(body),
+                # Inline whatever its length, which is bounded: there is no object behind it.
+                body=body,
+                received_at=now,
+                sending_application=envelope.actor.client,
+                control_id=uid,
+                outcome=state,
+                patient_id=patient,
+                accession=next(iter(mapping.accessions(attributes)), ""),
+            )
+        )
+        tx.audit.write(self._line(envelope, "C" if before is None else "U", uid, owner, patient))
+
+    def _open(self, tx: Tx, id_: str, performers: frozenset[str], state: str, now: datetime) -> None:
+        """Let the scheduled performers see the item, and nobody who is none any more."""
+        until = now + timedelta(days=self._services.settings.grant_days_after) if state in FINAL else None
+        for grant in tx.grants.of_task(id_):
+            if grant.grantee not in performers:
+                tx.grants.close(id_, grantee=grant.grantee, until=now)
+        for one in sorted(performers):
+            tx.grants.open(Grant(grantee=one, target_type="Task", target_id=id_, task_id=id_, until=until), now=now)
+
+    def _performers(self, attributes: Mapping[str, Any]) -> frozenset[str]:
+        """Return the institutions that are to do it: by AE title of a station, by code or name of an organization."""
+        directory = self._services.directory
+        found = set()
+        for station in mapping.stations(attributes):
+            members = {
+                one.member for one in directory.all_endpoints() if one.kind == "dicom" and one.ae_title == station
+            }
+            # A title that several institutions use names none of them.
+            found |= members if len(members) == 1 else set()
+        for name in mapping.organizations(attributes):
+            members = {one.code for one in directory.members() if one.active and name in {one.code, one.name}}
+            found |= members if len(members) == 1 else set()
+        return frozenset(found)
+
+    def _organization(self, code: str) -> str | None:
+        member = self._services.directory.member(code)
+        return f"Organization/{member.organization_id}" if member is not None else None
+
+    def _patient(self, tx: Tx, owner: str, attributes: Mapping[str, Any]) -> str:
+        """Return the id of the owner's Patient, made as a stub when nothing has told of it; empty for work on nobody."""
+        from hub.imaging import number_record_id
+
+        number, issuer = (first(attributes, tag).strip() for tag in ("00100020", "00100021"))
+        if not number:
+            return ""
+        id_ = number_record_id(owner, number, issuer)
+        if tx.records.get("Patient", id_, UNRESTRICTED) is None:
+            tx.records.lock_condition(f"Patient/{id_}")
+            names = attributes.get("00100010", {}).get("Value") or [{}]
+            row = {
+                "PatientID": number,
+                "PatientName": first(attributes, "00100010"),
+                "PatientNamePinyin": str((names[0] or {}).get("Alphabetic", "")),
+                "PatientSex": first(attributes, "00100040"),
+                "PatientBirthDate": first(attributes, "00100030"),
+            }
+            stub = patient_stub(row, id=id_, institution=owner, base=self._services.settings.base_url)
+            tx.records.put_many([NewVersion(resource=stub, owner=owner)])
+        return id_
+
+    def _cancellation(self, attributes: Mapping[str, Any], told: Mapping[str, Any]) -> Json:
+        """Return the progress information of an item that is cancelled as *told*."""
+        progress = {**next(items(attributes, mapping.PROGRESS), {})}
+        progress |= _texts("DT", {mapping.CANCELLED_AT: self._moment(self._services.clock())})
+        if mapping.has_value(told, mapping.REASON):
+            progress[mapping.REASON] = told[mapping.REASON]
+        codes = told.get(mapping.REASON_CODES) if mapping.has_value(told, mapping.REASON_CODES) else None
+        progress[mapping.REASON_CODES] = codes or {"vr": "SQ", "Value": [_UNSPECIFIED]}
+        contact = {tag: told[tag] for tag in (mapping.CONTACT_URI, mapping.CONTACT_NAME) if tag in told}
+        if contact:
+            progress[mapping.COMMUNICATIONS] = {"vr": "SQ", "Value": [contact]}
+        return progress
+
+    def _moment(self, now: datetime) -> str:
+        """Return *now* as a DT of the hub's zone (PS3.5 section 6.2)."""
+        return now.astimezone(ZoneInfo(self._services.settings.time_zone)).strftime("%Y%m%d%H%M%S.%f%z")
+
+    def _line(self, envelope: Envelope, action: str, uid: str, owner: str, patient: str) -> AuditLine:
+        return AuditLine(
+            type="dicom",
+            action=action,
+            subtype=envelope.kind,
+            actor=envelope.actor,
+            recorded_at=self._services.clock(),
+            patients=((owner, patient),) if patient else (),
+            entities=(uid,),
+            correlation_id=envelope.correlation_id,
+        )
+
+
+def task_id(owner: str, uid: str) -> str:
+    """Return the id of the Task that the owner's workitem is."""
+    return resource_id(owner, "ups", "Task", uid)
+
+
+def _texts(vr: str, values: Mapping[str, str]) -> Json:
+    return {tag: {"vr": vr, "Value": [value]} for tag, value in values.items()}
+
+
+def _same(held: str, lock: str) -> bool:
+    return hmac.compare_digest(held, lock)
+
+
+def _unlock(held: str, lock: str) -> None:
+    if not lock:
+        raise WorkitemError(Reason.NO_LOCK, where="TransactionUID")
+    if not _same(held, lock):
+        raise WorkitemError(Reason.WRONG_LOCK, where="TransactionUID")
+
+
+def _may_change(actor: Actor) -> None:
+    if actor.patient is not None or not actor.roles - _READ_ONLY or scope_of(actor).directory_only:
+        raise HubError(Category.FORBIDDEN, "This role changes no workitems.")
+
+
+def _check_new(uid: str, attributes: Mapping[str, Any]) -> None:
+    if not valid_uid(uid) or uid in mapping.WORKLISTS:
+        raise HubError(Category.INCORRECT, "The UID of a workitem is not a UID of its own.", where="SOPInstanceUID")
+    if first(attributes, mapping.STATE) != SCHEDULED:
+        raise WorkitemError(Reason.NOT_SCHEDULED, where="ProcedureStepState")
+    if mapping.has_value(attributes, mapping.TRANSACTION_UID):
+        raise HubError(
+            Category.INCORRECT, "A new workitem is nobody's yet; its Transaction UID is empty.", where="TransactionUID"
+        )
+    if first(attributes, mapping.CLASS_UID) not in {"", mapping.SOP_CLASS}:
+        raise HubError(Category.INCORRECT, "The SOP class is not that of workitems.", where="SOPClassUID")
+    for tag in mapping.REQUIRED:
+        _needed(attributes, tag)
+    for tag in (mapping.PROGRESS, mapping.PERFORMED):
+        if mapping.has_value(attributes, tag):
+            raise HubError(Category.INCORRECT, "A new workitem says nothing of its performance.", where=tag)
+
+
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    fixed = sorted(mapping.FIXED.intersection(changes))
+    if fixed:
+        raise HubError(
+            Category.INCORRECT,
+            "An update does not change this attribute.",
+            where=fixed[0],
+            remedy="Leave it out; the state has a transaction of its own (PS3.4 table CC.2.5-3).",
+        )
+    for tag in (*mapping.REQUIRED, mapping.WORKLIST_LABEL):
+        if tag in changes:
+            _needed(changes, tag)
+
+
+def _needed(attributes: Mapping[str, Any], tag: str) -> None:
+    if not mapping.has_value(attributes, tag):
+        raise HubError(
+            Category.INCORRECT, "An attribute that every workitem has is missing.", where=tag, remedy="Give it a value."
+        )
