@@ -78,7 +78,7 @@ def _are_services(value: str) -> bool:
 
 
 #: Words of the setting ``services``; the DIMSE door's table of services is held against them by a test.
-SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist"})
+SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist", "ups"})
 
 _ALL = ("dicom", "mllp", "fhir", "fhir-message", "dicom-web")
 SETTINGS: tuple[Setting, ...] = (

@@ -1,7 +1,7 @@
-"""The DICOMweb door: QIDO-RS, WADO-RS, STOW-RS (PS3.18 section 10) and WADO-URI (section 9);
-beyond the standard, DELETE as a mark and a change feed.
+"""The DICOMweb door: QIDO-RS, WADO-RS, STOW-RS (PS3.18 section 10), WADO-URI (section 9) and
+UPS-RS (chapter 11); beyond the standard, DELETE as a mark and a change feed.
 
-Each address exists twice: under ``/dicom-web``, where the asker's own copy of a study is meant first, and under
+Each address of images exists twice: under ``/dicom-web``, where the asker's own copy of a study is meant first, and under
 ``/dicom-web/institutions/{owner}``, which names the institution whose copy is meant.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import Workers
-from adapters.dicomweb import capabilities
+from adapters.dicomweb import capabilities, workitems
 from adapters.dicomweb.changes import Changes
 from adapters.dicomweb.deletion import Delete
 from adapters.dicomweb.errors import Handler, guarded
@@ -70,12 +70,13 @@ def routes(services: Services) -> list[BaseRoute]:
         *(("DELETE", place, delete.delete) for place in (study, series, instance)),
         ("GET", "/changefeed", changes.feed),
         ("GET", "/changefeed/latest", changes.latest),
+        *workitems.routes(services, workers),
     ]
     made: list[BaseRoute] = [Route("/wado", guarded(wado_uri.get), methods=["GET"])]
     for prefix in PREFIXES:
         for method, path, handler in found:
-            # Storing is always into the asker's own institution, and the feed is of all that the asker may see.
-            if "{owner}" in prefix and (method == "POST" or path.startswith("/changefeed")):
+            # Storing is always into the asker's own institution; feed and worklist are of all that the asker may see.
+            if "{owner}" in prefix and (method == "POST" or path.startswith(("/changefeed", "/workitems"))):
                 continue
             made.append(Route(prefix + path, guarded(handler), methods=[method]))
     return [*made, *capabilities.routes(services, made)]

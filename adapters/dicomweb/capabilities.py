@@ -39,6 +39,16 @@ _MARKED = (
     " and removes no byte. 标记删除，须说明原因，不清除任何数据。"
 )
 _OWN_FEED = "PS3.18 defines no change feed: ask again with the since of the last answer. 变更日志，非标准。"
+#: UPS-RS (PS3.18 section 11.2): the transaction of each method and last step of the path.
+_WORKITEMS: Mapping[tuple[str, str], str] = {
+    ("GET", "workitems"): "SearchWorkitems",
+    ("POST", "workitems"): "CreateWorkitem",
+    ("GET", "{workitem}"): "RetrieveWorkitem",
+    ("POST", "{workitem}"): "UpdateWorkitem",
+    ("PUT", "state"): "ChangeWorkitemState",
+    ("POST", "cancelrequest"): "RequestCancellation",
+}
+_NO_EVENTS = "Subscriptions are not offered: no events are reported. 不提供订阅与事件通知。"
 _LEVELS: Mapping[str, Level] = {"studies": "study", "series": "series", "instances": "instance"}
 
 
@@ -76,6 +86,8 @@ def abilities(made: Iterable[BaseRoute]) -> list[Ability]:
 
 def _ability(method: str, path: str) -> Ability:
     last = path.rpartition("/")[2]
+    if path.startswith("/workitems"):
+        return _workitem(method, path, last)
     if method == "DELETE":
         return Ability(method=method, path=path, name="Delete", query=("reason",), gives=(_JSON,), note=_MARKED)
     if path in _FEED:
@@ -105,6 +117,18 @@ def _ability(method: str, path: str) -> Ability:
         return Ability(method=method, path=path, name="Retrieve", gives=_OBJECT)
     # A resource that this table does not know is listed all the same: it is there.
     return Ability(method=method, path=path, name=f"{method.capitalize()}{last.strip('{}').capitalize()}")
+
+
+def _workitem(method: str, path: str, last: str) -> Ability:
+    return Ability(
+        method=method,
+        path=path,
+        name=_WORKITEMS[method, last],
+        query=("limit", "offset", "fuzzymatching", "includefield") if (method, last) == ("GET", "workitems") else (),
+        takes=() if method == "GET" else (JSON_TYPE, XML_TYPE),
+        gives=() if method != "GET" else (JSON_TYPE, _MULTIPART_XML if last == "workitems" else XML_TYPE),
+        note=_NO_EVENTS if last == "workitems" else "",
+    )
 
 
 def routes(services: Services, made: Sequence[BaseRoute]) -> list[BaseRoute]:

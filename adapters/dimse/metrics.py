@@ -21,3 +21,8 @@ requests = Counter(
     "DIMSE-N requests that the hub sent, by service and the status answered.",
     ["service", "status"],
 )
+workitems = Counter(
+    "hub_dimse_workitems",
+    "DIMSE-N requests about workitems by command field and the status answered, in hexadecimal.",
+    ["command", "status"],
+)

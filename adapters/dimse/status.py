@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fhir_mappings.errors import MappingError
 from hub.errors import Category, HubError
+from hub.workitem import Reason, Remark
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -66,6 +67,28 @@ QUERY_BY_CATEGORY: Mapping[Category, int] = {
     Category.BUSY: OUT_OF_RESOURCES,
     Category.UNAVAILABLE: OUT_OF_RESOURCES,
     Category.INTERRUPTED: OUT_OF_RESOURCES,
+}
+#: What the services of the Unified Procedure Step say (PS3.4 tables CC.2.1-3 to CC.2.6-4).
+UPS_NO_EVENT_REPORTS = 0xC315
+BY_UPS_REASON: Mapping[Reason, int] = {
+    Reason.OVER: 0xC300,
+    Reason.NO_LOCK: 0xC301,
+    Reason.WRONG_LOCK: 0xC301,
+    Reason.CLAIMED: 0xC302,
+    Reason.TO_SCHEDULED: 0xC303,
+    Reason.NOT_READY: 0xC304,
+    Reason.ABSENT: 0xC307,
+    Reason.NOT_SCHEDULED: 0xC309,
+    Reason.UNCLAIMED: 0xC310,
+    Reason.IS_COMPLETED: 0xC311,
+    Reason.UNREACHABLE: 0xC312,
+    Reason.DUPLICATE: DUPLICATE_SOP_INSTANCE,
+}
+BY_UPS_REMARK: Mapping[Remark, int] = {
+    Remark.NONE: SUCCESS,
+    Remark.CREATED_MODIFIED: 0xB300,
+    Remark.ALREADY_CANCELED: 0xB304,
+    Remark.ALREADY_COMPLETED: 0xB306,
 }
 #: Statuses other than Bxxx that mean success with a remark (PS3.7 annex C.4.2).
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0111, 0x0116})

@@ -54,6 +54,9 @@ def test_every_route_is_listed_and_nothing_else(http: httpx.Client, hub: Service
 def test_every_listed_method_answers(http: httpx.Client, hub: Services) -> None:
     receive(hub, ct())
     for method, template in listed(http):
+        if template.startswith("/workitems"):
+            # They have bodies and states of their own: tests/adapters/dicomweb/test_workitems.py asks them.
+            continue
         path = template.format(**PLACES)
         more: dict[str, Any] = {}
         if method == "POST":
@@ -71,7 +74,7 @@ def test_every_listed_representation_is_given(http: httpx.Client, hub: Services)
     document = http.options("", headers={"Accept": "application/json"}).json()
     for resource in document["resources"]:
         for method in resource["methods"]:
-            if method["name"] == "GET":
+            if method["name"] == "GET" and not resource["path"].startswith("workitems"):
                 for media_type in method["response"]:
                     path = resource["path"].format(**PLACES)
                     answer = http.get(f"/{path}", headers={"Accept": media_type})
