@@ -14,6 +14,8 @@ from dicomweb_client.session_utils import create_session
 from fhir_mappings.dicom import xml_model
 from hub import sequence_matching
 from hub.boot import Services
+from hub.imaging import number_record_id, study_resource_id
+from hub.ports import Grant, NewVersion
 from storage.sql.schema import audit, audit_patient
 from tests.adapters.dicomweb.test_dicomweb import parts, rows
 from tests.support.images import QH, ROOT, STUDY, ct, receive
@@ -359,3 +361,45 @@ def test_every_key_that_the_standard_requires_of_instances_is_matched(
     receive(hub, ct(1))
     receive(hub, ct(2, SOPClassUID="1.2.840.10008.5.1.4.1.1.4"))
     assert values(http.get(f"/studies/{STUDY}/instances?{query}"), "00080018") == [f"{STUDY}.1.1"]
+
+
+# --- patients of other institutions
+
+
+def test_a_linked_patients_lent_studies_come_under_the_askers_number(http: httpx.Client, hub: Services) -> None:
+    receive(hub, ct())
+    receive(hub, ct(study=f"{ROOT}.5", PatientID="500", IssuerOfPatientID="QH", AccessionNumber="A5"), actor=QH)
+    receive(hub, ct(study=f"{ROOT}.6", PatientID="501"), actor=QH)
+    own, theirs = number_record_id("KN", "10086"), number_record_id("QH", "500")
+
+    def work(tx: Any) -> None:
+        for owner, id_, number in (("KN", own, "10086"), ("QH", theirs, "500")):
+            patient = {"resourceType": "Patient", "id": id_, "identifier": [{"value": number}]}
+            tx.records.put_many([NewVersion(resource=patient, owner=owner)])
+        items = [{"type": "source", "resource": {"reference": f"Patient/{id_}"}} for id_ in (own, theirs)]
+        linkage = {"resourceType": "Linkage", "id": "l", "active": True, "item": items}
+        tx.records.put_many([NewVersion(resource=linkage, owner="YY")])
+        for study in (f"{ROOT}.5", f"{ROOT}.6"):
+            grant = Grant(
+                grantee="KN", target_type="ImagingStudy", target_id=study_resource_id("QH", study), task_id=study
+            )
+            tx.grants.open(grant, now=hub.clock())
+
+    before = http.get("/studies", params={"PatientID": "10086"}).json()
+    hub.database.write(work)
+    assert len(before) == 1
+    for level in ("studies", "series", "instances"):
+        answers = http.get(f"/{level}", params={"PatientID": "10086", "includefield": "all"}).json()
+        assert {one["0020000D"]["Value"][0] for one in answers} == {STUDY, f"{ROOT}.5"}
+        assert {one["00100020"]["Value"][0] for one in answers} == {"10086"}
+        [linked] = [one for one in answers if "00101002" in one]
+        assert linked["00100021"]["Value"] == ["KN"]
+        [source] = linked["00101002"]["Value"]
+        assert (source["00100020"]["Value"], source["00100021"]["Value"]) == (["500"], ["QH"])
+        assert linked["00080051"]["Value"] == [{"00400031": {"vr": "UT", "Value": ["QH"]}}]
+    lent = http.get("/studies", params={"PatientID": "501"}).json()
+    assert [one["00100020"]["Value"] for one in lent] == [["501"]]
+    # Objects and their metadata are what the source sent.
+    [metadata] = http.get(f"/studies/{ROOT}.5/metadata").json()
+    assert metadata["00100020"]["Value"] == ["500"]
+    assert "00101002" not in metadata

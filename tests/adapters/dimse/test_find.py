@@ -19,7 +19,8 @@ from fhir_mappings.dicom import identifier
 from hub import query_search
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.ports import Grant
+from hub.imaging import number_record_id
+from hub.ports import Grant, NewVersion, Tx
 from tests.support import images
 from tests.support import services as support
 from tests.support.dimse import Door, FakeServices, Peer, running
@@ -232,6 +233,36 @@ def test_a_study_that_two_hospitals_hold_is_answered_once_in_the_askers_numbers(
     assert found.values("PatientID") == ["K-77"]
     found = asked(door, keys("SERIES", StudyInstanceUID=f"{ROOT}.4", PatientID="", SeriesInstanceUID=""))
     assert found.values("PatientID") == ["K-77"]
+
+
+def test_a_linked_patients_study_comes_under_the_askers_number(filled: Services, door: Door) -> None:
+    """QH lets KN see its study; its 10086 is KN's 10107, and its number stands in Other Patient IDs Sequence."""
+    sides = {owner: number_record_id(owner, number) for owner, number in (("KN", "10107"), ("QH", "10086"))}
+    study = filled.database.read(lambda tx: tx.imaging.study(query_key("QH", f"{ROOT}.4")))
+    assert study is not None
+    grant = Grant(grantee="KN", target_type="ImagingStudy", target_id=study["resource_id"], task_id="t")
+
+    def work(tx: Tx) -> None:
+        tx.grants.open(grant, now=filled.clock())
+        for (owner, id_), number in zip(sides.items(), ("10107", "10086"), strict=True):
+            patient = {"resourceType": "Patient", "id": id_, "identifier": [{"value": number}]}
+            tx.records.put_many([NewVersion(resource=patient, owner=owner)])
+        items = [{"type": "source", "resource": {"reference": f"Patient/{id_}"}} for id_ in sides.values()]
+        linkage = {"resourceType": "Linkage", "id": "l", "active": True, "item": items}
+        tx.records.put_many([NewVersion(resource=linkage, owner="YY")])
+
+    filled.database.write(work)
+    found = asked(door, keys("STUDY", PatientID="10107", StudyInstanceUID=""), root=PATIENT)
+    answers = {one["0020000D"]["Value"][0]: one for one in found.answers}
+    assert set(answers) == {f"{ROOT}.3", f"{ROOT}.4"}
+    linked = answers[f"{ROOT}.4"]
+    assert (linked["00100020"]["Value"], linked["00100021"]["Value"]) == (["10107"], ["KN"])
+    assert plain(linked["00101002"]["Value"][0]) == {
+        "PatientID": "10086", "IssuerOfPatientID": "QH", "TypeOfPatientID": "TEXT"
+    }  # fmt: skip
+    assert "00101002" not in answers[f"{ROOT}.3"]
+    [patient] = asked(door, keys("PATIENT", PatientID="10107", NumberOfPatientRelatedStudies=""), root=PATIENT).answers
+    assert plain(patient)["NumberOfPatientRelatedStudies"] == 2
 
 
 def test_series_are_answered_inside_their_study(reading: Door) -> None:
