@@ -236,10 +236,17 @@ def task(
 
 
 def attributes_of(resource: Mapping[str, Any]) -> Json:
-    """Return the data set that :func:`task` put into *resource*; empty where it has none."""
+    """Return the data set that :func:`task` put into *resource*; empty where it has none, or has what is none.
+
+    One Task that came by another way must not spoil the worklist of an institution that sees it.
+    """
     for extension in resource.get("extension", ()):
         if extension.get("url") == EXTENSION:
-            found: Json = loads(base64.b64decode(extension["valueBase64Binary"]))
+            try:
+                found: Json = loads(base64.b64decode(extension["valueBase64Binary"]))
+                _shaped(found, _DEPTH)
+            except (LookupError, TypeError, ValueError, MalformedError):
+                return {}
             return found
     return {}
 
@@ -248,7 +255,7 @@ def stored_lock(resource: Mapping[str, Any]) -> str:
     """Return the lock that :func:`task` put into *resource*, or ``""``."""
     for extension in resource.get("extension", ()):
         if extension.get("url") == LOCK:
-            return str(extension["valueString"])
+            return str(extension.get("valueString", ""))
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -94,6 +95,15 @@ for _ in range(50):
 def test_what_is_no_data_set_is_refused_in_the_words_of_the_standard(dataset: Any) -> None:
     with pytest.raises(MappingError):
         mapping.normal(dataset)
+
+
+@pytest.mark.parametrize(
+    "content", [None, 7, "*", b"{", b"7", b'{"00100010":7}', b'{"00741002":{"vr":"SQ","Value":[7]}}']
+)
+def test_an_extension_that_holds_no_data_set_is_none(content: Any) -> None:
+    value = base64.b64encode(content).decode() if isinstance(content, bytes) else content
+    broken = {"resourceType": "Task", "extension": [{"url": mapping.EXTENSION, "valueBase64Binary": value}]}
+    assert mapping.attributes_of(broken) == {}
 
 
 def test_tags_may_be_written_in_small_letters() -> None:
