@@ -65,7 +65,7 @@ def ranges_of(header: str) -> Sequence[Accepted]:
     for found in _RANGE.findall(header or "*/*"):
         whole = found.strip()
         name = whole.partition(";")[0].strip().lower()
-        parameters = {key.lower(): value.strip().strip('"') for key, value in _PARAMETER.findall(whole)}
+        parameters = {key.lower(): value.strip().strip("\"'") for key, value in _PARAMETER.findall(whole)}
         multipart = name in {"multipart/related", "multipart/*"}
         syntax = parameters.get("transfer-syntax", "")
         ranges.append(

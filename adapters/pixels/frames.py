@@ -44,6 +44,12 @@ def is_encapsulated(stream: BinaryIO, pixel_offset: int) -> bool:
     return length == b"\xff\xff\xff\xff" and head == _ITEM
 
 
+def _held(stream: BinaryIO, pixel_offset: int, syntax: str) -> int:
+    """Return the length of native pixel data, which stands before it in every transfer syntax."""
+    stream.seek(pixel_offset - 4)
+    return int.from_bytes(stream.read(4), "big" if syntax == EXPLICIT_BIG else "little")
+
+
 def native_frame(stream: BinaryIO, attributes: Mapping[str, Any], pixel_offset: int, syntax: str, number: int) -> bytes:
     """Return native frame *number* (from 1) as little endian bytes."""
     rows, columns = _number(attributes, "00280010"), _number(attributes, "00280011")
@@ -59,6 +65,8 @@ def native_frame(stream: BinaryIO, attributes: Mapping[str, Any], pixel_offset: 
         # Pixels of up to 16 bits lie in words of 16 (PS3.5 section 8.1.1 and annex A.3), which a frame may begin within.
         width = 2 if bits <= 16 else bits // 8
     start, end = first - first % width, last + -last % width
+    if not _held(stream, pixel_offset, syntax):
+        raise HubError(Category.NOT_FOUND, "The pixel data of the instance is empty.", where="(7FE0,0010)")
     stream.seek(pixel_offset + start)
     data = stream.read(end - start)
     if len(data) < last - start:

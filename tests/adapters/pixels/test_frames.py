@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.pixels import frames
-from hub.errors import HubError
+from hub.errors import Category, HubError
 
 
 def item(data: bytes) -> bytes:
@@ -66,7 +66,8 @@ def native(data: bytes, number: int, syntax: str = frames.EXPLICIT_LITTLE, **val
         "photometric": "00280004",
     }
     header = {tags[name]: {"Value": [value]} for name, value in values.items()}
-    return frames.native_frame(io.BytesIO(b"\0" * 7 + data), header, 7, syntax, number)
+    length = len(data).to_bytes(4, "big" if syntax == frames.EXPLICIT_BIG else "little")
+    return frames.native_frame(io.BytesIO(b"\0" * 3 + length + data), header, 7, syntax, number)
 
 
 def test_one_bit_frames_are_shifted_to_their_first_bit() -> None:
@@ -102,3 +103,11 @@ def test_a_frame_beyond_the_object_is_a_fault_and_pixels_without_size_are_absent
         native(b"\0\0", 2, rows=1, columns=1, bits=16)
     with pytest.raises(HubError):
         native(b"\0\0", 1, rows=1, bits=16)
+
+
+def test_empty_pixel_data_is_absent_whatever_follows_it() -> None:
+    header = {"00280010": {"Value": [1]}, "00280011": {"Value": [1]}, "00280100": {"Value": [16]}}
+    source = io.BytesIO(b"\xe0\x7f\x10\0OW\0\0" + bytes(4) + b"what follows")
+    with pytest.raises(HubError) as caught:
+        frames.native_frame(source, header, 12, frames.EXPLICIT_LITTLE, 1)
+    assert caught.value.category is Category.NOT_FOUND
