@@ -285,6 +285,9 @@ class Writer:
             row = rows[change.key]
             if row.owner != actor.institution:
                 if change.key not in visible:
+                    if change.method == "PUT":
+                        # Refused as where there is nothing: an id that can be computed must not tell what exists.
+                        self._refuse_id(change)
                     raise not_found(*change.key)
                 if not self._ruled_task(row):
                     raise HubError(

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from adapters.http.app import build
-from fhir_mappings.identifiers import naming_system
+from fhir_mappings.identifiers import naming_system, resource_id
 from hub.actor import Actor
 from hub.boot import Services
 from tests.support.http import Client, client_of
@@ -80,3 +80,17 @@ def test_a_patient_written_over_fhir_is_held_against_those_of_other_institutions
         client_of(app, services, Actor(institution=code)).create({"resourceType": "Patient", "identifier": [CARD]})
     codes = [task["code"]["coding"][0]["code"] for task in resources(services, "Task")]
     assert codes == ["patient-link"]
+
+
+def test_an_id_that_can_be_computed_does_not_tell_whether_two_patients_are_linked(
+    services: Services, desks: dict[str, Any]
+) -> None:
+    writer = client_of(build(services), services, Actor(institution="QH"))
+    said(desks["KN"], desks["KN-id"], institution="YL", number="1")
+    [task] = resources(services, "Task")
+    answers = []
+    for id_ in (task["id"], resource_id("YY", "patient-link", "Task", "nobody|said")):
+        body = {"resourceType": "Task", "id": id_, "status": "requested", "intent": "order"}
+        answer = writer.put(f"/fhir/Task/{id_}", json=body)
+        answers.append((answer.status_code, [issue["details"]["text"] for issue in answer.json()["issue"]]))
+    assert answers[0] == answers[1]
