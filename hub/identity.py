@@ -261,8 +261,10 @@ class IdentityService:
                             found.setdefault((one.owner, one.id), set()).add(evidence)
         here: Side = (stored.owner, stored.id)
         for there, evidence_of in sorted(found.items()):
+            if _known(tx, here, there):
+                continue
             tx.records.lock_condition(_key("Linkage", here, there))
-            if not _known(tx, here, there):
+            if _task(tx, here, there) is None:
                 task = self._new_task(tx, here, there, sorted(evidence_of))
                 self._keep(tx, task)
                 self._audit(tx, HUB, f"suggest-{CODE}", action="C", entities=(f"Task/{task['id']}",))
@@ -510,6 +512,8 @@ def _replaced(patient: Mapping[str, Any]) -> bool:
 
 def _known(tx: Tx, one: Side, other: Side) -> bool:
     """Return whether somebody decided, or is to decide, about the two: merges carry that along."""
+    if _task(tx, one, other) is not None:
+        return True
     pairs = product(tx.records.one_person(one[1]), tx.records.one_person(other[1]))
     ids = [("Task", _key("Task", (one[0], a), (other[0], b))) for a, b in pairs]
     return any(not stored.deleted for stored in tx.records.get_many(ids, UNRESTRICTED).values())
