@@ -28,8 +28,8 @@ Json = dict[str, Any]
 
 #: Tasks of this code system wait for a decision by hand.
 WORK_ITEM = "work-item"
-#: Work items that the hub does itself: they run, and nobody is asked to decide anything.
-_RUNNING = frozenset({"deidentified-export"})
+#: Work items that wait for no decision by hand: the hub does them itself, or their performer has a list of his own.
+_RUNNING = frozenset({"deidentified-export", "unified-procedure-step"})
 MAX_LIST = 1000
 
 

@@ -18,7 +18,7 @@ from fhir_mappings.definitions.check import check
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from fhir_mappings.prescan import prescan
-from hub import references
+from hub import kept, references
 from hub.access import DIRECTORY_TYPES, UNRESTRICTED, scope_of
 from hub.actor import Actor
 from hub.directory import DIRECTORY_OWNER
@@ -184,6 +184,10 @@ class Writer:
         actor = envelope.actor
         self._meet_conditions(tx, changes, actor)
         self._load_existing(tx, changes, actor)
+        for change in changes:
+            if not change.skipped:
+                held = change.existing.body if change.existing is not None else None
+                kept.refuse(change.resource or change.source, held, where=change.label or f"{change.type}/{change.id}")
         self._refuse_twice(changes)
         self._link(tx, changes, actor)
         self._check_references(tx, changes, actor)
