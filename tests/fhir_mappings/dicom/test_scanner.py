@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fhir_mappings.dicom import scanner
+from fhir_mappings.dicom import walker
 from fhir_mappings.dicom.elements import Element, Elements
 from fhir_mappings.dicom.scanner import LIMITS, ScanLimits, scan
 from fhir_mappings.errors import MalformedError
@@ -332,7 +332,7 @@ def test_plain_elements_are_taken_as_the_careful_walk_would(
         del data[len(data) - missing * missing :]
     found = outcome(bytes(data), limits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+        patch.setattr(walker.Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
         assert outcome(bytes(data), limits) == found
 
 
@@ -341,7 +341,7 @@ def test_an_object_cut_anywhere_is_judged_as_the_careful_walk_would() -> None:
         cuts = range(len(form))
         found = [outcome(form[:cut], LIMITS) for cut in cuts]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+            patch.setattr(walker.Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
             assert [outcome(form[:cut], LIMITS) for cut in cuts] == found
 
 
@@ -351,7 +351,7 @@ def test_every_limit_is_kept_as_the_careful_walk_would(form: bytes) -> None:
     limits += [ScanLimits(elements=most) for most in range(70)]
     found = [outcome(form, one) for one in limits]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner._Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
+        patch.setattr(walker.Walker, "_plain_elements", lambda self, frame, pos, meta: pos)
         assert [outcome(form, one) for one in limits] == found
 
 
