@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +11,23 @@ from fhir_mappings.json import dumps
 from hub.actor import Actor
 from hub.cli.common import operator, say, services
 from hub.errors import Category, HubError
-from hub.export import Exports, Request
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+    from hub.export import Exports
 
 app = typer.Typer(help="去标识化导出 / de-identified exports", no_args_is_help=True)
 
 Member = Annotated[str, typer.Argument(metavar="MEMBER", help="成员代码 / member code, for example KN")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="任务编号 / id of the job")]
 AsJson = Annotated[bool, typer.Option("--json", help="每行一个 JSON / one JSON object a line")]
+
+
+def _exports(opened: Services) -> Exports:
+    """Return the service; loaded here, because what it stands on is large and every process of the hub runs this module."""
+    from hub.export import Exports
+
+    return Exports(opened)
 
 
 def _administrator(member: str) -> Actor:
@@ -51,6 +61,8 @@ def start(
     ] = False,
 ) -> None:
     """开始导出 / Ask for an export of the member's own studies; the worker makes it."""
+    from hub.export import Request
+
     asked: dict[str, str] = {}
     for one in query or ():
         keyword, separator, value = one.partition("=")
@@ -68,7 +80,7 @@ def start(
         hold_unknown=hold_unknown,
     )
     with services() as opened:
-        job = Exports(opened).start(_administrator(member), request)
+        job = _exports(opened).start(_administrator(member), request)
     say(job["id"])
 
 
@@ -76,7 +88,7 @@ def start(
 def list_(member: Member, as_json: AsJson = False) -> None:
     """列出导出 / List the member's exports, the newest first."""
     with services() as opened:
-        jobs = Exports(opened).jobs(_administrator(member))
+        jobs = _exports(opened).jobs(_administrator(member))
     for job in jobs:
         say(dumps(job).decode() if as_json else _line(job))
 
@@ -85,7 +97,7 @@ def list_(member: Member, as_json: AsJson = False) -> None:
 def show(member: Member, job: Job, as_json: AsJson = False) -> None:
     """显示一个导出 / Show one export: how far it is, and what was left out and why."""
     with services() as opened:
-        found = Exports(opened).get(_administrator(member), job)
+        found = _exports(opened).get(_administrator(member), job)
         folder = opened.settings.data_dir / found["folder"] if found["folder"] else None
     if as_json:
         say(dumps(found).decode())
@@ -101,7 +113,7 @@ def show(member: Member, job: Job, as_json: AsJson = False) -> None:
 def cancel(member: Member, job: Job) -> None:
     """取消导出 / End an export before its time; what was made is removed."""
     with services() as opened:
-        Exports(opened).cancel(_administrator(member), job)
+        _exports(opened).cancel(_administrator(member), job)
     say(f"已取消 / cancelled: {job}")
 
 
@@ -122,7 +134,7 @@ def mapping(
             remedy="Name the project's key file.",
         ) from error
     with services() as opened:
-        for kind, here, there in Exports(opened).mapping(_administrator(member), job, key):
+        for kind, here, there in _exports(opened).mapping(_administrator(member), job, key):
             say(f"{kind}\t{here}\t{there}")
 
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fhir_mappings.json import dumps
 from hub.cli.common import note, operator, say, services, tool
 from hub.clock import instant
-from hub.deletion import Deletion
 from hub.errors import Category, HubError
-from hub.priors import Priors, Rule
-from hub.retention import Expired, Retention, word_for
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+    from hub.deletion import Deletion
+    from hub.retention import Expired, Retention
+
+# What the commands stand on is loaded by those that run: it is large, and every process of the hub runs this module.
 
 app = typer.Typer(help="检查 / studies", no_args_is_help=True)
+
+
+def _deletion(opened: Services) -> Deletion:
+    from hub.deletion import Deletion
+
+    return Deletion(opened)
+
+
+def _retention(opened: Services) -> Retention:
+    from hub.retention import Retention
+
+    return Retention(opened)
 
 
 @app.command()
@@ -32,6 +48,8 @@ def pull(
     as_json: Annotated[bool, typer.Option("--json", help="每行一个 JSON / one JSON object a line")] = False,
 ) -> None:
     """调取既往检查 / Fetch a patient's earlier studies from the member's archive; what is here is not fetched again."""
+    from hub.priors import Priors, Rule
+
     with services() as opened:
         priors = Priors(opened, tool("adapters.dimse.scu").open_archive)
         try:
@@ -84,7 +102,7 @@ _AsJson = Annotated[bool, typer.Option("--json", help="每行一个 JSON / one J
 def delete(member: _Member, study: _Study, reason: _Reason, series: _Series = None, instance: _Instance = None) -> None:
     """标记删除 / Mark a study, a series or an instance deleted: nobody is shown it, no byte goes, and it can be restored."""
     with services() as opened:
-        done = Deletion(opened).delete(operator(), study, series, instance, reason=reason, owner=member)
+        done = _deletion(opened).delete(operator(), study, series, instance, reason=reason, owner=member)
     say(f"标记删除 / marked deleted: {done}")
 
 
@@ -94,7 +112,7 @@ def restore(
 ) -> None:
     """恢复 / Show again what is marked deleted of a study."""
     with services() as opened:
-        done = Deletion(opened).restore(operator(), study, series, instance, reason=reason, owner=member)
+        done = _deletion(opened).restore(operator(), study, series, instance, reason=reason, owner=member)
     say(f"已恢复 / restored: {done}")
 
 
@@ -106,7 +124,7 @@ def deleted(
 ) -> None:
     """列出标记删除的图像 / List what is marked deleted, the newest first."""
     with services() as opened:
-        marks = Deletion(opened).marks(operator(), owner=member, limit=limit)
+        marks = _deletion(opened).marks(operator(), owner=member, limit=limit)
     for one in marks:
         state = "清除/removed" if one.purged_at else "保留/kept"
         if as_json:
@@ -134,14 +152,14 @@ def deleted(
 def hold(member: _Member, study: _Study, reason: _Reason) -> None:
     """依法封存 / Put a study on legal hold: nothing of it can be deleted or expire."""
     with services() as opened:
-        Deletion(opened).hold(operator(), study, reason=reason, owner=member)
+        _deletion(opened).hold(operator(), study, reason=reason, owner=member)
 
 
 @app.command()
 def release(member: _Member, study: _Study, reason: _Reason) -> None:
     """解除封存 / End the legal hold of a study."""
     with services() as opened:
-        Deletion(opened).release(operator(), study, reason=reason, owner=member)
+        _deletion(opened).release(operator(), study, reason=reason, owner=member)
 
 
 @app.command()
@@ -150,7 +168,7 @@ def holds(
 ) -> None:
     """列出封存的检查 / List the studies on legal hold, the oldest hold first."""
     with services() as opened:
-        found = Deletion(opened).holds(operator(), owner=member)
+        found = _deletion(opened).holds(operator(), owner=member)
     for one in found:
         if as_json:
             told = {"member": one.key.owner, "study": one.key.StudyInstanceUID, "since": instant(one.held_at)}
@@ -173,7 +191,7 @@ _WHY = {
 def expired(member: _Member, as_json: _AsJson = False) -> None:
     """列出保存期满的检查 / List the studies whose retention has run out, and what keeps some of them; removes nothing."""
     with services() as opened:
-        found = Retention(opened).expired(operator(), member)
+        found = _retention(opened).expired(operator(), member)
     _list(found, as_json=as_json)
 
 
@@ -186,8 +204,10 @@ def expire(
     ] = None,
 ) -> None:
     """清除期满的检查 / Remove what retention has run out of, bytes too; without --confirm it only says what would go."""
+    from hub.retention import word_for
+
     with services() as opened:
-        retention = Retention(opened)
+        retention = _retention(opened)
         if confirm is None:
             found = retention.expired(operator(), member)
             _list(found, as_json=False)
