@@ -13,12 +13,11 @@ import sqlalchemy as sa
 
 from fhir_mappings.definitions.check import check
 from fhir_mappings.json import dumps, loads
-from hub import export
 from hub.access import Scope
 from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.export import Exports, Request, key_file
+from hub.export import Exports, Request, key_file, running
 from hub.ports import Grant, NewVersion, StudyKey
 from storage.sql.schema import audit
 from tests.support.databases import migrate, opened
@@ -43,7 +42,7 @@ def hub(tmp_path: Path, clock: FakeClock) -> Iterator[Services]:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "STEP_OBJECTS", 2)
+    monkeypatch.setattr(running, "STEP_OBJECTS", 2)
 
 
 def finish(exports: Exports) -> int:
