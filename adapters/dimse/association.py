@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ class Association:
         self._exchange: Exchange | None = None
         self._serving: dict[str, catalogue.Service] = {}
         self._idle = True
-        self._stopping = False
+        # Not a flag of this object: what the services ask must not lead back to it, or only the collector could free it.
+        self._stopping = threading.Event()
         self.calling_ae = ""
 
     @property
@@ -105,7 +107,7 @@ class Association:
 
     def stop(self) -> None:
         """Let the message in hand be answered, then end."""
-        self._stopping = True
+        self._stopping.set()
         if self._idle:
             self._layer.interrupt()
 
@@ -172,7 +174,7 @@ class Association:
             max_pdu_bytes=request.max_pdu_bytes,
             extended=accepted.extended,
             correlation_id=self._correlation_id,
-            stopping=lambda: self._stopping,
+            stopping=self._stopping.is_set,
         )
         self._layer.send(accepted.pdu)
         return ""
@@ -182,7 +184,7 @@ class Association:
         while True:
             # First idle, then the look at the flag: stop() does it the other way round, so one of us sees the other.
             self._idle = True
-            if self._stopping:
+            if self._stopping.is_set():
                 self._layer.abort(reason=0)
                 return "stopped"
             found = self._layer.read_pdv(wait_s=self._settings.association_idle_s)

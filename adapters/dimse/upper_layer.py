@@ -181,9 +181,11 @@ class UpperLayer:
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def close(self) -> None:
-        """Close at once."""
+        """Close at once; what was read is of no more use."""
         with contextlib.suppress(OSError):
             self._socket.close()
+        # Whoever still holds this connection, a trace of an error for example, need not hold its largest part.
+        self._buffer, self._pending, self._ahead = bytearray(), iter(()), None
 
     def _fill(self, view: memoryview, within_s: float) -> None:
         deadline = time.monotonic() + within_s

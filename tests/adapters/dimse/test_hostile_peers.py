@@ -341,7 +341,8 @@ def test_stopping_answers_what_is_in_hand_and_ends_the_rest(settings: Maker) -> 
             assert go_on.wait(10)
 
         door.imaging.trouble = slow
-        with associated(door.port, CT) as idle, associated(door.port, CT) as busy, Peer(door.port) as silent:
+        # The silent one comes first: connections are accepted in their order, and one that waits to be is nobody's to end.
+        with Peer(door.port) as silent, associated(door.port, CT) as idle, associated(door.port, CT) as busy:
             busy.send(store_command(sop_instance=str(ct_tags()[0x00080018][1])))
             for pdu in data_pdus(encode(ct_tags())):
                 busy.send(pdu)

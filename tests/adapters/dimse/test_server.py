@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import structlog
@@ -397,3 +397,32 @@ def test_an_ae_is_scp_of_storage_only_where_it_may_get() -> None:
     assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), RIGHTS) == (EXPLICIT, 0)
     without = RIGHTS - {"get"}
     assert negotiation._judge(CT_IMAGE_STORAGE, [EXPLICIT], (False, True), without)[1] == negotiation.USER_REJECTION
+
+
+def test_an_association_that_has_ended_is_freed_without_the_collector(settings: Callable[..., Settings]) -> None:
+    import gc
+    import weakref
+
+    from adapters.dimse import server as server_module
+    from adapters.dimse.association import Association
+
+    seen: list[weakref.ref[Association]] = []
+
+    class Watched(Association):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            seen.append(weakref.ref(self))
+
+    original = server_module.Association
+    server_module.Association = Watched  # type: ignore[misc]
+    gc.collect()
+    gc.disable()
+    try:
+        with running(FakeServices(settings())) as door:
+            with associated(door.port, Context(CT_IMAGE_STORAGE, EXPLICIT)) as peer:
+                assert c_store(peer, ct_tags(size=300))[0] == 0
+            door.quiet()
+            door.wait(lambda: seen[0]() is None)
+    finally:
+        gc.enable()
+        server_module.Association = original  # type: ignore[misc]
