@@ -168,7 +168,9 @@ def plot(rows: Sequence[Row]) -> str:
         parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick} x</text>')
     for step, size in enumerate(sizes):
         anchor = "start" if step == 0 else "end" if step == len(sizes) - 1 else "middle"
-        parts.append(f'<text x="{x(step):.1f}" y="{height - 30}" text-anchor="{anchor}">{size}</text>')
+        for line, text in enumerate(size.split(" / ")):
+            place = f'x="{x(step):.1f}" y="{height - 34 + 16 * line}" text-anchor="{anchor}"'
+            parts.append(f"<text {place}>{text}</text>")
     for number, (work, values) in enumerate(ratios.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(values))
