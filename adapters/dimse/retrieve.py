@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
@@ -203,7 +204,7 @@ class Progress:
             raise RequestorGoneError(end) from end
 
 
-class Retrieve:
+class Retrieve(ABC):
     """The part of a service that is the same for both ways to retrieve."""
 
     kind: ClassVar[int]
@@ -231,11 +232,17 @@ class Retrieve:
             exchange.answer(message, code, comment=comment)
         self._count(f"{code:04X}")
 
-    def ended(self) -> None:
+    def ended(self) -> None:  # noqa: B027 - a retrieval has nothing to do then, and this says so for both
         """Nothing is left to do."""
 
+    @abstractmethod
     def _retrieve(self, message: Message, envelope: Envelope, level: Level, keys: Mapping[str, Sequence[str]]) -> int:
-        raise NotImplementedError
+        """Send what *keys* name on *level*; return the final status, which the peer has been told.
+
+        Raises:
+            HubError: the request cannot be served; the peer is still to be told.
+            RequestorGoneError: nobody is there to be told any more.
+        """
 
     def _count(self, outcome: str) -> None:
         metrics.retrievals.labels(self.name, outcome).inc()
