@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,18 @@ def migrate(url: str) -> None:
 
 @contextlib.contextmanager
 def opened(
-    url: str, *, node: str = "test", clock: Clock = utc_now, busy_timeout_s: float = BUSY_TIMEOUT_S
+    url: str,
+    *,
+    node: str = "test",
+    clock: Clock = utc_now,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[SqlDatabase]:
     """Open a migrated database and close it again."""
     writer, readers = engines(url, busy_timeout_s=busy_timeout_s)
-    database = SqlDatabase(writer, node=node, clock=clock, readers=readers, busy_timeout_s=busy_timeout_s)
+    database = SqlDatabase(
+        writer, node=node, clock=clock, readers=readers, busy_timeout_s=busy_timeout_s, monotonic=monotonic
+    )
     try:
         yield database
     finally:
