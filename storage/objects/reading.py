@@ -18,17 +18,26 @@ class HashedStream(Iterator[bytes]):
     """Chunks of an object; the last step raises HubError(fault) when the bytes do not match the digest.
 
     The source is opened before the first chunk is asked for, so that a missing object is known before a door has
-    sent its headers. Exhausting, closing or dropping the stream closes the source.
+    sent its headers. Exhausting, closing or dropping the stream closes the source; *sound* is called before that, when
+    all bytes were read and matched.
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], close: Callable[[], None], *, digest: str, chunk_bytes: int, verify: bool
+        self,
+        read: Callable[[int], bytes],
+        close: Callable[[], None],
+        *,
+        digest: str,
+        chunk_bytes: int,
+        verify: bool,
+        sound: Callable[[], None] | None = None,
     ) -> None:
         self._read = read
         self._close: Callable[[], None] | None = close
         self._digest = digest
         self._chunk_bytes = chunk_bytes
         self._hash = hashlib.sha256() if verify else None
+        self._sound = sound
 
     def __iter__(self) -> Self:
         return self
@@ -45,14 +54,18 @@ class HashedStream(Iterator[bytes]):
             if self._hash is not None:
                 self._hash.update(chunk)
             return chunk
+        matched = self._hash is None or self._hash.hexdigest() == self._digest
+        if self._hash is not None and matched and self._sound is not None:
+            self._sound()
         self.close()
-        if self._hash is not None and self._hash.hexdigest() != self._digest:
+        if not matched:
             raise damaged(self._digest)
         raise StopIteration
 
     def close(self) -> None:
         """Close the source; safe to repeat."""
         close, self._close = self._close, None
+        self._sound = None
         if close is not None:
             close()
 

@@ -42,6 +42,7 @@ from storage.objects.reading import HashedStream
 from storage.objects.settings import SpoolSettings
 from storage.objects.spool import FileSpool, locked
 from storage.objects.trouble import checked, damaged, from_os, missing
+from storage.objects.verified import Look, Verified
 
 if TYPE_CHECKING:
     from storage.objects.s3 import S3Store
@@ -81,6 +82,7 @@ class SpooledStore:
         self._now_s = now_s
         self._root = waiting_dir(data_dir)
         self._local = FileStore(self._root, min_free_bytes=min_free_bytes, open_when_full=True, now_s=now_s)
+        self._verified = Verified(now_s=now_s)
         self._make_locks()
         self._remote = _Remote(connect)
         self._cache: Cache | None = None
@@ -160,10 +162,14 @@ class SpooledStore:
         """
         broken = False
         for tier, source in self._near(digest):
+            look = self._verified.look(digest, source.fileno()) if verify else None
             small = os.fstat(source.fileno()).st_size <= self._settings.fetch_bytes
-            if not (verify and small) or _sound(source, digest):
+            if look is not None and small and _sound(source, digest):
+                look.sound()
+                look = None
+            if look is None or not small:
                 metrics.count("object_reads", tier=tier)
-                return self._watched(tier, source, digest, chunk_bytes=chunk_bytes, verify=verify)
+                return self._watched(tier, source, digest, chunk_bytes=chunk_bytes, look=look)
             source.close()
             broken = True
             self._not_sound(tier, digest)
@@ -413,11 +419,22 @@ class SpooledStore:
         if cached is not None:
             yield "cache", cached
 
-    def _watched(self, tier: str, source: BinaryIO, digest: str, *, chunk_bytes: int, verify: bool) -> Iterator[bytes]:
+    def _watched(
+        self, tier: str, source: BinaryIO, digest: str, *, chunk_bytes: int, look: Look | None
+    ) -> Iterator[bytes]:
+        """Return the chunks of a copy, hashed on their way where *look* says that they are not known to be sound."""
+
         def chunk(size: int) -> bytes:
             return _read(source, size)
 
-        chunks = HashedStream(chunk, source.close, digest=digest, chunk_bytes=chunk_bytes, verify=verify)
+        chunks = HashedStream(
+            chunk,
+            source.close,
+            digest=digest,
+            chunk_bytes=chunk_bytes,
+            verify=look is not None,
+            sound=look.sound if look is not None else None,
+        )
         return chunks if tier != "cache" else _Told(chunks, lambda: self._not_sound(tier, digest))
 
     def _not_sound(self, tier: str, digest: str) -> None:
