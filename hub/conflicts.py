@@ -49,26 +49,30 @@ _PATIENT_TAGS = {
 Json = dict[str, Any]
 
 
-def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> bool:
-    """Hold a new instance against its study; returns whether it must be set aside, and raises the work item for it."""
+#: The study is this very patient's; another's whom a merge or a decision lets in; another's, to be set aside.
+Verdict = Literal["own", "let-in", "held"]
+
+
+def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> Verdict:
+    """Hold a new instance against its study; returns what is to become of it, and raises the work item for it."""
     from hub.imaging import patient_id
 
     key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
     study = tx.imaging.study(key)
     if study is None:
-        return False
+        return "own"
     said = patient_id(owner, header)
     known = study["patient_id"]
     if said != known and known not in tx.records.one_person(said) and said not in tx.records.one_person(known):
         if _decided(tx, owner, PATIENT, _about(key, said)) == "accept":
-            return False
+            return "let-in"
         _raise(tx, services, key, PATIENT, _about(key, said))
-        return True
+        return "held"
     if _differs(study["PatientName"], study["PatientNamePinyin"], header.PatientName, header.PatientNamePinyin):
         about = _about(key, f"{header.PatientName}|{header.PatientNamePinyin}")
         if not _decided(tx, owner, NAME, about):
             _raise(tx, services, key, NAME, about)
-    return False
+    return "own" if said == known else "let-in"
 
 
 def settle(tx: Tx, services: Services, task_id: str, decision: str, actor: Actor) -> StudyKey:

@@ -29,7 +29,18 @@ from hub.actor import Actor
 from hub.attribute_matching import Level, Match, parse
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.ports import AuditLine, InstanceRow, NewEntry, ObjectRef, ObjectStore, Spool, StudyKey, Timer, Tx
+from hub.ports import (
+    AuditLine,
+    InstanceRow,
+    NewEntry,
+    ObjectRef,
+    ObjectStore,
+    Spool,
+    StudyChangedError,
+    StudyKey,
+    Timer,
+    Tx,
+)
 from hub.study import StudyCompletion, raise_conflict
 
 if TYPE_CHECKING:
@@ -103,18 +114,32 @@ class ImagingService:
         now = self._services.clock()
         who = (header.PatientID, header.IssuerOfPatientID, header.PatientName)
         touch = not self._known.fresh(series, who, now - self._quiet / 2)
-        write = self._services.database.write
         try:
-            outcome = write(lambda tx: self._record(tx, envelope, header, ref, touch=touch))
-        except _OtherBytesError as other:
-            if _same_data_set(self._services.objects, other.digest, ref.digest):
-                outcome = write(lambda tx: self._journal(tx, envelope, header, ref, "duplicate"))
-            else:
-                outcome = write(lambda tx: self._record(tx, envelope, header, ref, touch=touch, keep_both=True))
-        if touch and outcome != "held":
-            # Only after the commit: a remembered series vouches for rows that are in the database, and for whose it is.
+            outcome, known = self._write(envelope, header, ref, touch=touch)
+        except StudyChangedError:
+            # Somebody has made the study another patient's, or this is one whose images are let in one by one.
+            self._known.forget(series)
+            touch = True
+            outcome, known = self._write(envelope, header, ref, touch=True)
+        if touch and known:
+            # Only after the commit: a remembered series vouches for rows that are in the database. Whose the study is
+            # does not rest on memory alone: the statement that writes an instance compares it.
             self._known.mark(series, who, now)
         return outcome
+
+    def _write(self, envelope: Envelope, header: InstanceHeader, ref: ObjectRef, *, touch: bool) -> tuple[str, bool]:
+        """Commit one instance; returns what came of it, and whether the study was found to be its patient's.
+
+        Raises:
+            StudyChangedError: without *touch*, the study is not the patient's; nothing was written.
+        """
+        write = self._services.database.write
+        try:
+            return write(lambda tx: self._record(tx, envelope, header, ref, touch=touch))
+        except _OtherBytesError as other:
+            if _same_data_set(self._services.objects, other.digest, ref.digest):
+                return write(lambda tx: self._journal(tx, envelope, header, ref, "duplicate")), True
+            return write(lambda tx: self._record(tx, envelope, header, ref, touch=touch, keep_both=True))
 
     @property
     def _quiet(self) -> timedelta:
@@ -129,7 +154,7 @@ class ImagingService:
         *,
         touch: bool,
         keep_both: bool = False,
-    ) -> str:
+    ) -> tuple[str, bool]:
         owner = envelope.actor.institution
         outcome = tx.imaging.add(
             owner,
@@ -137,7 +162,7 @@ class ImagingService:
             ref,
             # The moment of this instance: an association's envelope may be hours older.
             self._services.clock(),
-            patient_id(owner, header) if touch else "",
+            patient_id(owner, header),
             envelope.correlation_id,
             resource_id=study_resource_id(owner, header.StudyInstanceUID) if touch else "",
             series_known=not touch,
@@ -150,16 +175,19 @@ class ImagingService:
         if outcome in {"conflict", "rejected"}:
             raise_conflict(tx, self._services, owner, header, ref)
             outcome = "conflict"
-        if touch and outcome != "duplicate" and conflicts.check(tx, self._services, owner, header):
+        verdict: conflicts.Verdict = "own"
+        if touch and outcome != "duplicate":
+            verdict = conflicts.check(tx, self._services, owner, header)
+        if verdict == "held":
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
             tx.imaging.set_aside(key, header.SOPInstanceUID, ref.digest, shown=False)
-            return self._journal(tx, envelope, header, ref, "held")
+            return self._journal(tx, envelope, header, ref, "held"), False
         if touch and outcome == "new":
             key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
             tx.imaging.reopen(key)
             tx.timers.set(quiet_timer(key, self._services.clock() + self._quiet))
             tx.audit.write(self._audit(envelope, "C", (key.StudyInstanceUID,), ((owner, patient_id(owner, header)),)))
-        return self._journal(tx, envelope, header, ref, outcome)
+        return self._journal(tx, envelope, header, ref, outcome), verdict == "own"
 
     def _journal(self, tx: Tx, envelope: Envelope, header: InstanceHeader, ref: ObjectRef, outcome: str) -> str:
         flags = ["charset"] if header.charset_flagged else []
@@ -520,6 +548,11 @@ class _KnownSeries:
             self._touched.move_to_end(key)
             if len(self._touched) > _REMEMBERED:
                 self._touched.popitem(last=False)
+
+    def forget(self, key: tuple[str, str, str]) -> None:
+        """Vouch for *key* no longer."""
+        with self._lock:
+            self._touched.pop(key, None)
 
 
 def patient_id(owner: str, header: InstanceHeader) -> str:

@@ -15,7 +15,7 @@ from hub.ports.audit import AuditLine, AuditLog
 from hub.ports.database import Database, Tx
 from hub.ports.grants import Grant, Grants
 from hub.ports.identity import Identity, Person
-from hub.ports.imaging import Imaging, InstanceRow, StudyKey
+from hub.ports.imaging import Imaging, InstanceRow, StudyChangedError, StudyKey
 from hub.ports.journal import Entry, Journal, NewEntry
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
 from hub.ports.objects import ObjectRef, ObjectStore, Spool, Uploaded, UploadingStore, Waiting
@@ -54,6 +54,7 @@ __all__ = [
     "Sender",
     "Spool",
     "Stored",
+    "StudyChangedError",
     "StudyKey",
     "Timer",
     "Timers",

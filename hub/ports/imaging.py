@@ -13,6 +13,10 @@ from hub.attribute_matching import Level, Match
 from hub.ports.objects import ObjectRef
 
 
+class StudyChangedError(Exception):
+    """The study of an instance is not, or no longer, the patient's for whom the caller vouched; its write is to be undone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyKey:
     owner: str
@@ -214,8 +218,12 @@ class Imaging(Protocol):
 
         Other bytes of an instance that is marked deleted are ``rejected``, and non-current too.
 
-        With *series_known* the caller vouches that the rows of study and series are committed; else they are written
-        when they are missing, the study's with *patient_id* and *resource_id*, which then never change.
+        With *series_known* the caller vouches that the rows of study and series are committed and the study is
+        *patient_id*'s; else they are written when they are missing, the study's with *patient_id* and *resource_id*,
+        which then never change.
+
+        Raises:
+            StudyChangedError: with *series_known*, the study is another patient's by now; the transaction must not commit.
         """
         ...
 

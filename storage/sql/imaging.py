@@ -20,7 +20,7 @@ from hub.access import Scope
 from hub.attribute_matching import Level, Match, name_search
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
-from hub.ports import InstanceRow, ObjectRef, StudyKey
+from hub.ports import InstanceRow, ObjectRef, StudyChangedError, StudyKey
 from storage.sql import imaging_query, merges
 from storage.sql._dialect import insert
 from storage.sql.changes import SqlChanges
@@ -47,10 +47,21 @@ _INSTANCE_FIELDS = (
 )  # fmt: skip
 
 
+#: Whose the study is, said inside the statement for the same reason: what a process remembers of it may be out of date.
+_STILL_THEIRS = sa.exists(
+    sa.select(sa.literal_column("1")).where(
+        imaging_study.c.owner == sa.bindparam("of_owner", type_=sa.String),
+        imaging_study.c.StudyInstanceUID == sa.bindparam("of_study", type_=sa.String),
+        imaging_study.c.patient_id == sa.bindparam("of_patient", type_=sa.String),
+        imaging_study.c.state != "purged",
+    )
+)
+
+
 def _insert_instance(*, on_sqlite: bool, current: Any) -> Any:
     t = imaging_instance
     statement = insert(t, on_sqlite=on_sqlite).values(current=current)
-    return statement.on_conflict_do_nothing().returning(t.c.iid, t.c.current)
+    return statement.on_conflict_do_nothing().returning(t.c.iid, t.c.current, _STILL_THEIRS.label("theirs"))
 
 
 #: What is marked deleted comes back as no current version, said inside the statement so that it costs no other.
@@ -122,8 +133,12 @@ class SqlImaging:
 
         Other bytes of an instance that is marked deleted are ``rejected``, and non-current too.
 
-        With *series_known* the caller vouches that the rows of study and series are committed; else they are written
-        when they are missing, the study's with *patient_id* and *resource_id*, which then never change.
+        With *series_known* the caller vouches that the rows of study and series are committed and the study is
+        *patient_id*'s; else they are written when they are missing, the study's with *patient_id* and *resource_id*,
+        which then never change.
+
+        Raises:
+            StudyChangedError: with *series_known*, the study is another patient's by now; the transaction must not commit.
         """
         if not series_known:
             self._add_parents(owner, header, received_at, patient_id, correlation_id, resource_id)
@@ -136,12 +151,16 @@ class SqlImaging:
             "attributes": zlib.compress(header.attributes, 1),
         }
         # Two unique indexes decide, whichever process writes: one current row for a SOP Instance, one row for its bytes.
-        made = _INSERT.first(self._connection, {**values, "of_owner": owner, "of_instance": header.SOPInstanceUID})
+        values |= {"of_owner": owner, "of_study": header.StudyInstanceUID, "of_patient": patient_id}
+        made = _INSERT.first(self._connection, {**values, "of_instance": header.SOPInstanceUID})
         if made is not None:
-            return "new" if made.current else "rejected"
-        if _INSERT_BESIDE.first(self._connection, values) is not None:
-            return "conflict"
-        return "duplicate"
+            outcome = "new" if made.current else "rejected"
+        else:
+            made = _INSERT_BESIDE.first(self._connection, values)
+            outcome = "duplicate" if made is None else "conflict"
+        if series_known and made is not None and not made.theirs:
+            raise StudyChangedError
+        return outcome
 
     def _add_parents(
         self,

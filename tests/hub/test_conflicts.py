@@ -15,7 +15,7 @@ from hub.access import UNRESTRICTED
 from hub.actor import HUB
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.imaging import ImagingService
+from hub.imaging import ImagingService, number_record_id
 from hub.ports import NewVersion, StudyKey
 from tests.support.databases import opened
 from tests.support.images import KN, QH, STUDY, FakeClock, ct, receive, resources, services, settle
@@ -90,6 +90,60 @@ def test_a_process_that_knows_the_series_still_looks_at_the_patient(hub: Service
     hub.__dict__["imaging"] = ImagingService(hub)
     assert receive(hub, ct(5, **OTHER)) == "held"
     assert shown(hub) == ["1", "2", "4"]
+
+
+def test_a_process_that_knows_the_series_notices_that_the_study_has_changed_hands(hub: Services) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    # The process that settles it is another one than the one that still vouches for the first patient's series.
+    assert decide(hub, "replace") == KEY
+    assert receive(hub, ct(3)) == "held"
+    assert receive(hub, ct(4, **OTHER)) == "new"
+    assert shown(hub) == ["2", "4"]
+
+
+def test_other_bytes_for_a_study_that_has_changed_hands_are_held_too(hub: Services) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    assert decide(hub, "replace") == KEY
+    assert receive(hub, ct(1, StudyDescription="changed")) == "held"
+    assert shown(hub) == ["2"]
+
+
+def test_a_strangers_image_sent_twice_vouches_for_no_third(hub: Services) -> None:
+    receive(hub, ct(1))
+    assert [receive(hub, ct(2, series=2, **OTHER)) for _ in range(2)] == ["held", "duplicate"]
+    assert receive(hub, ct(3, series=2, **OTHER)) == "held"
+    assert shown(hub) == ["1"]
+
+
+def test_a_merge_that_is_taken_back_lets_no_further_image_in(hub: Services) -> None:
+    first, second = (number_record_id("KN", one) for one in ("10086", "20001"))
+    link = {"other": {"reference": f"Patient/{first}"}, "type": "replaced-by"}
+
+    def patient(**values: Any) -> None:
+        resource = {"resourceType": "Patient", "id": second, **values}
+        hub.database.write(lambda tx: tx.records.put_many([NewVersion(resource=resource, owner="KN")]))
+
+    receive(hub, ct(1))
+    hub.database.write(
+        lambda tx: tx.records.put_many([NewVersion(resource={"resourceType": "Patient", "id": first}, owner="KN")])
+    )
+    patient(link=[link])
+    assert [receive(hub, ct(number, **OTHER)) for number in (2, 3)] == ["new", "new"]
+    patient()
+    assert receive(hub, ct(4, **OTHER)) == "held"
+
+
+def test_a_series_that_merges_let_in_is_written_once_an_image(hub: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER))
+    decide(hub, "accept")
+    assert receive(hub, ct(3, **OTHER)) == "new"
+    real, calls = hub.database.write, []
+    monkeypatch.setattr(hub.database, "write", lambda work: (calls.append(work), real(work))[1])
+    assert receive(hub, ct(4, **OTHER)) == "new"
+    assert len(calls) == 1
 
 
 def test_accepted_images_stand_beside_the_first_and_later_ones_are_let_in(hub: Services, clock: FakeClock) -> None:

@@ -12,7 +12,7 @@ from fhir_mappings.dicom.instance import InstanceHeader
 from hub.access import UNRESTRICTED, Scope
 from hub.attribute_matching import Level, parse
 from hub.errors import HubError
-from hub.ports import ObjectRef, StudyKey
+from hub.ports import ObjectRef, StudyChangedError, StudyKey
 from storage.sql.database import SqlDatabase
 
 NOW = datetime(2025, 6, 11, 2, 0, tzinfo=UTC)
@@ -66,6 +66,19 @@ def test_one_sop_instance_has_one_current_version_and_one_row_for_its_bytes(data
     ]  # fmt: skip
     assert database.read(lambda tx: tx.imaging.current_digest("KN", one.SOPInstanceUID)) == "a"
     assert add(database, one, owner="QH", digest="b") == "new"
+
+
+def test_who_vouches_for_another_patients_study_writes_nothing(database: SqlDatabase) -> None:
+    add(database, header(PatientID="10086"))
+    assert add(database, header(PatientID="10086", instance="2"), series_known=True) == "new"
+    stranger = header(PatientID="20001", instance="3")
+    with pytest.raises(StudyChangedError):
+        add(database, stranger, series_known=True)
+    with pytest.raises(StudyChangedError):
+        add(database, header(PatientID="20001", instance="2"), digest="other", series_known=True)
+    key = StudyKey(owner="KN", StudyInstanceUID=stranger.StudyInstanceUID)
+    versions = database.read(lambda tx: tx.imaging.versions_of(key))
+    assert [one.InstanceNumber for one in versions] == ["1", "2"]
 
 
 def test_many_threads_sending_one_instance_make_one_row(database: SqlDatabase) -> None:
