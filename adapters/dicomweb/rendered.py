@@ -41,7 +41,7 @@ _MAX_MOVING_PIXELS = 256 << 20
 _THUMBNAIL = Look(size=(128, 128), enlarge=False)
 _THUMBNAIL_AGE_S = 3600
 #: Begins the entity tags; a change of how pictures are made must change them all.
-_MAKER = "1"
+_MAKER = "2"
 
 #: One picture to be: whose, and of which frame; ``None`` = the one that stands for the instance.
 Wanted = tuple[InstanceRow, int | None]

@@ -22,6 +22,7 @@ from adapters.pixels.codec import to_rgb
 from adapters.pixels.grey import effective, levels, stored
 from adapters.pixels.image import Image
 from adapters.pixels.look import Look
+from adapters.pixels.overlay import planes
 from hub.errors import Category, HubError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,9 +44,9 @@ def picture(array: Array, image: Image, header: bytes, number: int, look: Look) 
     known = effective(read_dataset(io.BytesIO(header), is_implicit_VR=False, is_little_endian=True), number)
     profile = b""
     if image.samples == 1 and image.photometric != "PALETTE COLOR":
-        made = Pictures.fromarray(levels(array, image, known, look.window))
+        made = Pictures.fromarray(_overlaid(levels(array, image, known, look.window), array, image, known, number))
     else:
-        made = Pictures.fromarray(_colour(array, image, known))
+        made = Pictures.fromarray(_overlaid(_colour(array, image, known), array, image, known, number))
         made, profile = _managed(made, known, look.icc)
     made = _sized(_cut(made, look), look)
     if look.lines:
@@ -63,6 +64,13 @@ def animation(pictures: Sequence[bytes], *, duration_ms: int) -> bytes:
         out, "GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0, optimize=False, disposal=1
     )
     return out.getvalue()
+
+
+def _overlaid(shown: Array, array: Array, image: Image, header: Dataset, number: int) -> Array:
+    """Return *shown* with the overlays of the image in white."""
+    for _, where in planes(header, image, number, array):
+        shown[where] = 255
+    return shown
 
 
 def _colour(array: Array, image: Image, header: Dataset) -> Array:

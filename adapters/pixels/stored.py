@@ -23,8 +23,9 @@ from fhir_mappings.dicom.scanner import scan
 from fhir_mappings.json import loads
 from hub.errors import Category, HubError
 
-#: Groups of the header that rendering needs: pixels, functional groups, presentation, optical path, colour.
-_RENDERING_GROUPS = frozenset({0x0028, 0x0048, 0x2050, 0x5200})
+#: Groups of the header that rendering needs: pixels, functional groups, presentation, optical path, colour,
+#: overlays.
+_RENDERING_GROUPS = frozenset({0x0028, 0x0048, 0x2050, 0x5200, *range(0x6000, 0x6020, 2)})
 _CHUNK_BYTES = 1 << 20
 #: Deflated data sets are held whole while their pixels are read (the scanner has the same limit).
 _MAX_INFLATED_BYTES = 256 << 20
