@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ct, qido_metadata, retrieve
+from benchmarks import ct, qido_metadata, retrieve, viewer
 from benchmarks.cstore import send
 from benchmarks.measure import Row, Spread
 from benchmarks.processes import hub, until
@@ -16,6 +16,7 @@ from benchmarks.scale import Scale
 STEPS = (1, 10, 100)
 #: The study that is sent and read stands behind those of the generator.
 STUDY = 99_000_001
+MULTI = STUDY + 1
 _SLICES = 100
 
 
@@ -26,17 +27,18 @@ def run(scale: Scale, folder: Path) -> list[Row]:
     files = ct.write_series(
         folder / "ct", STUDY, 1, slices, pixels=scale.cstore_pixels, patient=9_000_001, date="20300101"
     )
+    multi = retrieve.multi_frame(folder / "multi", MULTI, patient=9_000_001)
     size = sum(path.stat().st_size for path in files.iterdir())
     rows: list[Row] = []
     for step in STEPS:
         studies = max(1, scale.qido_studies * step // 100)
         instances = max(studies * qido_metadata.SERIES, scale.qido_instances * step // 100)
-        rows += _step(scale, folder / str(step), files, size, slices, step, studies, instances)
+        rows += _step(scale, folder / str(step), files, multi, size, slices, step, studies, instances)
     return rows
 
 
 def _step(
-    scale: Scale, place: Path, files: Path, size: int, slices: int, step: int, studies: int, instances: int
+    scale: Scale, place: Path, files: Path, multi: Path, size: int, slices: int, step: int, studies: int, instances: int
 ) -> list[Row]:
     place.mkdir(parents=True)
     rounds = min(3, scale.rounds)
@@ -45,12 +47,13 @@ def _step(
         qido_metadata.fill(services.settings.database(), studies, instances, place)
 
     found: dict[str, tuple[str, bool, list[float]]] = {}
-    with hub(place / "hub", prepare=prepare, study_quiet_s="1") as running:
+    options: dict[str, Any] = {"viewer_dir": str(viewer.VIEWER)} if viewer.is_here() else {}
+    with hub(place / "hub", prepare=prepare, study_quiet_s="1", **options) as running:
         port, token = running.ports["http"], running.tokens["KN"]
         found["C-STORE, 1 sender"] = (
             "objects/s",
             True,
-            [slices / send([files], running.ports["dimse"], "YIXIE", parallel=False)],
+            [slices / send([files], running.ports["dimse"], "YIXIE")],
         )
         study, series, _ = ct.uids(STUDY, 1, 1)
         until(lambda: qido_metadata.warm(port, token, study, series, slices), what="the study's metadata are kept")
@@ -66,6 +69,18 @@ def _step(
             True,
             [retrieve.study_rate(port, token, study, size) for _ in range(rounds)],
         )
+        send([multi], running.ports["dimse"], "YIXIE")
+        until(lambda: retrieve.has_frames(port, token, MULTI), what="the long object can be read")
+        for kind, accept in retrieve.FRAME.items():
+            retrieve.frame_latency(port, token, accept, 3, MULTI)
+            found[f"one frame of {retrieve.FRAMES}, {kind}: p50"] = (
+                "ms",
+                False,
+                [retrieve.frame_latency(port, token, accept, 20, MULTI) for _ in range(rounds)],
+            )
+        if viewer.is_here():
+            _, warm = viewer.visits(viewer.address(port, study), token, 1, rounds)
+            found[f"first image in the viewer, {slices} slices"] = ("s", False, warm)
     shutil.rmtree(place)
     return [
         Row(

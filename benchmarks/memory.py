@@ -127,7 +127,7 @@ def run(scale: Scale, folder: Path) -> list[Row]:
             for piece in ct.large(1, scale.memory_bytes):
                 target.write(piece)
         with watched(running) as growth:
-            send([source], running.ports["dimse"], "YIXIE", parallel=False)
+            send([source], running.ports["dimse"], "YIXIE")
         rows.append(_row("memory-cstore", f"{size} in by C-STORE", growth, scale))
         shutil.rmtree(source)
 
@@ -156,7 +156,7 @@ def run(scale: Scale, folder: Path) -> list[Row]:
         files = ct.write_series(folder / "many", 3, 1, scale.memory_instances, pixels=64)
         study, _, _ = ct.uids(3, 1, 1)
         with watched(running) as growth:
-            send([files], running.ports["dimse"], "YIXIE", parallel=False)
+            send([files], running.ports["dimse"], "YIXIE")
             status, received = download(
                 port, f"/dicom-web/studies/{study}/metadata", token=token, Accept="application/dicom+json"
             )

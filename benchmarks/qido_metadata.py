@@ -265,11 +265,11 @@ def _metadata(scale: Scale, folder: Path, version: str) -> list[Row]:
 
     if version:
         with orthanc(folder / "orthanc") as peer:
-            send([files], peer.dicom_port, "ORTHANC", parallel=False)
+            send([files], peer.dicom_port, "ORTHANC")
             timed(peer.http_port, "", study, series, scale.series_slices)
             theirs = [timed(peer.http_port, "", study, series, scale.series_slices) for _ in range(rounds)]
     with hub(folder / "hub", study_quiet_s="1") as running:
-        send([files], running.ports["dimse"], "YIXIE", parallel=False)
+        send([files], running.ports["dimse"], "YIXIE")
         token = running.tokens["KN"]
         engine = sa.create_engine(running.settings.database())
 

@@ -43,7 +43,17 @@ _WATCH = f"""
 _DEADLINE_MS = 60_000
 
 
-def _visits(address: str, token: str, cold: int, warm: int) -> tuple[list[float], list[float]]:
+def is_here() -> bool:
+    """Return whether there is a browser, and a viewer for it."""
+    return Path(CHROMIUM).exists() and (VIEWER / "viewer.json").exists()
+
+
+def address(port: int, study: str) -> str:
+    """Return the page that opens *study*."""
+    return f"http://127.0.0.1:{port}/viewer/viewer?StudyInstanceUIDs={study}"
+
+
+def visits(page: str, token: str, cold: int, warm: int) -> tuple[list[float], list[float]]:
     """Return the seconds to the first painted slice of first visits, and of later ones."""
     from playwright.sync_api import sync_playwright
 
@@ -55,22 +65,22 @@ def _visits(address: str, token: str, cold: int, warm: int) -> tuple[list[float]
             for number in range(cold):
                 context = browser.new_context(viewport={"width": 1280, "height": 800})
                 context.add_init_script(_WATCH)
-                first.append(_visit(context, address, token))
+                first.append(_visit(context, page, token))
                 # The last of them stays, with what it has in its cache.
                 for _ in range(warm if number == cold - 1 else 0):
-                    later.append(_visit(context, address, token))
+                    later.append(_visit(context, page, token))
                 context.close()
         finally:
             browser.close()
     return first, later
 
 
-def _visit(context: Any, address: str, token: str) -> float:
-    page = context.new_page()
-    with page.expect_console_message(lambda said: said.text.startswith(_SAID), timeout=_DEADLINE_MS) as heard:
-        page.goto(f"{address}#token={token}", wait_until="commit")
+def _visit(context: Any, page: str, token: str) -> float:
+    tab = context.new_page()
+    with tab.expect_console_message(lambda said: said.text.startswith(_SAID), timeout=_DEADLINE_MS) as heard:
+        tab.goto(f"{page}#token={token}", wait_until="commit")
     taken = float(heard.value.text.removeprefix(_SAID)) / 1000
-    page.close()
+    tab.close()
     return taken
 
 
@@ -89,14 +99,14 @@ def _row(key: str, work: str, seconds: Sequence[float], target: Target, scale: S
 
 def run(scale: Scale, folder: Path) -> list[Row]:
     """Return the time to the first image, for a new browser and for one that has been here; none without the viewer."""
-    if not Path(CHROMIUM).exists() or not (VIEWER / "viewer.json").exists():
+    if not is_here():
         print("viewer: needs chromium and `hub viewer add`; left out", file=sys.stderr)
         return []
     slices = min(SLICES, scale.series_slices)
     files = ct.write_series(folder / "ct", 1, 1, slices, pixels=scale.cstore_pixels)
     study, series, _ = ct.uids(1, 1, 1)
     with hub(folder / "hub", study_quiet_s="1", viewer_dir=str(VIEWER)) as running:
-        send([files], running.ports["dimse"], "YIXIE", parallel=False)
+        send([files], running.ports["dimse"], "YIXIE")
         port, token = running.ports["http"], running.tokens["KN"]
         path = f"/dicom-web/studies/{study}/series/{series}/metadata"
 
@@ -104,8 +114,7 @@ def run(scale: Scale, folder: Path) -> list[Row]:
             return fetch(port, path, token=token, Accept="application/dicom+json")[0] == 200
 
         until(kept, what="the study can be read")
-        address = f"http://127.0.0.1:{port}/viewer/viewer?StudyInstanceUIDs={study}"
-        cold, warm = _visits(address, token, min(3, scale.rounds), scale.rounds)
+        cold, warm = visits(address(port, study), token, min(3, scale.rounds), scale.rounds)
     return [
         _row("viewer-cold", "first visit", cold, Target(), scale, slices),
         _row("viewer", "program in the browser's cache", warm, Target(at_most=2.0), scale, slices),
