@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fhir_mappings.dicom import performed_step
 from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED
-from hub.delivery import asks_for
+from hub.delivery import asks_for, lane_name
 from hub.performed_step import PerformedSteps
 from hub.ports import Delivery, InstanceRow, NewDelivery, StudyKey, Tx
 
@@ -69,7 +69,7 @@ def announce(tx: Tx, services: Services, study: Mapping[str, Any]) -> None:
             NewDelivery(
                 destination=to.id,
                 # Apart from the patient's images, which a system that refuses notices still wants.
-                lane=f"{to.id}|{study['patient_id']}|{KIND}",
+                lane=lane_name(to.id, str(study["patient_id"]), slot=KIND),
                 kind=KIND,
                 payload=payload,
                 owner=key.owner,

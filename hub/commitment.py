@@ -17,6 +17,7 @@ from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.json import dumps, loads
 from hub.access import Scope
 from hub.attribute_matching import Match
+from hub.delivery import lane_name
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, InstanceRow, MemberEndpoint, NewDelivery, NewEntry, Tx
@@ -92,7 +93,7 @@ class CommitmentService:
                     NewDelivery(
                         destination=endpoint.id,
                         # Reports need no order among them, so one that is refused holds up no other.
-                        lane=f"{endpoint.id}|{KIND}|{request.TransactionUID}",
+                        lane=lane_name(endpoint.id, request.TransactionUID, slot=KIND),
                         kind=KIND,
                         payload=payload,
                         owner=envelope.actor.institution,

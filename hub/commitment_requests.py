@@ -24,7 +24,7 @@ from hub.access import UNRESTRICTED
 from hub.actor import HUB, Actor
 from hub.clock import instant
 from hub.commitment import Request
-from hub.delivery import asks_for
+from hub.delivery import asks_for, lane_name
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Delivery, Grant, MemberEndpoint, NewDelivery, NewEntry, NewVersion, Timer, Tx
@@ -76,7 +76,7 @@ class CommitmentRequests:
             NewDelivery(
                 destination=delivery.destination,
                 # A partner that refuses the question must still get the patient's next images.
-                lane=f"{delivery.destination}|{KIND}|{transaction}",
+                lane=lane_name(delivery.destination, transaction, slot=KIND),
                 kind=KIND,
                 payload=dumps(asked),
                 owner=delivery.owner,

@@ -13,7 +13,26 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hub.config import Settings
-from hub.ports import MemberEndpoint, SendResult
+from hub.ports import MemberEndpoint, NewDelivery, SendResult
+
+#: The slot of messages and images.
+MAIN = ""
+#: Work at a destination that may wait long for an answer, or is wanted by another program behind the same address. Each has
+#: a slot of its own: it goes in its own order, beside the others, and none of it delays images.
+SLOTS = ("availability", "commitment", "commitment-request")
+
+
+def lane_name(destination: str, key: str, *, slot: str = MAIN) -> str:
+    """Return the name of the lane of *key* (a patient, or what must go in order) at *destination*."""
+    return f"{destination}|{slot}|{key}" if slot else f"{destination}|{key}"
+
+
+def slot_of(delivery: NewDelivery) -> str:
+    """Return the slot of its destination that *delivery* takes, which its lane tells."""
+    for slot in SLOTS:
+        if delivery.lane.startswith(lane_name(delivery.destination, "", slot=slot)):
+            return slot
+    return MAIN
 
 
 class Outcome(Enum):

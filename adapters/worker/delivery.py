@@ -1,8 +1,8 @@
 """Hands deliveries to partners: leases lanes, sends their heads, writes down what came of it (DESIGN rule 8).
 
-Theory of operation. One thread leases lanes that are due and gives all lanes of one destination to one job, so that a
-destination has one message in flight and a slow partner costs one thread. The result is written with the lease's
-epoch; a worker that lost its lease cannot disturb the next one. Leases of what is in hand are renewed while the partner
+Theory of operation. One thread leases lanes that are due and gives all lanes of one slot of a destination to one job, so
+that a slot (:func:`hub.delivery.slot_of`) has one message in flight and a slow partner costs one thread for each. The
+result is written with the lease's epoch; a worker that lost its lease cannot disturb the next one. Leases of what is in hand are renewed while the partner
 takes its time. A worker that was killed finds its leases again at the next start and ends them, so nothing waits.
 """
 
@@ -22,7 +22,7 @@ import structlog
 from hub import boot, metrics
 from hub.actor import HUB
 from hub.commitment_requests import CommitmentRequests
-from hub.delivery import Outcome, RetryPolicy
+from hub.delivery import Outcome, RetryPolicy, slot_of
 from hub.errors import HubError
 from hub.ports import AuditLine, Delivery, Sender, SendResult, Tx
 
@@ -33,6 +33,8 @@ log = structlog.get_logger("adapters.worker.delivery")
 
 T = TypeVar("T")
 Leased = tuple[str, int, Delivery]
+#: A destination, and what of it one message at a time goes through.
+Slot = tuple[str, str]
 
 #: How long a lane stays with a worker that says nothing more.
 LEASE_S = 60.0
@@ -58,7 +60,7 @@ class DeliveryLoop:
         self._commitment = CommitmentRequests(services)
         self._senders: dict[str, Sender] = {}
         self._lock = threading.Lock()
-        self._busy: set[str] = set()
+        self._busy: set[Slot] = set()
         self._unreached: Counter[str] = Counter()
         self._wake = threading.Event()
         self._renewed = 0.0
@@ -90,22 +92,22 @@ class DeliveryLoop:
         groups = self._try("lease lanes", lambda: self._lease(LANES)) or {}
         if self._busy:
             self._try("renew leases", self._renew)
-        for destination, lanes in groups.items():
+        for slot, lanes in groups.items():
             with self._lock:
-                self._busy.add(destination)
-            pool.submit(self._job, destination, lanes, stop)
+                self._busy.add(slot)
+            pool.submit(self._job, slot, lanes, stop)
         return len(groups)
 
-    def _lease(self, limit: int) -> dict[str, list[Leased]]:
+    def _lease(self, limit: int) -> dict[Slot, list[Leased]]:
         with self._lock:
             busy = frozenset(self._busy)
         services = self._services
         leased = services.database.write(
             lambda tx: tx.outbox.lease(services.node, now=services.clock(), lease_s=LEASE_S, limit=limit, busy=busy)
         )
-        groups: dict[str, list[Leased]] = {}
+        groups: dict[Slot, list[Leased]] = {}
         for one in leased:
-            groups.setdefault(one[2].destination, []).append(one)
+            groups.setdefault((one[2].destination, slot_of(one[2])), []).append(one)
         return groups
 
     def _end_old_leases(self) -> None:
@@ -118,7 +120,8 @@ class DeliveryLoop:
         until = self._services.clock() + timedelta(seconds=LEASE_S)
         self._services.database.write(lambda tx: tx.outbox.renew(self._services.node, until=until))
 
-    def _job(self, destination: str, lanes: Sequence[Leased], stop: threading.Event) -> None:
+    def _job(self, slot: Slot, lanes: Sequence[Leased], stop: threading.Event) -> None:
+        destination = slot[0]
         try:
             self._deliver(lanes, stop)
         except HubError as error:
@@ -129,7 +132,7 @@ class DeliveryLoop:
             time.sleep(0 if stop.is_set() else _TROUBLE_S)
         finally:
             with self._lock:
-                self._busy.discard(destination)
+                self._busy.discard(slot)
             self._wake.set()
 
     def _deliver(self, lanes: Sequence[Leased], stop: threading.Event) -> int:

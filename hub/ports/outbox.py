@@ -16,7 +16,8 @@ class NewDelivery:
 
     Attributes:
         destination: member endpoint id, for example ``KN/mllp``.
-        lane: destination and patient; deliveries of one lane go in order (DESIGN rule 8).
+        lane: destination and patient, as :func:`hub.delivery.lane_name` says; deliveries of one lane go in order (DESIGN
+            rule 8).
         kind: sender name, a key of :data:`hub.boot.SENDERS`: ``mllp``, ``fhir``, ``dimse``.
         payload: the exact bytes to send, or for ``dimse`` JSON naming the objects.
         control_id: MSH-10 of the message, or another id the partner's answer must name.
@@ -51,9 +52,13 @@ class Delivery(NewDelivery):
 class Outbox(Protocol):
     def enqueue(self, delivery: NewDelivery) -> int: ...
     def lease(
-        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[str] = ()
+        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[tuple[str, str]] = ()
     ) -> Sequence[tuple[str, int, Delivery]]:
-        """Lease up to *limit* lanes whose head is due, none of the *busy* destinations; returns (lane, epoch, head)."""
+        """Lease up to *limit* lanes whose head is due; returns (lane, epoch, head).
+
+        Args:
+            busy: what is left alone, as destination and slot (:func:`hub.delivery.slot_of`).
+        """
         ...
 
     def renew(self, worker: str, *, until: datetime) -> None:

@@ -22,6 +22,7 @@ from fhir_mappings.json import dumps, loads
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
+from storage.sql import lanes
 from storage.sql._dialect import insert
 from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.schema import outbox, outbox_destination, outbox_lane
@@ -29,8 +30,6 @@ from storage.sql.schema import outbox, outbox_destination, outbox_lane
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
 
-#: At most this many lanes of one destination are leased at once, so that a slow one cannot hold every worker.
-LANES_PER_DESTINATION = 8
 _OPEN = ("pending", "dead")
 _IS_OPEN = outbox.c.state.in_([sa.literal_column(f"'{state}'") for state in _OPEN])
 #: Columns whose value few deliveries share; a state other than sent is one too.
@@ -119,15 +118,15 @@ class SqlOutbox:
         )
 
     def lease(
-        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[str] = ()
+        self, worker: str, *, now: datetime, lease_s: float, limit: int, busy: Collection[tuple[str, str]] = ()
     ) -> Sequence[tuple[str, int, Delivery]]:
-        """Lease up to *limit* lanes whose head is due, none of the *busy* destinations."""
+        """Lease up to *limit* lanes whose head is due, none of the *busy* slots."""
         moment = to_us(now)
         until = to_us(now + timedelta(seconds=lease_s))
-        by_destination = [self._due(name, moment, limit) for name in self._due_destinations(moment) if name not in busy]
-        # One lane of each destination in turn, so that a long queue for one partner cannot delay another.
-        turns = max(map(len, by_destination), default=0)
-        chosen = [lanes[turn] for turn in range(turns) for lanes in by_destination if turn < len(lanes)]
+        by_slot = lanes.due(self._connection, moment, limit, busy=busy, lock=not self._tx.sqlite)
+        # One lane of each slot in turn, so that a long queue for one partner cannot delay another.
+        turns = max(map(len, by_slot), default=0)
+        chosen = [of_slot[turn] for turn in range(turns) for of_slot in by_slot if turn < len(of_slot)]
         leased: list[tuple[str, int, Delivery]] = []
         for row in chosen:
             if len(leased) == limit:
@@ -163,50 +162,6 @@ class SqlOutbox:
         if lanes is not None:
             statement = statement.where(outbox_lane.c.lane.in_(list(lanes)))
         self._connection.execute(statement.values(lease_owner="", lease_until=0))
-
-    def _due_destinations(self, moment: int) -> list[str]:
-        """Return destinations with a lane that is due, the longest waiting first."""
-        first = (
-            sa.select(sa.func.min(outbox_lane.c.next_at))
-            .where(
-                outbox_lane.c.destination == outbox_destination.c.destination,
-                outbox_lane.c.state == "ready",
-                outbox_lane.c.next_at <= moment,
-            )
-            .correlate(outbox_destination)
-            .scalar_subquery()
-        )
-        due = (
-            sa.select(outbox_destination.c.destination, first.label("first"))
-            .where(outbox_destination.c.paused == sa.false(), outbox_destination.c.open_until <= moment)
-            .subquery()
-        )
-        statement = sa.select(due.c.destination).where(due.c.first.is_not(None)).order_by(due.c.first)
-        return list(self._connection.execute(statement).scalars())
-
-    def _due(self, destination: str, moment: int, limit: int) -> list[Any]:
-        """Return and lock lanes of *destination* that may be leased now, the longest waiting first."""
-        of_it = outbox_lane.c.destination == destination
-        leased = self._connection.execute(
-            sa.select(sa.func.count()).select_from(outbox_lane).where(of_it, outbox_lane.c.lease_until > moment)
-        ).scalar_one()
-        room = min(limit, LANES_PER_DESTINATION - leased)
-        if room <= 0:
-            return []
-        statement = (
-            sa.select(outbox_lane.c.lane, outbox_lane.c.epoch)
-            .where(
-                of_it,
-                outbox_lane.c.state == "ready",
-                outbox_lane.c.next_at <= moment,
-                outbox_lane.c.lease_until <= moment,
-            )
-            .order_by(outbox_lane.c.next_at, outbox_lane.c.lane)
-            .limit(room)
-        )
-        if not self._tx.sqlite:
-            statement = statement.with_for_update(skip_locked=True)
-        return list(self._connection.execute(statement))
 
     def _head(self, lane: str) -> Any:
         return self._connection.execute(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hub.delivery import lane_name, slot_of
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
 from storage.sql.database import SqlDatabase
@@ -330,7 +331,38 @@ def test_busy_destinations_are_left_alone(database: SqlDatabase) -> None:
     enqueue(database)
     enqueue(database, "QH/mllp|p1")
 
-    assert [one.destination for _, _, one in lease(database, busy={"KN/mllp"})] == ["QH/mllp"]
+    assert [one.destination for _, _, one in lease(database, busy={("KN/mllp", "")})] == ["QH/mllp"]
+
+
+def test_each_slot_of_a_partner_is_busy_for_itself(database: SqlDatabase) -> None:
+    report, images = lane_name("KN/mllp", "1.2", slot="commitment"), lane_name("KN/mllp", "p1")
+    enqueue(database, report)
+    enqueue(database, images)
+
+    assert [lane for lane, _, _ in lease(database, busy={("KN/mllp", "commitment")})] == [images]
+    assert [lane for lane, _, _ in lease(database, busy={("KN/mllp", "")})] == [report]
+
+
+def test_one_slot_takes_no_other_slots_share_of_leases(database: SqlDatabase) -> None:
+    for number in range(30):
+        enqueue(database, lane_name("KN/mllp", str(number), slot="commitment"))
+    # A patient's lane whose name begins like a slot's is a patient's lane.
+    images = [lane_name("KN/mllp", "commitment"), lane_name("KN/mllp", "commitments"), lane_name("KN/mllp", "p1")]
+    for lane in images:
+        enqueue(database, lane)
+
+    held = [slot_of(one) for _, _, one in lease(database, worker="w1", busy={("KN/mllp", "")}, limit=30)]
+    taken = [lane for lane, _, _ in lease(database, worker="w2", limit=30)]
+
+    assert held == ["commitment"] * 8
+    assert sorted(taken) == images
+
+
+def test_what_is_due_in_a_slot_is_held_back_with_its_partner(database: SqlDatabase) -> None:
+    enqueue(database, lane_name("KN/mllp", "1.2", slot="commitment"))
+    database.write(lambda tx: tx.outbox.set_paused("KN/mllp", paused=True))
+
+    assert lease(database) == []
 
 
 def test_lanes_of_one_partner_take_turns(database: SqlDatabase) -> None:

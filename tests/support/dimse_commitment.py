@@ -47,15 +47,28 @@ class Library:
 
 
 @contextlib.contextmanager
-def library(title: str, port: int = 0, *, answer: int = 0x0000, peer_scp: bool | None = True) -> Iterator[Library]:
-    """Run an AE that stores, vouches for nothing by itself, and takes reports and notices, each with status *answer*."""
+def library(
+    title: str,
+    port: int = 0,
+    *,
+    answer: int = 0x0000,
+    peer_scp: bool | None = True,
+    on_store: Callable[[], object] = lambda: None,
+    on_report: Callable[[], object] = lambda: None,
+) -> Iterator[Library]:
+    """Run an AE that stores, vouches for nothing by itself, and takes reports and notices, each with status *answer*.
+
+    *on_store* and *on_report* run before such a message is answered, and may keep it waiting.
+    """
     seen = Library()
 
     def stored(event: Any) -> int:
+        on_store()
         seen.stored.append(str(event.request.AffectedSOPInstanceUID))
         return 0x0000
 
     def reported(event: Any) -> tuple[int, None]:
+        on_report()
         seen.reports.append((event.event_type, event.event_information))
         return answer, None
 

@@ -24,7 +24,7 @@ from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery, StudyKey
 from tests.support.dicom import CT_IMAGE_STORAGE, ROOT, make_ct
 from tests.support.dimse import Door
-from tests.support.dimse_commitment import Acceptor, deliveries, library, library_asks, scripted
+from tests.support.dimse_commitment import Acceptor, deliveries, images_for, library, library_asks, scripted
 from tests.support.dimse_hub import ae, free_port, hub_door, keep
 from tests.support.hub import SetClock
 
@@ -341,3 +341,31 @@ def test_however_long_a_judgement_takes_no_other_worker_reports_too(
             thread.join(30)
     assert len(asker.reports) == 1
     assert the_report(services).state == "sent"
+
+
+def test_images_pass_a_report_that_their_destination_does_not_answer(tmp_path: Path) -> None:
+    stalled, stored, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def stalls() -> None:
+        stalled.set()
+        assert go_on.wait(30)
+
+    stop = threading.Event()
+    with library("KN_ASKS", on_report=stalls, on_store=stored.set) as asker:
+        to = ae("KN", "KN_ASKS", asker.port)
+        with hub_door(tmp_path / "hub", to, delivery_timeout_s=60) as (services, door):
+            keep(services, make_ct(instance=1))
+            asks(door, ABSENT)
+            thread = threading.Thread(target=DeliveryLoop(services).run, args=(stop,))
+            thread.start()
+            try:
+                assert stalled.wait(30)
+                images_for(services, to, STUDY)
+                assert stored.wait(30)
+                assert the_report(services).state == "pending"
+            finally:
+                go_on.set()
+                stop.set()
+                thread.join(30)
+            assert [one.state for one in (*deliveries(services, "dimse"), the_report(services))] == ["sent", "sent"]
+    assert len(asker.reports) == 1
