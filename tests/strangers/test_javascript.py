@@ -1,74 +1,20 @@
 """Clients in JavaScript on a running hub: the npm packages dicomweb-client, which OHIF asks with, and dcmjs-dimse.
 
-The packages are fetched by npm, locked by their sums, into pytest's cache; without a network the tests are skipped by name, and
-with CI=true that is a failure.
+How the packages get here stands at the fixture ``packages``.
 """
 
 from __future__ import annotations
 
 import base64
-import fcntl
-import hashlib
 import io
-import json
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
 
 from tests.strangers.running import RunningHub
 from tests.support.dicom import ROOT, make_ct
-from tests.support.strangers import ran
-
-HERE = Path(__file__).parent
-Node = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def packages(request: pytest.FixtureRequest) -> Path:
-    """The folder of the packages, installed once for each lock; several test processes wait for the first."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        # The tests name both as their tools, so it is known already whether that is a skip or a failure.
-        pytest.skip("needs node and npm")
-    lock = (HERE / "package-lock.json").read_bytes()
-    cache = getattr(request.config, "cache", None)
-    assert cache is not None
-    folder = Path(cache.mkdir("strangers")) / hashlib.sha256(lock).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        whole = folder / ".whole"
-        if not whole.exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copyfile(HERE / name, folder / name)
-            done = ran(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
-            if done.returncode != 0:
-                said = f"npm could not fetch the packages of tests/strangers: {done.stderr[-500:]}"
-                if os.environ.get("CI") == "true":
-                    pytest.fail(said)
-                pytest.skip(said)
-            whole.touch()
-    return folder / "node_modules"
-
-
-@pytest.fixture
-def node(packages: Path) -> Node:
-    """Return what runs a script of this folder and returns the JSON in the last line that it printed."""
-
-    def run(script: str, *arguments: object, stdin: Path | None = None) -> dict[str, Any]:
-        command = ["node", str(HERE / "js" / script), *map(str, arguments)]
-        environment = {**os.environ, "NODE_PATH": str(packages)}
-        with (stdin or Path(os.devnull)).open("rb") as source:
-            done = ran(command, env=environment, stdin=source)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return printed
-
-    return run
+from tests.support.strangers import Node
 
 
 @pytest.mark.tool("node", "npm")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+#: Runs a script with its arguments, and returns the JSON in the last line that it printed.
+Node = Callable[..., dict[str, Any]]
 MEMBERS = Path(__file__).resolve().parents[2] / "sample_data" / "members"
 
 
