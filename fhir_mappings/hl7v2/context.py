@@ -31,6 +31,7 @@ class Dialect:
         version_out: MSH-12 of what is sent.
         authorities: HD.1 as written -> code of the institution that gives out the number.
         code_systems: CWE.3 as written, in capitals -> code system URI.
+        z_fields: field of a Z-segment -> element of FHIR, see :mod:`fhir_mappings.hl7v2.zfields`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dialect:
     version_out: str = "2.4"
     authorities: Mapping[str, str] = field(default_factory=dict)
     code_systems: Mapping[str, str] = field(default_factory=dict)
+    z_fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def zone(self) -> ZoneInfo:

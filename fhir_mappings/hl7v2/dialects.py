@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fhir_mappings.hl7v2.context import Dialect
+from fhir_mappings.hl7v2.zfields import z_field
 
 #: HL7 table 0203 as far as it names numbers of patients and visits.
 _TABLE_0203 = {
@@ -88,4 +89,19 @@ def dialect_from(data: Mapping[str, Any]) -> Dialect:
     base = data.get("base", STANDARD.name)
     if base not in DIALECTS:
         raise ValueError(f"There is no dialect {base!r}; there are {', '.join(DIALECTS)}.")
-    return DIALECTS[base].varied({key: value for key, value in data.items() if key != "base"})
+    return checked(DIALECTS[base].varied({key: value for key, value in data.items() if key != "base"}))
+
+
+def checked(dialect: Dialect) -> Dialect:
+    """Return *dialect* if every row of its table of Z-fields can work.
+
+    Raises:
+        ValueError: a row cannot.
+    """
+    for place, target in dialect.z_fields.items():
+        z_field(place, target)
+    return dialect
+
+
+for _dialect in DIALECTS.values():
+    checked(_dialect)

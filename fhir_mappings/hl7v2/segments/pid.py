@@ -7,6 +7,7 @@ from typing import Any
 from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Filled, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert
+from fhir_mappings.hl7v2.segments.z import fill_z
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 from fhir_mappings.identifiers import check_resident_id
 
@@ -210,6 +211,7 @@ def patient(segment: Segment, assembly: Assembly) -> Filled:
     """Return the elements of the Patient that PID describes; ``id`` is set and the assembly knows the patient."""
     assembly.patient_id = patient_id(segment, assembly)
     filled = fill(ROWS, segment, assembly)
+    fill_z("Patient", assembly.message.segments, assembly, filled)
     filled.elements = {
         "resourceType": "Patient",
         "id": assembly.patient_id,

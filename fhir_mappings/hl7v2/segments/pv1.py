@@ -8,6 +8,7 @@ from fhir_mappings import codes
 from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Convert, Filled, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert
+from fhir_mappings.hl7v2.segments.z import fill_z
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
@@ -159,6 +160,7 @@ def encounter(segment: Segment, assembly: Assembly, trigger: str = "") -> Filled
     second = assembly.message.first("PV2")
     if second is not None:
         fill(PV2_ROWS, second, assembly, into=filled)
+    fill_z("Encounter", assembly.message.segments, assembly, filled)
     head: dict[str, Any] = {"resourceType": "Encounter", "id": identity}
     status = event_status(segment, trigger)
     if status:
