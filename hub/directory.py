@@ -21,6 +21,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
 from fhir_mappings.hl7v2.context import Dialect, MappingContext
 from fhir_mappings.hl7v2.dialects import DIALECTS
+from fhir_mappings.hl7v2.zfields import table as z_table
 from hub.actor import HUB, ROLES, Actor
 from hub.clock import Clock
 from hub.errors import Category, HubError
@@ -350,6 +351,8 @@ def dialect_of(
         )
     names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone")
     changes = {name: settings[key] for name in names if (key := name.replace("_", "-")) in settings}
+    if "z-fields" in settings:
+        changes["z_fields"] = z_table(settings["z-fields"])
     # A number's authority is written as the member's code or as the name it gives itself in MSH-4.
     changes["authorities"] = {
         **{one.sending_facility: one.member for one in endpoints if one.sending_facility},
