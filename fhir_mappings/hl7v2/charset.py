@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fhir_mappings import text as text_rule
-from fhir_mappings.errors import MappingError, UnsupportedError
-from fhir_mappings.hl7v2.wrapping import kind_of, unwrap
+from fhir_mappings.errors import UnsupportedError
 from fhir_mappings.text import Evidence, codec_for
 
 _MSH_18 = 17  # MSH-1 is the separator itself, so MSH-n stands at n - 1 after a split
@@ -26,7 +25,6 @@ class Decoded:
         declared: MSH-18 as the sender wrote it, empty when absent.
         flagged: a person should look: characters were lost, or no step of the rule was sure.
         disagrees: MSH-18 names another character set than the one the bytes are in.
-        missing: what a row that was no v2 message should have brought (:mod:`fhir_mappings.hl7v2.row`).
     """
 
     text: str
@@ -35,19 +33,10 @@ class Decoded:
     declared: str = ""
     flagged: bool = False
     disagrees: bool = False
-    missing: tuple[str, ...] = ()
 
 
 def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
-    """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of.
-
-    A message in a wrapping is taken out of it. The wrapping says what it is written in, so MSH-18 and *override*, which
-    are about bare messages, do not count then.
-    """
-    if kind_of(raw):
-        wrapped = _out_of_wrapping(raw)
-        if wrapped is not None:
-            return wrapped
+    """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of."""
     declared = declared_charset(raw)
     decided = text_rule.decode(raw, override=override, declared=_effective(declared))
     return Decoded(
@@ -57,22 +46,6 @@ def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
         declared=declared,
         flagged=decided.flagged,
         disagrees=decided.disagrees,
-    )
-
-
-def _out_of_wrapping(raw: bytes) -> Decoded | None:
-    try:
-        wrapped = unwrap(raw)
-    except MappingError:
-        # What cannot be unwrapped is no message; whoever cuts it next says so.
-        return None
-    return Decoded(
-        text=wrapped.text,
-        charset=wrapped.charset,
-        evidence=wrapped.decoded.evidence,
-        flagged=wrapped.decoded.flagged,
-        disagrees=wrapped.decoded.disagrees,
-        missing=wrapped.missing,
     )
 
 
@@ -108,32 +81,6 @@ def encode_for(text: str, charset: str) -> bytes:
             where="MSH-18",
             remedy="Set the receiver's character set to UTF-8 or GB18030.",
         ) from error
-
-
-def encode_or_escape(text: str, charset: str) -> tuple[bytes, int]:
-    """Return *text* in *charset* and how many characters it has no code for.
-
-    Such a character leaves as ``\\Xdd...\\`` with its UTF-8 (chapter 2, section 2.7.6): a reader sees that something
-    stands there, and what, where a question mark would lose it. The text must use the standard's own escape character.
-
-    Raises:
-        UnsupportedError: the character set is unknown.
-    """
-    try:
-        return encode_for(text, charset), 0
-    except UnsupportedError:
-        codec = codec_for(charset)
-        if codec is None:
-            raise
-    made: list[bytes] = []
-    missing = 0
-    for char in text:
-        try:
-            made.append(text_rule.encode(char, codec))
-        except UnicodeEncodeError:
-            missing += 1
-            made.append(f"\\X{char.encode('utf-8', 'surrogatepass').hex().upper()}\\".encode(codec))
-    return b"".join(made), missing
 
 
 def _field_18(header: str) -> str:

@@ -36,17 +36,6 @@ class V2Messages:
         self._objects = objects
         self._clock = clock
 
-    def target(self, endpoint: MemberEndpoint, dialect: Dialect) -> OutboundTarget:
-        """Return whom a message to *endpoint* is for, and how it is to be written."""
-        return OutboundTarget(
-            institution=endpoint.member,
-            application=endpoint.sending_application or "HIS",
-            facility=endpoint.sending_facility,
-            dialect=dialect,
-            sending_application=self._settings.sending_application,
-            sending_facility=self._settings.sending_facility,
-        )
-
     def message(
         self,
         tx: Tx,
@@ -59,7 +48,14 @@ class V2Messages:
     ) -> str | None:
         """Return the message of *effect* as text, or ``None`` when there is nothing to be sent."""
         now = self._clock()
-        target = self.target(endpoint, dialect)
+        target = OutboundTarget(
+            institution=endpoint.member,
+            application=endpoint.sending_application or "HIS",
+            facility=endpoint.sending_facility,
+            dialect=dialect,
+            sending_application=self._settings.sending_application,
+            sending_facility=self._settings.sending_facility,
+        )
         request = get(tx, plain(reference_in(task.get("focus")))) or {}
         match effect.message:
             case "oru_r01":
@@ -130,7 +126,7 @@ class V2Messages:
         report = signed(task, report)
         observations = all_of(tx, report.get("result", ()))
         people = people_of(tx, report)
-        attachments = self.attachments(tx, report)
+        attachments = self._attachments(tx, report)
         if not attachments and workflow_code(task) == "remote-reading":
             from fhir_mappings.report_pdf import render
 
@@ -148,8 +144,7 @@ class V2Messages:
             attachments=attachments,
         )
 
-    def attachments(self, tx: Tx, report: Json) -> list[OutboundAttachment]:
-        """Return the documents of *report* that go inside a message, while there is room."""
+    def _attachments(self, tx: Tx, report: Json) -> list[OutboundAttachment]:
         found: list[OutboundAttachment] = []
         room = MAX_ATTACHMENT_BYTES
         for form in report.get("presentedForm", ()):

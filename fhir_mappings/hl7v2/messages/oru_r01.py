@@ -55,7 +55,7 @@ class Group:
     obr: Segment
     notes: list[Segment] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-    samples: list[spm.Sample] = field(default_factory=list)
+    specimens: list[Segment] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -147,7 +147,7 @@ def _report(
     filled = fill(obr.REPORT_ROWS, group.obr, assembly)
     identity = assembly.ctx.id("DiagnosticReport", key[0], f"{key[1]}|{service}")
     request = _request(numbers, filled.elements, encounter, assembly)
-    specimens = spm.add_specimens(group.samples, group.obr, assembly, order_key=key[1])
+    specimens = spm.add_specimens(group.specimens, group.obr, assembly, order_key=key[1])
     results = obx.Results(
         key=key,
         service=service,

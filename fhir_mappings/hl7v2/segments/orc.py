@@ -117,11 +117,9 @@ def request_status(orc: Segment, assembly: Assembly) -> str | None:
     return control.target if control else None
 
 
-def priority(
-    orc: Segment | None, obr: Segment | None, assembly: Assembly, timings: list[Segment] | None = None
-) -> str | None:
-    """Return the request priority: TQ1-9 of the order's own *timings*, ORC-7.6, OBR-5, OBR-27.6, in that order."""
-    timing = next((one for one in timings or () if one.get(9).strip()), None)
+def priority(orc: Segment | None, obr: Segment | None, assembly: Assembly) -> str | None:
+    """Return the request priority: TQ1-9, ORC-7.6, OBR-5, OBR-27.6, in that order."""
+    timing = assembly.message.first("TQ1")
     for segment, number, component in ((timing, 9, 1), (orc, 7, 6), (obr, 5, 1), (obr, 27, 6)):
         if segment is None:
             continue
