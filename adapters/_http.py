@@ -44,9 +44,15 @@ def correlation_id(request: Request) -> str:
 
 
 def peer_of(request: Request) -> str:
-    """Return ``host:port`` of the peer."""
+    """Return ``host:port`` of the peer; the host alone where a trusted proxy told it."""
     client = request.client
-    return f"{client.host}:{client.port}" if client is not None else ""
+    if client is None:
+        return ""
+    if not client.port:
+        return client.host
+    # Without brackets nobody can tell where an address of IPv6 ends (RFC 3986 section 3.2.2).
+    host = f"[{client.host}]" if ":" in client.host else client.host
+    return f"{host}:{client.port}"
 
 
 def actor_of(request: Request, services: Services, *, shared: bool = False) -> Actor:

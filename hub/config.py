@@ -10,10 +10,11 @@ import os
 import platform
 import sys
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hub.errors import Category, HubError
@@ -72,6 +73,11 @@ class Settings(BaseSettings):
     base_url: str = "https://yixiehub.example/fhir"
     #: Address that browsers and partners use to reach the HTTP door; empty = ``http://{http_bind}``.
     public_url: str = ""
+    #: Reverse proxies in front of the HTTP door: addresses and networks (CIDR), separated by commas; empty = none. What
+    #: these say of the caller's address is believed, for audit, limits and the networks of members; nobody else's word is.
+    trusted_proxies: str = ""
+    #: The header to which they append it. The other one is never looked at: they pass it on as the caller wrote it.
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     #: Where ``hub viewer add`` puts OHIF; empty = ``share/yixie-hub/viewer`` of the Python environment.
     viewer_dir: Path | None = None
     time_zone: str = "Asia/Shanghai"
@@ -155,6 +161,13 @@ class Settings(BaseSettings):
     #: Days that a partner keeps sight of finished work.
     grant_days_after: int = 30
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        if any(one.prefixlen == 0 for one in networks(value)):
+            raise ValueError("a network of all addresses would let every caller choose its own; name the proxies")
+        return value
+
     def database(self) -> str:
         """Return the database URL with its default filled in."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'hub.db').resolve()}"
@@ -176,6 +189,15 @@ class Settings(BaseSettings):
     def public(self) -> str:
         """Return the URL under which the HTTP door is reached, without a trailing slash."""
         return (self.public_url or f"http://{self.http_bind}").rstrip("/")
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks of a list separated by commas; an address alone is a network of one.
+
+    Raises:
+        ValueError: naming what is neither.
+    """
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def load(path: Path | None = None, **overrides: Any) -> Settings:

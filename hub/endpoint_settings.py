@@ -182,18 +182,18 @@ SETTINGS: tuple[Setting, ...] = (
         meaning=f"HL7 方言：{'、'.join(f'`{name}`' for name in sorted(DIALECTS))} / how it writes HL7 v2",
     ),
     Setting(
-        name="time-zone",
-        kinds=("mllp",),
-        fits=is_zone,
-        words="a zone like Asia/Shanghai",
-        meaning="对方时间的时区 / zone of times without an offset",
-    ),
-    Setting(
         name="z-fields",
         kinds=("mllp",),
         fits=is_z_table,
         words="rows like ZPI-3=Patient.maritalStatus, with spaces between",
         meaning="自定义段（Z 段）字段对应的 FHIR 元素 / which FHIR element each field of its own segments is",
+    ),
+    Setting(
+        name="time-zone",
+        kinds=("mllp",),
+        fits=is_zone,
+        words="a zone like Asia/Shanghai",
+        meaning="对方时间的时区 / zone of times without an offset",
     ),
     Setting(
         name="charset-out",

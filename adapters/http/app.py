@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters import dicomweb, fhir, ops, share, viewer
 from adapters._http import error_response
 from adapters.http.dispatch import Dispatch, shape
+from adapters.http.forwarded import Origin
 from hub import __version__, metrics
 from hub.errors import Category, HubError
 
@@ -76,20 +77,23 @@ def build(services: Services) -> ASGIApp:
             "viewer": viewer.application(services),
         },
     )
-    return _Shared(dispatch)
+    return _Shared(dispatch, Origin(services.settings))
 
 
 class _Shared:
-    """Security headers and counters around every request."""
+    """The caller's address, security headers and counters around every request."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origin: Origin) -> None:
         self._app = app
+        self._origin = origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        if self._origin:
+            scope["client"] = self._origin.client(scope)
         first, _ = shape(scope["path"])
         area = first if first in _AREAS else "other"
         # These have policies of their own, and send them with all else that stands here.
