@@ -115,6 +115,7 @@ class Arrival:
             flags = (*flags, "charset-doubtful")
         if self.decoded.disagrees:
             flags = (*flags, "charset-mislabelled")
+        flags = (*flags, *(f"missing:{name}" for name in self.decoded.missing))
         return NewEntry(
             door=self.door,
             institution=self.institution,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fhir_mappings import text as text_rule
-from fhir_mappings.errors import UnsupportedError
+from fhir_mappings.errors import MappingError, UnsupportedError
+from fhir_mappings.hl7v2.wrapping import kind_of, unwrap
 from fhir_mappings.text import Evidence, codec_for
 
 _MSH_18 = 17  # MSH-1 is the separator itself, so MSH-n stands at n - 1 after a split
@@ -25,6 +26,7 @@ class Decoded:
         declared: MSH-18 as the sender wrote it, empty when absent.
         flagged: a person should look: characters were lost, or no step of the rule was sure.
         disagrees: MSH-18 names another character set than the one the bytes are in.
+        missing: what a row that was no v2 message should have brought (:mod:`fhir_mappings.hl7v2.row`).
     """
 
     text: str
@@ -33,10 +35,19 @@ class Decoded:
     declared: str = ""
     flagged: bool = False
     disagrees: bool = False
+    missing: tuple[str, ...] = ()
 
 
 def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
-    """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of."""
+    """Return *raw* as text by the rule of ``fhir_mappings.text``; never fails, and flags what it is not sure of.
+
+    A message in a wrapping is taken out of it. The wrapping says what it is written in, so MSH-18 and *override*, which
+    are about bare messages, do not count then.
+    """
+    if kind_of(raw):
+        wrapped = _out_of_wrapping(raw)
+        if wrapped is not None:
+            return wrapped
     declared = declared_charset(raw)
     decided = text_rule.decode(raw, override=override, declared=_effective(declared))
     return Decoded(
@@ -46,6 +57,22 @@ def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
         declared=declared,
         flagged=decided.flagged,
         disagrees=decided.disagrees,
+    )
+
+
+def _out_of_wrapping(raw: bytes) -> Decoded | None:
+    try:
+        wrapped = unwrap(raw)
+    except MappingError:
+        # What cannot be unwrapped is no message; whoever cuts it next says so.
+        return None
+    return Decoded(
+        text=wrapped.text,
+        charset=wrapped.charset,
+        evidence=wrapped.decoded.evidence,
+        flagged=wrapped.decoded.flagged,
+        disagrees=wrapped.decoded.disagrees,
+        missing=wrapped.missing,
     )
 
 

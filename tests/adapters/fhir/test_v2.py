@@ -1,0 +1,171 @@
+"""HL7 v2 over HTTP in all its forms: whoever sends, what is kept is what came, and the answer has the form of the question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.http.app import build
+from fhir_mappings import markup
+from fhir_mappings.hl7v2.tokenizer import parse
+from fhir_mappings.hl7v2.wrapping import SOAP_1_1, SOAP_1_2
+from hub.actor import HUB, Actor
+from hub.boot import Services
+from hub.ports import Entry
+from tests.support.http import Client, client_of
+from tests.support.services import running
+from tests.support.v2 import adt
+
+ROW: dict[str, Any] = {
+    "orgCode": "YLYY",
+    "patientId": "R1",
+    "patientName": "郑伟",
+    "patientSex": "男",
+    "accessionNumber": "CT1",
+    "modality": "CT",
+    "state": "登记完成",
+    "updateTime": "2025-06-12 08:30:00",
+}
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    with running(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def kn(services: Services) -> Client:
+    return client_of(build(services), services, Actor(institution="KN"))
+
+
+@pytest.fixture
+def yl(services: Services) -> Client:
+    return client_of(build(services), services, Actor(institution="YL"))
+
+
+def journal(services: Services) -> list[Entry]:
+    return list(services.database.read(lambda tx: tx.journal.search({"door": "hl7-http"}, limit=100)))
+
+
+def soap(text: str, space: str = SOAP_1_1, encoding: str = "UTF-8") -> bytes:
+    return (
+        f'<?xml version="1.0" encoding="{encoding}"?><s:Envelope xmlns:s="{space}"><s:Body><Send xmlns="urn:his">'
+        f"<message><![CDATA[{text}]]></message></Send></s:Body></s:Envelope>"
+    ).encode({"UTF-8": "utf-8", "GBK": "gb18030"}[encoding])
+
+
+def result(content: bytes) -> str:
+    response = markup.read(markup.decode(content).text).children[0].children[0]
+    assert response.name == "SendResponse"
+    return response.children[0].text
+
+
+@pytest.mark.parametrize(("space", "media"), [(SOAP_1_1, "text/xml"), (SOAP_1_2, "application/soap+xml")])
+@pytest.mark.parametrize("encoding", ["UTF-8", "GBK"])
+def test_a_message_in_an_envelope_is_applied_and_kept_with_its_envelope(
+    services: Services, kn: Client, space: str, media: str, encoding: str
+) -> None:
+    raw = soap(adt("A01", "1"), space, encoding)
+    # KN's feed is one in GBK, which an envelope in UTF-8 overrules.
+    answer = kn.post("/hl7", content=raw, headers={"Content-Type": "text/xml; charset=iso-8859-1"})
+    again = kn.post("/hl7", content=raw)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(media)
+    ack = parse(result(answer.content))
+    assert (ack.get("MSA-1"), ack.get("MSA-2")) == ("AA", "1")
+    assert again.content == answer.content
+    (entry,) = journal(services)
+    assert (entry.body, entry.state, entry.institution) == (raw, "done", "KN")
+    assert [one["name"][0]["text"] for one in kn.search("/fhir/Patient")] == ["郑伟"]
+
+
+def test_a_message_in_an_envelope_is_replayed_from_what_came(services: Services, kn: Client) -> None:
+    kn.post("/hl7", content=soap(adt("A01", "1")))
+    services.messages.replay(journal(services)[0].seq, HUB)
+    assert journal(services)[0].state == "done"
+
+
+def test_a_refusal_goes_back_in_the_envelope(services: Services, kn: Client) -> None:
+    answer = kn.post("/hl7", content=soap(adt("A99", "1")))
+    assert (answer.status_code, parse(result(answer.content)).get("MSA-1")) == (200, "AR")
+    assert journal(services)[0].state == "refused"
+
+
+def test_another_members_message_is_a_strangers(services: Services, yl: Client) -> None:
+    answer = yl.post("/hl7", content=soap(adt("A01", "1")))
+    assert parse(result(answer.content)).get("MSA-1") == "AR"
+    assert yl.search("/fhir/Patient") == []
+
+
+@pytest.mark.parametrize(("space", "status", "code"), [(SOAP_1_1, 500, "Client"), (SOAP_1_2, 400, "Sender")])
+def test_an_envelope_without_a_message_is_kept_and_answered_with_a_fault(
+    services: Services, kn: Client, space: str, status: int, code: str
+) -> None:
+    raw = soap("hello", space)
+    answer = kn.post("/hl7", content=raw)
+    assert answer.status_code == status
+    assert f"soap:{code}".encode() in answer.content
+    assert [(one.state, one.body) for one in journal(services)] == [("refused", raw)]
+
+
+def test_a_bomb_is_refused_before_anything_of_it_is_expanded(kn: Client) -> None:
+    lines = "".join(f'<!ENTITY e{n + 1} "&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};">' for n in range(20))
+    answer = kn.post("/hl7", content=f'<!DOCTYPE a [<!ENTITY e0 "x">{lines}]><a>&e20;</a>'.encode())
+    assert answer.status_code == 400
+    assert "document type" in answer.text
+
+
+def test_a_fault_keeps_the_status_of_a_missing_token(services: Services) -> None:
+    answer = client_of(build(services), services, None).post("/hl7", content=soap(adt("A01", "1")))
+    assert answer.status_code == 401
+    assert b"Fault" in answer.content
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert journal(services) == []
+
+
+def test_a_row_is_the_state_of_a_study_and_is_answered_with_what_is_missing(services: Services, yl: Client) -> None:
+    answer = yl.post("/hl7", json=ROW)
+    assert (answer.status_code, answer.json()["success"], answer.json()["code"]) == (200, True, "AA")
+    assert "idCard" in answer.json()["missing"]
+    (entry,) = journal(services)
+    assert "missing:idCard" in entry.flags.split()
+    assert json.loads(entry.body or b"") == ROW
+    (order,) = yl.search("/fhir/ServiceRequest")
+    assert "CT1" in [one["value"] for one in order["identifier"]]
+    assert yl.search("/fhir/Task") == []
+
+
+def test_a_reported_row_is_a_final_report_of_the_same_order(yl: Client) -> None:
+    yl.post("/hl7", json=ROW)
+    reported = {
+        "state": "报告完成", "updateTime": "2025-06-12 09:30:00", "reportFindings": "双肺纹理清晰",
+        "reportImpression": "未见异常", "writer": "宋洁", "reviewer": "韩磊", "studyUid": "1.2.3.4",
+    }  # fmt: skip
+    answer = yl.post("/hl7", json={**ROW, **reported})
+    assert answer.json()["code"] == "AA"
+    (report,) = yl.search("/fhir/DiagnosticReport")
+    assert (report["status"], report["conclusion"]) == ("final", "未见异常")
+    assert report["resultsInterpreter"][0]["display"] == "韩磊"
+    assert len(yl.search("/fhir/ServiceRequest")) == 1
+
+
+@pytest.mark.parametrize("changes", [{"patientName": ""}, {"state": "?"}])
+def test_a_row_that_lacks_what_it_must_have_is_refused_by_name(
+    services: Services, yl: Client, changes: dict[str, str]
+) -> None:
+    answer = yl.post("/hl7", json={**ROW, **changes})
+    assert answer.status_code == 400
+    assert next(iter(changes)) in answer.text
+    assert journal(services)[0].state == "refused"
+
+
+def test_a_row_of_another_institution_is_refused(kn: Client) -> None:
+    answer = kn.post("/hl7", json=ROW)
+    assert (answer.status_code, answer.json()["success"]) == (422, False)
+    assert answer.json()["message"]
