@@ -16,10 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters._http import Workers, actor_of, echo_headers
+from adapters.dicomweb.bodies import names, ranged, stream
 from adapters.dicomweb.looks import annotation, duration_ms, look_of
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable
-from adapters.dicomweb.wado import Retrieve, frame_numbers, stream, uids
+from adapters.dicomweb.wado import Retrieve, frame_numbers, uids
+from adapters.pixels.frames import within
 from adapters.pixels.look import Look
 from adapters.pixels.pool import Pool
 from adapters.pixels.stored import StoredPixels
@@ -40,6 +42,8 @@ _MAX_MOVING = 512
 _MAX_MOVING_PIXELS = 256 << 20
 _THUMBNAIL = Look(size=(128, 128), enlarge=False)
 _THUMBNAIL_AGE_S = 3600
+#: RFC 9111 section 5.5 has retired the header for caches; PS3.18 tables 10.4.3-2 still name it for such notes.
+_SIGN_WARNING = '299 - "The picture is a sign for a video; ask for /rendered to play it."'
 #: Begins the entity tags; a change of how pictures are made must change them all.
 _MAKER = "2"
 
@@ -125,13 +129,25 @@ class Rendered:
             look = replace(look, size=asked.size, enlarge=True)
         rows, numbers = self._rows(request, "WADO-RS thumbnail")
         images = [row for row in rows if has_image(row)]
-        if not images:
+        films = [row for row in rows if video(row.TransferSyntaxUID)]
+        if not images and not films:
             raise HubError(Category.NOT_FOUND, "There is no image to make a thumbnail of.", where="(7FE0,0010)")
         _, media_type = image_type([one for one in accepted(request) if not one.multipart])
-        row = images[len(images) // 2]
         headers = {"Cache-Control": f"private, max-age={_THUMBNAIL_AGE_S}"}
         look = replace(look, media_type=media_type)
+        if not images:
+            return self._sign(request, look, headers)
+        row = images[len(images) // 2]
         return self.single(request, row, numbers[0] if numbers else None, look, frozenset(), headers)
+
+    def _sign(self, request: Request, look: Look, headers: Mapping[str, str]) -> Response:
+        """Return a sign that stands for a film, of which no frame is decoded here."""
+        etag = _etag(["film"], look, frozenset())
+        kept = {**headers, "ETag": etag, "Vary": "Accept", "Warning": _SIGN_WARNING}
+        if _unchanged(request, etag):
+            return _not_modified(request, etag, kept)
+        _, data = self._pool.run({"do": "film", "look": look.as_json()})
+        return Response(data, headers={**echo_headers(request), **kept, "Content-Type": look.media_type})
 
     def single(
         self,
@@ -212,15 +228,20 @@ class Rendered:
             stored.__exit__()
             raise
 
-        def content() -> Iterator[bytes]:
+        def content(start: int, length: int) -> Iterator[bytes]:
             with stored:
-                yield from stored.chunks(pieces)
+                yield from stored.chunks(within(pieces, start, length))
 
         if chosen.multipart:
-            body = MultipartBody([Part(content_type=media_type, size=size, content=content)], media_type)
+            whole = partial(content, 0, size)
+            body = MultipartBody([Part(content_type=media_type, size=size, content=whole)], media_type)
             return stream(request, body, body.size, body.content_type)
-        # A document that a stranger made is kept out of the browser's own pages.
-        return stream(request, content(), size, media_type, headers={"Content-Disposition": "attachment"})
+        # A document that a stranger made is kept out of the browser's own pages; a film is played where it stands.
+        headers = {"Content-Disposition": "attachment" if media_type == _PDF else "inline"}
+        answer = ranged(request, content, size, media_type, etag=row.digest, headers=headers)
+        if answer.status_code not in {200, 206}:
+            stored.__exit__()
+        return answer
 
     def _made(self, row: InstanceRow, number: int | None, look: Look, said: frozenset[str]) -> Iterator[bytes]:
         with self._retrieve.opened(row) as stored:
@@ -287,8 +308,7 @@ def _etag(parts: Sequence[str], look: Look, said: frozenset[str]) -> str:
 
 
 def _unchanged(request: Request, etag: str) -> bool:
-    given = request.headers.get("if-none-match", "")
-    return given.strip() == "*" or etag in given
+    return names(request.headers.get("if-none-match", ""), etag)
 
 
 def _not_modified(request: Request, etag: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.ahead import ahead
+from adapters.dicomweb.bodies import ranged, started, stream
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
@@ -68,9 +69,9 @@ class Retrieve:
             raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}".')
         rows = self._services.imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"))
         chosen, fitting = _by_syntax(wanted, rows)
-        parts = [self.part(row, chosen.transfer_syntax or row.TransferSyntaxUID) for row in fitting]
         if not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1:
-            return single_object(request, parts[0])
+            return self.single(request, rows[0], chosen.transfer_syntax or rows[0].TransferSyntaxUID)
+        parts = [self.part(row, chosen.transfer_syntax or row.TransferSyntaxUID) for row in fitting]
         body = MultipartBody(parts, _DICOM)
         # 206: some of what was asked for is not available in an acceptable form (PS3.18 table 10.4.3-1).
         status = 200 if len(fitting) == len(rows) else 206
@@ -83,6 +84,16 @@ class Retrieve:
             content = partial(self._services.objects.stream, row.digest, chunk_bytes=_CHUNK_BYTES)
             return Part(content_type=content_type, size=row.size, content=content)
         return Part(content_type=content_type, size=None, content=partial(self._transcoded, row, syntax))
+
+    def single(self, request: Request, row: InstanceRow, syntax: str) -> Response:
+        """Return one object that is not wrapped in a multipart; a stored one can be had in ranges."""
+        # A Part 10 preamble can make a file executable too, so browsers must not guess (PS3.10 section 7.1).
+        headers = {"Content-Disposition": "attachment"}
+        part = self.part(row, syntax)
+        if part.size is None:
+            return stream(request, part.content(), None, part.content_type, headers=headers)
+        content = partial(self._range, row.digest)
+        return ranged(request, content, part.size, part.content_type, etag=row.digest, headers=headers)
 
     def _transcoded(self, row: InstanceRow, syntax: str) -> Iterator[bytes]:
         with self.opened(row) as stored:
@@ -136,7 +147,7 @@ class Retrieve:
             if "gzip" in request.headers.get("accept-encoding", "").lower():
                 return Response(packed, media_type=JSON_TYPE, headers={**headers, "Content-Encoding": "gzip"})
             return Response(gzip.decompress(packed), media_type=JSON_TYPE, headers=headers)
-        return StreamingResponse(ahead(_started(_joined(contents))), media_type=JSON_TYPE, headers=headers)
+        return StreamingResponse(ahead(started(_joined(contents))), media_type=JSON_TYPE, headers=headers)
 
     def _documents(
         self, request: Request, datasets: Callable[[], Iterable[Mapping[str, Any]]], headers: Mapping[str, str]
@@ -279,56 +290,17 @@ class Retrieve:
         if not ranges:
             raise not_acceptable(f"Ask for {_OCTETS}.")
         size = element.length if data is None else len(data)
-        start, length = _byte_range(request.headers.get("range", ""), size)
-        content: Callable[[], Iterable[bytes]]
-        if data is None:
-            content = partial(self._range, row.digest, element.offset + start, length)
-        else:
-            content = partial(_one, data[start : start + length])
+
+        def content(start: int, length: int) -> Iterable[bytes]:
+            if data is None:
+                return self._range(row.digest, element.offset + start, length)
+            return _one(data[start : start + length])
+
         if ranges[0].multipart:
-            if length != size:
-                start, length = 0, size
-                content = (
-                    partial(self._range, row.digest, element.offset, size) if data is None else partial(_one, data)
-                )
-            body = MultipartBody([Part(content_type=_OCTETS, size=length, content=content)], _OCTETS)
+            part = Part(content_type=_OCTETS, size=size, content=partial(content, 0, size))
+            body = MultipartBody([part], _OCTETS)
             return stream(request, body, body.size, body.content_type)
-        headers = {"Accept-Ranges": "bytes"}
-        if length != size:
-            headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
-        return stream(request, content(), length, _OCTETS, status=206 if length != size else 200, headers=headers)
-
-
-def single_object(request: Request, part: Part) -> Response:
-    """Return one object that is not wrapped in a multipart."""
-    # A Part 10 preamble can make a file executable too, so browsers must not guess (PS3.10 section 7.1).
-    headers = {"Content-Disposition": "attachment"}
-    return stream(request, part.content(), part.size, part.content_type, headers=headers)
-
-
-def stream(
-    request: Request,
-    content: Iterable[bytes],
-    size: int | None,
-    content_type: str,
-    *,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Return *content* as it comes; where its *size* is not known, its end is that of the chunked coding."""
-    length = {} if size is None else {"Content-Length": str(size)}
-    return StreamingResponse(
-        ahead(_started(content)),
-        status_code=status,
-        headers={
-            **echo_headers(request),
-            "Content-Type": content_type,
-            **length,
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "private, no-cache",
-            **(headers or {}),
-        },
-    )
+        return ranged(request, content, size, _OCTETS, etag=row.digest)
 
 
 class _Pixels:
@@ -384,18 +356,6 @@ def _held(stream: BinaryIO, element: Element, *, deflated: bool, big: bool) -> b
 
 def _one(data: bytes) -> Iterator[bytes]:
     yield data
-
-
-def _started(content: Iterable[bytes]) -> Iterator[bytes]:
-    """Return *content* with its first bytes already fetched, so that what is missing shows before the status goes out."""
-    iterator = iter(content)
-    first = next(iterator, b"")
-
-    def rest() -> Iterator[bytes]:
-        yield first
-        yield from iterator
-
-    return rest()
 
 
 def _joined(contents: Sequence[Callable[[], bytes]]) -> Iterator[bytes]:
@@ -493,22 +453,3 @@ def _find(dataset: list[Element], steps: Sequence[int]) -> Element:
             break
         dataset = items[steps[index + 1] - 1]
     raise HubError(Category.NOT_FOUND, "The instance has no such bulk data.", where="bulk")
-
-
-def _byte_range(header: str, size: int) -> tuple[int, int]:
-    """Return (start, length) of a single-range Range header; the whole where it is absent or of another kind."""
-    unit, _, span = header.partition("=")
-    low, dash, high = span.partition("-")
-    if unit.strip() != "bytes" or not dash or "," in span or len(span) > 40:
-        return 0, size
-    try:
-        if not low.strip():
-            length = min(int(high), size)
-            return size - length, length
-        start = int(low)
-        end = min(int(high) if high.strip() else size - 1, size - 1)
-    except ValueError:
-        return 0, size
-    if start > end:
-        raise HubError(Category.INCORRECT, "The range lies outside the value.", where="Range", status=416)
-    return start, end - start + 1

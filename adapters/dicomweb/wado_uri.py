@@ -19,7 +19,7 @@ from adapters.dicomweb.errors import checked_uid
 from adapters.dicomweb.looks import icc, number, quality, side, which_annotations, window, wrong
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable, ranges_of
 from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, has_image, image_type
-from adapters.dicomweb.wado import Retrieve, may_be, single_object
+from adapters.dicomweb.wado import Retrieve, may_be
 from adapters.pixels.look import Look
 from adapters.pixels.syntaxes import TARGETS
 from hub.errors import Category, HubError
@@ -104,7 +104,7 @@ class WadoUri:
                 remedy=f"Ask for one of {', '.join(dict.fromkeys(possible))}.",
                 status=406,
             )
-        return single_object(request, self._retrieve.part(row, syntax))
+        return self._retrieve.single(request, row, syntax)
 
 
 def _look(request: Request) -> tuple[Look, frozenset[str]]:

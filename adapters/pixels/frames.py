@@ -24,6 +24,7 @@ __all__ = [
     "is_encapsulated",
     "native_frame",
     "read",
+    "within",
 ]
 
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -174,6 +175,19 @@ def _starts_image(stream: BinaryIO, fragment: tuple[int, int]) -> bool:
     stream.seek(fragment[0])
     head = stream.read(2)
     return head in _IMAGE_STARTS
+
+
+def within(pieces: Pieces, start: int, length: int) -> Pieces:
+    """Return the byte ranges of *length* bytes from *start* on, counted over *pieces*."""
+    found = []
+    for place, size in pieces:
+        skipped = min(start, size)
+        taken = min(size - skipped, length)
+        if taken > 0:
+            found.append((place + skipped, taken))
+        start -= skipped
+        length -= taken
+    return found
 
 
 def read(stream: BinaryIO, pieces: Pieces) -> bytes:

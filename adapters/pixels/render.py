@@ -66,6 +66,17 @@ def animation(pictures: Sequence[bytes], *, duration_ms: int) -> bytes:
     return out.getvalue()
 
 
+def film(look: Look) -> bytes:
+    """Return a sign that stands for a film: a strip with holes and a triangle, as large as *look* says."""
+    made = Pictures.new("L", (128, 128), 24)
+    draw = ImageDraw.Draw(made)
+    for place in range(6, 128, 20):
+        for top in (8, 108):
+            draw.rectangle((place, top, place + 10, top + 11), 110)
+    draw.polygon([(48, 40), (48, 88), (90, 64)], 235)
+    return _file(_sized(made, look), look, b"")
+
+
 def _overlaid(shown: Array, array: Array, image: Image, header: Dataset, number: int) -> Array:
     """Return *shown* with the overlays of the image in white."""
     for _, where in planes(header, image, number, array):
