@@ -114,19 +114,6 @@ def _animation(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
     return {}, animation(parts, duration_ms=head["duration_ms"])
 
 
-def _squeeze(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
-    from adapters.pixels.squeeze import squeeze
-
-    base, bits, data = squeeze(Image(**head["image"]), head["target"], parts[0])
-    return {"base": base, "bits": bits}, data
-
-
-def _restore(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
-    from adapters.pixels.squeeze import restore
-
-    return {}, restore(Image(**head["image"]), head["syntax"], head["base"], head["bits"], parts[0])
-
-
 def _film(head: Mapping[str, Any], _parts: list[bytes]) -> Answer:
     from adapters.pixels.look import Look
     from adapters.pixels.render import film
@@ -139,8 +126,6 @@ _WORK: Mapping[str, Callable[[Mapping[str, Any], list[bytes]], Answer]] = {
     "picture": _picture,
     "animation": _animation,
     "film": _film,
-    "squeeze": _squeeze,
-    "restore": _restore,
 }
 
 if __name__ == "__main__":
