@@ -22,6 +22,7 @@ from hub.cli import (
     migrate,
     queue,
     serve,
+    share,
     studies,
     token,
     viewer,
@@ -73,6 +74,7 @@ app.command("convert")(convert.convert)
 app.add_typer(studies.app, name="studies")
 app.add_typer(viewer.app, name="viewer")
 app.add_typer(export.app, name="exports")
+app.add_typer(share.app, name="share")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""QR codes (ISO/IEC 18004) of addresses, as SVG for pages and PNG for print and messengers.
+"""QR codes (ISO/IEC 18004) of addresses: SVG for pages, PNG for print and messengers, text for terminals.
 
 The encoder is reportlab's; error correction is level M, which bears a crumpled sheet of paper.
 """
@@ -51,3 +51,28 @@ def png(text: str) -> bytes:
     out = io.BytesIO()
     image.resize((side * scale, side * scale), Image.Resampling.NEAREST).save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def text(text: str, *, colours: bool) -> str:
+    """Return the code as half blocks, two rows of modules a line.
+
+    Args:
+        colours: say black on white in so many words (ECMA-48, SGR), for a terminal. Without it light modules are the
+            blocks, which is right where letters are lighter than what they stand on.
+    """
+    rows = modules(text)
+    side = len(rows) + 2 * QUIET
+
+    def light(y: int, x: int) -> bool:
+        inside = QUIET <= y < side - QUIET and QUIET <= x < side - QUIET
+        # Below the last row of an odd number there is half a line of quiet zone more.
+        return not (inside and rows[y - QUIET][x - QUIET])
+
+    lines = ["".join(_HALVES[light(y, x), light(y + 1, x)] for x in range(side)) for y in range(0, side, 2)]
+    if colours:
+        lines = [f"\x1b[97;40m{line}\x1b[0m" for line in lines]
+    return "\n".join(lines)
+
+
+#: A line's two modules, upper and lower; a block is light.
+_HALVES = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}

@@ -106,10 +106,9 @@ def ended(share: Share, now: datetime) -> Json:
 
 
 def _parts(share: Share, now: datetime) -> list[Json]:
-    state = "revoked" if share.revoked_at is not None else "open" if share.open_at(now) else "expired"
     values: list[tuple[str, str, Any]] = [
         ("id", "valueId", share.id),
-        ("state", "valueCode", state),
+        ("state", "valueCode", share.state_at(now)),
         ("created", "valueInstant", instant(share.created_at)),
         ("createdBy", "valueString", share.created_by),
         ("expires", "valueInstant", instant(share.expires_at)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,12 @@ class Share:
     def open_at(self, now: datetime) -> bool:
         """Return whether the link is neither revoked nor expired."""
         return self.revoked_at is None and now < self.expires_at
+
+    def state_at(self, now: datetime) -> Literal["open", "expired", "revoked"]:
+        """Return what has become of the link."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "open" if self.open_at(now) else "expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,3 +86,19 @@ def test_the_svg_has_a_square_for_each_dark_module_and_no_script() -> None:
     assert [one.tag.rpartition("}")[2] for one in root] == ["path", "path"]
     assert path.count("M") == sum(map(sum, rows))
     assert f"M{qr.QUIET} {qr.QUIET}h1" in path
+
+
+@pytest.mark.parametrize("address", [ADDRESS, ADDRESS.replace("hub.example.cn", "h.cn")])
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_terminal_shows_the_modules_in_a_quiet_zone(address: str, colours: bool) -> None:
+    lines = qr.text(address, colours=colours).split("\n")
+    if colours:
+        assert {(line[:8], line[-4:]) for line in lines} == {("\x1b[97;40m", "\x1b[0m")}
+        lines = [line[8:-4] for line in lines]
+    rows = [[character not in half for character in line] for line in lines for half in ("▀█", "▄█")]
+    side = len(qr.modules(address)) + 2 * qr.QUIET
+
+    assert {len(line) for line in lines} == {side}
+    assert read([row[qr.QUIET : -qr.QUIET] for row in rows[qr.QUIET : side - qr.QUIET]]) == address
+    assert not any(map(any, [*rows[: qr.QUIET], *rows[side - qr.QUIET :]]))
+    assert set("".join(lines)) == set("█▀▄ ")
