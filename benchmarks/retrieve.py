@@ -127,8 +127,8 @@ def run(scale: Scale, folder: Path) -> list[Row]:
                 note=note,
             )
             for key, when, values, note in (
-                ("retrieve-study", "hashed within the hour", again, "memory of the object store"),
-                ("retrieve-study-first", "for the first time", first, "each object hashed as it goes out"),
+                ("retrieve-study", "received or read within the hour", again, "as after receipt"),
+                ("retrieve-study-first", "not read for an hour", first, "each object hashed as it goes out"),
             )
         ),
         *(

@@ -78,6 +78,7 @@ class FileStore:
         if not isinstance(spool, FileSpool) or spool.area is not self._area or not spool.whole or spool.path is None:
             raise foreign_spool()
         digest, size = spool.digest, spool.size
+        mine = False
         target = self._path(digest)
         self._sync(spool.fileno(), "writing an object")
         try:
@@ -87,6 +88,7 @@ class FileStore:
         try:
             try:
                 os.link(spool.path, target, follow_symlinks=False)
+                mine = True
             except FileExistsError:
                 self._keep_existing(directory, spool.path, target, ObjectRef(digest=digest, size=size))
             # The link may be another writer's who has not synced the directory yet, so every put syncs it.
@@ -96,6 +98,10 @@ class FileStore:
         finally:
             os.close(directory)
         spool.drop()
+        if mine:
+            # Only now: taking the temporary name away has changed the file once more.
+            with contextlib.suppress(OSError):
+                self._verified.received(digest, spool.fileno())
         return ObjectRef(digest=digest, size=size)
 
     def put_bytes(self, data: bytes) -> ObjectRef:

@@ -1,53 +1,93 @@
-"""What this process has found sound a short while ago, so that a study read twice is not hashed twice.
+"""What the processes of this node have found sound a short while ago, so that nothing is hashed twice in an hour.
 
-An entry holds the inode, the size and the time of the last change (ctime) that the file had when its bytes were hashed.
-Only the kernel sets that time, with every write, so a file that was touched since is hashed again. What no time shows is
-a disk that loses bits by itself; therefore an entry ends after :data:`KEEP_S`, and storage commitment, fsck and the
-sweeper, who ask whether an object is sound now, do not look here at all.
+An entry holds the inode, the size and the time of the last change (ctime) that the file had when its bytes were hashed:
+while they were received, or when they were read. Only the kernel sets that time, with every write, so a file that was
+touched since is hashed again. What no time shows is a disk that loses bits by itself; therefore an entry ends after
+:data:`KEEP_S`, and storage commitment, fsck and the sweeper, who ask whether an object is sound now, do not look here.
+
+Theory of operation. The entries stand in memory that a process shares with those forked from it, so the door that sends a
+study knows what the door that received it has hashed. An entry is its own end, and a digest of that and of all else that
+it says: it is written without a lock, and one that was torn or overwritten fits nothing, which costs one hash.
 """
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
-import threading
+import struct
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 #: For how long a hash that was right stands for the bytes.
 KEEP_S = 3600.0
-#: The last change must lie this far back when the hashing starts: times are as coarse as the kernel's tick, or as the
-#: clock of a file server, so a change right after it could bear the same time.
+#: The last change must lie this far back when a file is read to be hashed: times are as coarse as the kernel's tick, or as
+#: the clock of a file server, so a change right after it could bear the same time.
 SETTLED_S = 2.0
-_ENTRIES = 50_000
+#: One place for each value of two bytes of the digest; later objects take the places of earlier ones.
+_PLACES = 1 << 16
+_ENTRY = struct.Struct("<24sd")
+
+
+class Board:
+    """The shared places."""
+
+    def __init__(self) -> None:
+        # Anonymous and shared: pages come into being when they are written, in this process or a child of it.
+        self._memory = mmap.mmap(-1, _PLACES * _ENTRY.size)
+
+    def read(self, digest: str) -> tuple[bytes, float]:
+        """Return what stands at the place of *digest*."""
+        return _ENTRY.unpack_from(self._memory, self._place(digest))
+
+    def write(self, digest: str, mark: bytes, until: float) -> None:
+        """Put an entry at the place of *digest*."""
+        _ENTRY.pack_into(self._memory, self._place(digest), mark, until)
+
+    @staticmethod
+    def _place(digest: str) -> int:
+        return int(digest[:4], 16) * _ENTRY.size
+
+
+#: Made when this module is loaded, which is before the template forks the processes of the doors.
+SHARED = Board()
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a file was like when its handle was opened."""
+    """What a file was like when it was looked at."""
 
     device: int
     inode: int
     size: int
     changed_ns: int
 
+    @classmethod
+    def of(cls, fd: int) -> Stamp:
+        """Return the stamp of the open file *fd*; raises OSError."""
+        found = os.fstat(fd)
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
 
-def _stamp(fd: int) -> Stamp:
-    found = os.fstat(fd)
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+    def mark(self, digest: str, until: float) -> bytes:
+        """Return what says that the file had *digest*, and until when that stands."""
+        said = f"{digest} {self.device} {self.inode} {self.size} {self.changed_ns} {until!r}"
+        return hashlib.blake2b(said.encode(), digest_size=24).digest()
 
 
 class Verified:
-    """The sound objects that one store remembers; safe for many threads."""
+    """The sound objects of one store; safe for many threads and processes."""
 
     def __init__(
-        self, *, now_s: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        *,
+        board: Board | None = None,
+        now_s: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._board = SHARED if board is None else board
         self._now_s = now_s
         self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[Stamp, float]] = OrderedDict()
 
     def look(self, digest: str, fd: int) -> Look | None:
         """Return None if the bytes of *fd* are known to have the hash *digest*, else what to tell when they have been read.
@@ -55,30 +95,32 @@ class Verified:
         Raises:
             OSError: the file cannot be looked at.
         """
-        seen = _stamp(fd)
-        with self._lock:
-            entry = self._known.get(digest)
-            if entry is not None:
-                known, until = entry
-                if known == seen and self._monotonic() <= until:
-                    self._known.move_to_end(digest)
-                    return None
-                del self._known[digest]
+        seen = Stamp.of(fd)
+        mark, until = self._board.read(digest)
+        if self._monotonic() <= until and mark == seen.mark(digest, until):
+            return None
         settled = seen.changed_ns <= (self._now_s() - SETTLED_S) * 1e9
         return Look(self, digest, fd, seen if settled else None)
+
+    def received(self, digest: str, fd: int) -> None:
+        """Remember that the bytes of *fd*, which this process has just written and hashed, have the hash *digest*.
+
+        Nobody else has had the file yet, so its time needs not to settle. Raises OSError.
+        """
+        self._remember(digest, Stamp.of(fd))
 
     def note(self, digest: str, fd: int, seen: Stamp) -> None:
         """Remember *digest* for the file that *seen* was taken from, if *fd* is still as it was then."""
         try:
-            if _stamp(fd) != seen:
+            if Stamp.of(fd) != seen:
                 return
         except OSError:
             return
-        with self._lock:
-            self._known[digest] = (seen, self._monotonic() + KEEP_S)
-            self._known.move_to_end(digest)
-            while len(self._known) > _ENTRIES:
-                self._known.popitem(last=False)
+        self._remember(digest, seen)
+
+    def _remember(self, digest: str, seen: Stamp) -> None:
+        until = self._monotonic() + KEEP_S
+        self._board.write(digest, seen.mark(digest, until), until)
 
 
 class Look:

@@ -10,8 +10,9 @@ import pytest
 
 from hub.errors import HubError
 from storage.objects import reading
+from storage.objects import verified as verified_module
 from storage.objects.file import FileStore
-from storage.objects.verified import KEEP_S, SETTLED_S, Verified
+from storage.objects.verified import KEEP_S, SETTLED_S, Board, Verified
 
 DIGEST = "ab" * 32
 
@@ -37,7 +38,7 @@ def opened(tmp_path: Path) -> Iterator[int]:
 
 def remembering(fd: int, *, after_s: float = SETTLED_S + 1) -> tuple[Verified, Clock]:
     monotonic = Clock()
-    verified = Verified(now_s=Clock(os.fstat(fd).st_ctime + after_s), monotonic=monotonic)
+    verified = Verified(board=Board(), now_s=Clock(os.fstat(fd).st_ctime + after_s), monotonic=monotonic)
     return verified, monotonic
 
 
@@ -119,16 +120,34 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def later(tmp_path: Path) -> Iterator[FileStore]:
-    """A store whose clock is ahead, so that all its objects are settled."""
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileStore]:
+    """A store whose clock is ahead, so that all its objects are settled, with a memory of its own."""
+    monkeypatch.setattr(verified_module, "SHARED", Board())
     store = FileStore(tmp_path / "objects", now_s=lambda: 4e9)
     yield store
     store.close()
 
 
-def test_a_study_read_twice_is_hashed_once(later: FileStore, hashes: list[int]) -> None:
+def touched(root: Path, digest: str) -> None:
+    path = root / "objects" / digest[:2] / digest
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_was_hashed_when_it_came_is_not_hashed_when_it_goes(later: FileStore, hashes: list[int]) -> None:
     data = os.urandom(300_000)
     ref = later.put_bytes(data)
+    hashes.clear()
+
+    assert b"".join(later.stream(ref.digest, chunk_bytes=65536)) == data
+    assert hashes == []
+
+
+def test_a_study_read_twice_is_hashed_once(later: FileStore, hashes: list[int], tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    ref = later.put_bytes(data)
+    touched(tmp_path, ref.digest)
     hashes.clear()
 
     assert b"".join(later.stream(ref.digest, chunk_bytes=65536)) == data
@@ -136,8 +155,9 @@ def test_a_study_read_twice_is_hashed_once(later: FileStore, hashes: list[int]) 
     assert len(hashes) == 1
 
 
-def test_a_stream_that_was_left_early_vouches_for_nothing(later: FileStore, hashes: list[int]) -> None:
+def test_a_stream_that_was_left_early_vouches_for_nothing(later: FileStore, hashes: list[int], tmp_path: Path) -> None:
     ref = later.put_bytes(os.urandom(300_000))
+    touched(tmp_path, ref.digest)
     hashes.clear()
     first = later.stream(ref.digest, chunk_bytes=65536)
     next(first)
@@ -145,6 +165,40 @@ def test_a_stream_that_was_left_early_vouches_for_nothing(later: FileStore, hash
 
     list(later.stream(ref.digest))
     assert len(hashes) == 2
+
+
+def test_an_object_that_was_there_before_vouches_for_nothing(
+    later: FileStore, hashes: list[int], tmp_path: Path
+) -> None:
+    data = os.urandom(1000)
+    ref = later.put_bytes(data)
+    touched(tmp_path, ref.digest)
+    later.put_bytes(data)
+    hashes.clear()
+
+    list(later.stream(ref.digest))
+    assert len(hashes) == 1
+
+
+def test_processes_forked_from_this_one_know_what_it_has_hashed(opened: int) -> None:
+    board = Board()
+    child = os.fork()
+    if child == 0:
+        Verified(board=board).received(DIGEST, opened)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert Verified(board=board).look(DIGEST, opened) is None
+
+
+def test_an_entry_torn_by_another_writer_vouches_for_nothing(opened: int) -> None:
+    board = Board()
+    verified = Verified(board=board)
+    verified.received(DIGEST, opened)
+    mark, until = board.read(DIGEST)
+    board.write(DIGEST, mark, until + 1)
+
+    assert verified.look(DIGEST, opened) is not None
 
 
 def test_damage_done_after_a_sound_read_is_found_by_every_read(later: FileStore, tmp_path: Path) -> None:
@@ -160,7 +214,7 @@ def test_damage_done_after_a_sound_read_is_found_by_every_read(later: FileStore,
         handle.write(bytes([data[0] ^ 1]))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     while path.stat().st_ctime_ns == before.st_ctime_ns:
-        # The store of this test trusts even a change of this very tick of the kernel's clock.
+        # Both in one tick of the kernel's clock, which is why a store waits until a time has settled.
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     with pytest.raises(HubError):
