@@ -15,9 +15,10 @@ from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch import LEAVES, PART_OF_WORK, Dispatcher, references
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.prior_requests import PriorRequests
 from hub.routing import Router
 from hub.workflows.base import BASE, ENDED, WORKFLOW_SYSTEM
-from hub.workflows.remote_reading import SEND_STUDIES
+from hub.workflows.remote_reading import PRIORS, SEND_STUDIES
 from hub.workflows.task import plain, reference_in, referred, workflow_code
 
 Json = dict[str, Any]
@@ -35,6 +36,7 @@ class Effects:
         self._clock = clock
         self._dispatcher = Dispatcher(settings, directory, objects, clock)
         self._router = Router(settings, directory, clock)
+        self._priors = PriorRequests(directory, clock)
 
     def carry_out(
         self,
@@ -92,10 +94,12 @@ class Effects:
         if any(isinstance(one, workflows.CloseGrant) for one in decision.effects):
             self._router.withdraw(tx, task["id"])
         workflow = workflows.WORKFLOWS[decision.workflow]
+        group = str(task.get("groupIdentifier", {}).get("value", "")) or correlation_id
+        if workflow.code == PRIORS.workflow:
+            self._priors.accepted(tx, task, decision.new_state, correlation_id=group)
         for one in SEND_STUDIES if workflow.code == "remote-reading" else ():
             institution = workflows.parties_of(task).get(workflow.roles[one.role].party, "")
             if institution and decision.new_state in one.states:
-                group = str(task.get("groupIdentifier", {}).get("value", "")) or correlation_id
                 self._router.push(
                     tx, list(referred(task, "input")), institution, task_id=task["id"], correlation_id=group
                 )

@@ -157,8 +157,12 @@ SETTINGS: tuple[Setting, ...] = (
         name="priors",
         kinds=("dicom",),
         fits=is_rule,
-        words="a rule like modality=CT,MR years=5 max=10 via=get",
-        meaning="从该 AE 调取既往检查的规则 / which earlier studies are fetched from it",
+        words="a rule like modality=CT,MR months=24 max=3 via=get on=acceptance show=task",
+        meaning=(
+            "从该 AE 调取既往检查的规则；`on=acceptance` 在阅片被接受时自动调取，`show=task` 在任务期间给阅片方看 /"
+            " which earlier studies are fetched from it; by itself when a reading is accepted, and shown to its reader"
+            " while the Task is open, if it says so"
+        ),
     ),
     Setting(
         name="sending-application",

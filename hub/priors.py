@@ -7,7 +7,7 @@ again, so that the same pull may be repeated at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Protocol, Self
@@ -95,18 +95,24 @@ class Rule:
     Attributes:
         modalities: one of them is in the study; empty for any.
         years: how old a study may be; 0 for any age.
+        months: the same in months, in place of *years*, where it is not 0.
         most: that many of the newest.
         via: ``get`` on the hub's own association, or ``move`` to its AE title.
+        on_acceptance: they are also fetched when a reading that the member asked for is accepted (``on=acceptance``).
+        shown: what was fetched so is shown to the reader while the Task is open (``show=task``).
     """
 
     modalities: frozenset[str] = frozenset()
     years: int = 5
+    months: int = 0
     most: int = 10
     via: str = "get"
+    on_acceptance: bool = False
+    shown: bool = False
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return the rule that *text* (``modality=CT,MR years=5 max=10 via=get``, every part optional) means.
+        """Return the rule that *text* (``modality=CT,MR months=24 max=3 on=acceptance``, every part optional) means.
 
         Raises:
             ValueError: naming the part that cannot be used.
@@ -118,18 +124,26 @@ class Rule:
                 found = replace(found, modalities=frozenset(value.split(",")))
             elif name == "years" and value.isascii() and value.isdigit() and int(value) <= 200:
                 found = replace(found, years=int(value))
+            elif name == "months" and value.isascii() and value.isdigit() and 1 <= int(value) <= 2400:
+                found = replace(found, months=int(value))
             elif name == "max" and value.isascii() and value.isdigit() and 1 <= int(value) <= 1000:
                 found = replace(found, most=int(value))
             elif name == "via" and value in {"get", "move"}:
                 found = replace(found, via=value)
+            elif (name, value) == ("on", "acceptance"):
+                found = replace(found, on_acceptance=True)
+            elif (name, value) == ("show", "task"):
+                found = replace(found, shown=True)
             else:
                 raise ValueError(part)
         return found
 
     def chosen(self, studies: Iterable[Found], *, today: date) -> list[Found]:
         """Return those of *studies* that are wanted, newest first."""
+        months = self.months or 12 * self.years
+        year, month = divmod(today.year * 12 + today.month - 1 - months, 12)
         # The 29th of February has no anniversary in most years, but its text has a place among the dates.
-        oldest = f"{today.year - self.years:04d}{today:%m%d}" if self.years else ""
+        oldest = f"{max(year, 0):04d}{month + 1:02d}{today:%d}" if months else ""
         fit = [
             one
             for one in studies
@@ -195,7 +209,16 @@ class Priors:
         return Rule.of(str(self.endpoint(member).settings.get("priors", "")))
 
     def pull(
-        self, actor: Actor, member: str, patient_id: str, *, rule: Rule | None = None, issuer: str = ""
+        self,
+        actor: Actor,
+        member: str,
+        patient_id: str,
+        *,
+        rule: Rule | None = None,
+        issuer: str = "",
+        endpoint: MemberEndpoint | None = None,
+        apart: Collection[str] = (),
+        task_id: str = "",
     ) -> list[Pulled]:
         """Fetch what is not here of the earlier studies of *member*'s patient; returns one line for each study.
 
@@ -205,6 +228,9 @@ class Priors:
         Args:
             rule: what to fetch; the endpoint's setting ``priors`` unless given.
             issuer: the patient of this Issuer of Patient ID alone.
+            endpoint: the archive to ask, where it is not :meth:`endpoint`.
+            apart: studies that are no earlier ones, and neither fetched nor counted.
+            task_id: the Task for which it is done, for the audit line.
 
         Raises:
             HubError: not-found without an archive, incorrect for a bad Patient ID, unavailable when the archive cannot be
@@ -218,10 +244,10 @@ class Priors:
                 where="(0010,0020)",
                 remedy="Give one.",
             )
-        endpoint = self.endpoint(member)
+        endpoint = endpoint or self.endpoint(member)
         wanted = rule if rule is not None else self.rule(member)
         correlation_id = new_correlation_id()
-        self._audit(actor, member, patient_id, issuer, endpoint, correlation_id)
+        self._audit(actor, member, patient_id, issuer, endpoint, correlation_id, task_id)
         archive = self._open(self._services, endpoint)
         zone = ZoneInfo(self._services.settings.time_zone)
         found = archive.find("STUDY", {"PatientID": patient_id}, _STUDY_KEYS)
@@ -231,6 +257,7 @@ class Priors:
             for one in found
             if "".join(one["PatientID"][:1]).strip() == patient_id
             and (not issuer or "".join(one["IssuerOfPatientID"][:1]).strip() in {"", issuer})
+            and not set(one["StudyInstanceUID"]) & set(apart)
         ]
         done = []
         for study in wanted.chosen(own, today=self._services.clock().astimezone(zone).date()):
@@ -289,7 +316,14 @@ class Priors:
         return self._services.database.read(work)
 
     def _audit(
-        self, actor: Actor, member: str, patient_id: str, issuer: str, endpoint: MemberEndpoint, correlation_id: str
+        self,
+        actor: Actor,
+        member: str,
+        patient_id: str,
+        issuer: str,
+        endpoint: MemberEndpoint,
+        correlation_id: str,
+        task_id: str,
     ) -> None:
         authority = "patient-id" if issuer in {"", member} else f"patient-id:{issuer}"
         line = AuditLine(
@@ -299,6 +333,7 @@ class Priors:
             actor=actor,
             recorded_at=self._services.clock(),
             patients=((member, resource_id(member, authority, "Patient", patient_key(patient_id))),),
+            entities=(f"Task/{task_id}",) if task_id else (),
             query=f"study?PatientID={patient_id}",
             correlation_id=correlation_id,
             detail=f"asked {endpoint.id}",

@@ -27,6 +27,7 @@ from hub.errors import Category, HubError
 from hub.instances import Instances, focus_of, persons_of
 from hub.message_events import MessageEvents
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
+from hub.prior_requests import Move, PriorRequests
 from hub.workflows.acting import acting
 from hub.workflows.base import BASE, WORKFLOW_SYSTEM
 from hub.workflows.task import plain, reference_in, referred
@@ -48,6 +49,7 @@ class TaskService:
         self._effects = Effects(settings, directory, objects, clock)
         self._instances = Instances(directory, clock)
         self._messages = MessageEvents(self, directory, self._instances)
+        self._priors = PriorRequests(directory, clock)
 
     @staticmethod
     def rules(task: Mapping[str, Any]) -> bool:
@@ -235,8 +237,16 @@ class TaskService:
         if delivery.task_id and delivery.on_ack:
             self._as_hub(tx, delivery.task_id, delivery.on_ack, delivery.correlation_id)
 
+    def on_priors(self, tx: Tx, delivery: Delivery, ack: bytes) -> None:
+        """Let the Task for which earlier studies were fetched show them."""
+        self._priors.fetched(tx, delivery, ack, self._mover(tx, delivery.correlation_id))
+
+    def _mover(self, tx: Tx, correlation_id: str) -> Move:
+        return lambda task, event, inputs: self._as_hub(tx, task, event, correlation_id, inputs=inputs)
+
     def on_study_complete(self, tx: Tx, owner: str, imaging_study: Json, *, correlation_id: str = "") -> None:
-        """Let Tasks that wait for images of the study's order go on."""
+        """Let Tasks that wait for images of the study's order go on, and those for which it was fetched show it."""
+        self._priors.completed(tx, owner, imaging_study, self._mover(tx, correlation_id))
         for based_on in imaging_study.get("basedOn", ()):
             reference = plain(reference_in(based_on))
             if reference is None:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from hub import boot, metrics
+from hub import boot, metrics, prior_requests
 from hub.actor import HUB
 from hub.commitment_requests import CommitmentRequests
 from hub.delivery import Outcome, RetryPolicy, slot_of
 from hub.errors import HubError
-from hub.ports import AuditLine, Delivery, Sender, SendResult, Tx
+from hub.ports import AuditLine, Delivery, Interruptible, Sender, SendResult, Tx
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -41,6 +41,9 @@ LEASE_S = 60.0
 #: Lanes taken in one turn.
 LANES = 32
 _TROUBLE_S = 1.0
+#: Slots whose work may take an hour. They have threads of their own, so that no number of them stops the others.
+LONG = frozenset({prior_requests.KIND})
+FETCH_THREADS = 2
 
 
 class DeliveryLoop:
@@ -59,6 +62,7 @@ class DeliveryLoop:
         self._policy = RetryPolicy.of(services.settings)
         self._commitment = CommitmentRequests(services)
         self._senders: dict[str, Sender] = {}
+        self._ending = False
         self._lock = threading.Lock()
         self._busy: set[Slot] = set()
         self._unreached: Counter[str] = Counter()
@@ -69,12 +73,16 @@ class DeliveryLoop:
         """Deliver until *stop* is set, then let the messages in flight finish."""
         threads = self._services.settings.worker_threads
         self._try("end old leases", self._end_old_leases)
-        with ThreadPoolExecutor(threads, thread_name_prefix="send") as pool:
+        with (
+            ThreadPoolExecutor(threads, thread_name_prefix="send") as pool,
+            ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch") as fetch,
+        ):
             while not stop.is_set():
-                started = self._turn(pool, threads, stop)
+                started = self._turn(pool, fetch, threads, stop)
                 if not started:
                     self._wake.wait(self._services.settings.worker_poll_s)
                     self._wake.clear()
+            self._interrupt()
         for sender in self._senders.values():
             sender.close()
 
@@ -83,9 +91,9 @@ class DeliveryLoop:
         groups = self._lease(LANES)
         return sum(self._deliver(lanes, threading.Event()) for lanes in groups.values())
 
-    def _turn(self, pool: ThreadPoolExecutor, threads: int, stop: threading.Event) -> int:
+    def _turn(self, pool: ThreadPoolExecutor, fetch: ThreadPoolExecutor, threads: int, stop: threading.Event) -> int:
         with self._lock:
-            free = threads - len(self._busy)
+            free = threads - sum(slot not in LONG for _, slot in self._busy)
         if free <= 0:
             self._try("renew leases", self._renew)
             return 0
@@ -95,7 +103,7 @@ class DeliveryLoop:
         for slot, lanes in groups.items():
             with self._lock:
                 self._busy.add(slot)
-            pool.submit(self._job, slot, lanes, stop)
+            (fetch if slot[1] in LONG else pool).submit(self._job, slot, lanes, stop)
         return len(groups)
 
     def _lease(self, limit: int) -> dict[Slot, list[Leased]]:
@@ -155,7 +163,9 @@ class DeliveryLoop:
             return SendResult(error="The destination is not an active endpoint with an address.", reached=False), 0.0
         started = time.monotonic()
         try:
-            result = self._sender(delivery.kind).send(delivery, endpoint)
+            # A v2 endpoint whose address is a folder takes its messages as files.
+            by_file = delivery.kind == "mllp" and endpoint.address.startswith("file:")
+            result = self._sender("folder" if by_file else delivery.kind).send(delivery, endpoint)
         except HubError as error:
             result = SendResult(error=error.message, reached=not error.transient)
         except Exception as error:  # a fault of ours counts as an attempt, so that it ends as a dead letter
@@ -167,7 +177,18 @@ class DeliveryLoop:
         with self._lock:
             if kind not in self._senders:
                 self._senders[kind] = self._open_sender(kind, self._services)
-            return self._senders[kind]
+            sender = self._senders[kind]
+            if self._ending and isinstance(sender, Interruptible):
+                sender.interrupt()
+            return sender
+
+    def _interrupt(self) -> None:
+        """Let work that may take long end, now and where it is about to begin."""
+        with self._lock:
+            self._ending = True
+            for sender in self._senders.values():
+                if isinstance(sender, Interruptible):
+                    sender.interrupt()
 
     def _keep(self, lane: str, epoch: int, delivery: Delivery, result: SendResult, took_s: float) -> None:
         verdict = self._policy.judge(
@@ -184,6 +205,13 @@ class DeliveryLoop:
         now = services.clock()
 
         def work(tx: Tx) -> bool:
+            kept = written(tx)
+            if kept and delivery.kind == prior_requests.KIND and result.ack:
+                # Those that came are shown, whatever is said of the others.
+                services.tasks.on_priors(tx, delivery, result.ack)
+            return kept
+
+        def written(tx: Tx) -> bool:
             if verdict.outcome is Outcome.SENT:
                 if not tx.outbox.succeeded(lane, epoch, delivery.id, ack=result.ack, now=now):
                     return False

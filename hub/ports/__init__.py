@@ -19,7 +19,7 @@ from hub.ports.imaging import Imaging, InstanceRow, StudyChangedError, StudyKey
 from hub.ports.journal import Entry, Journal, NewEntry
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
 from hub.ports.objects import ObjectRef, ObjectStore, Spool, Uploaded, UploadingStore, Waiting
-from hub.ports.outbox import Delivery, NewDelivery, Outbox, Sender, SendResult
+from hub.ports.outbox import Delivery, Interruptible, NewDelivery, Outbox, Sender, SendResult
 from hub.ports.records import NewVersion, Page, Records, Stored
 from hub.ports.timers import Timer, Timers
 
@@ -36,6 +36,7 @@ __all__ = [
     "Identity",
     "Imaging",
     "InstanceRow",
+    "Interruptible",
     "Journal",
     "Member",
     "MemberEndpoint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hub.ports.members import MemberEndpoint
 
@@ -137,3 +137,12 @@ class Sender(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A :class:`Sender` whose work may take longer than a hub that stops can wait."""
+
+    def interrupt(self) -> None:
+        """Let what is in progress end early, as if the partner had not been reached; called from another thread, perhaps twice."""
+        ...

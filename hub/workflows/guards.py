@@ -87,6 +87,20 @@ def images_are_available(case: Case) -> str | None:
     return None
 
 
+def priors_are_the_patients(case: Case) -> str | None:
+    """Every study that is added is available, the requester's own and of the patient."""
+    patient = plain(reference_in(case.task.get("for")))
+    for reference in referred({"input": case.inputs.inputs}, "input"):
+        held = case.resources.get(reference)
+        if held is None or held.institution != case.parties.get("requester"):
+            return f"影像不属于申请方。 {reference} is not the requester's own."
+        if held.resource.get("status") != "available":
+            return f"影像尚未到齐。 {reference} is not available."
+        if plain(reference_in(held.resource.get("subject"))) not in {patient, *case.persons}:
+            return f"影像不属于该患者。 {reference} is not of the Patient in Task.for."
+    return None
+
+
 def acts_as_assignee(case: Case) -> str | None:
     """The acting person is the one to whom the work was assigned."""
     if case.actor.practitioner and recorded(case.task, "assignee")[1] == case.actor.practitioner:

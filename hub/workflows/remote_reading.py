@@ -78,6 +78,22 @@ class SendStudy:
 
 SEND_STUDIES = (SendStudy(role="desk", states=("assigned", *_BEGUN)),)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchPriors:
+    """Earlier studies are fetched for the Task while in one of *states*, if the requester's archive says so.
+
+    Attributes:
+        event: adds them to Task.input, where that is wanted too.
+    """
+
+    workflow: str
+    states: tuple[str, ...]
+    event: str
+
+
+PRIORS = FetchPriors(workflow="remote-reading", states=("assigned", *_BEGUN), event="add-priors")
+
 WORKFLOW = Workflow(
     code="remote-reading",
     version="1",
@@ -243,6 +259,16 @@ WORKFLOW = Workflow(
             by=("writer",),
             guards=(g.acts_as_assignee,),
             restarts=("lease",),
+        ),
+        Transition(
+            event=PRIORS.event,
+            title_zh="补充既往影像",
+            title_en="Add earlier studies",
+            sources=PRIORS.states,
+            to=None,
+            by=("hub",),
+            require=(Require(element="input", types=("ImagingStudy",)),),
+            guards=(g.priors_are_the_patients,),
         ),
         Transition(
             event="preliminary",

@@ -21,9 +21,13 @@ def test_a_rule_says_modalities_age_number_and_way() -> None:
     assert Rule.of("modality=CT,MR years=3 max=4 via=move") == Rule(
         modalities=frozenset({"CT", "MR"}), years=3, most=4, via="move"
     )
+    assert Rule.of("months=24 on=acceptance show=task") == Rule(months=24, on_acceptance=True, shown=True)
 
 
-@pytest.mark.parametrize("text", ["years", "years=x", "years=-1", "years=٣", "max=0", "via=ftp", "modality=", "all=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["years", "years=x", "years=-1", "years=٣", "max=0", "via=ftp", "modality=", "all=1", "months=0", "on=x", "show="],
+)
 def test_a_rule_that_cannot_be_read_names_its_part(text: str) -> None:
     with pytest.raises(ValueError, match=text.split("=", maxsplit=1)[0]):
         Rule.of(text)
@@ -40,6 +44,20 @@ def test_the_newest_fitting_studies_are_chosen() -> None:
     rule = Rule(modalities=frozenset({"CT", "MR"}), years=5, most=2)
     assert [one["StudyInstanceUID"][0] for one in rule.chosen(studies, today=TODAY)] == ["3", "2"]
     assert len(Rule(years=0).chosen(studies, today=TODAY)) == 5
+
+
+@pytest.mark.parametrize(
+    ("months", "chosen"),
+    [
+        (1, ["20250511"]),
+        (12, ["20250511", "20240611"]),
+        (18, ["20250511", "20240611", "20240610", "20231211"]),
+    ],
+)
+def test_months_count_back_over_years(months: int, chosen: list[str]) -> None:
+    days = ("20250511", "20240611", "20231211", "20231210", "20240610")
+    found = Rule(months=months).chosen([study(day, day, "CT") for day in days], today=TODAY)
+    assert [one["StudyInstanceUID"][0] for one in found] == chosen
 
 
 def test_a_leap_day_has_a_limit_too() -> None:
