@@ -89,6 +89,9 @@ class Applying:
         )
         self._services.imaging.match_orders(tx, applied.changed, owner=arrival.institution)
         self._services.identity.suggest(tx, applied.changed, owner=arrival.institution)
+        self._services.news.changed(
+            tx, applied.changed, origin=arrival.institution, correlation_id=arrival.correlation_id
+        )
         if translation.workflow_events:
             self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id

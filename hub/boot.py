@@ -22,6 +22,7 @@ from hub.ports import Database, ObjectStore, Sender
 
 if TYPE_CHECKING:
     from hub.directory import Directory
+    from hub.dispatch.news import News
     from hub.identity import IdentityService
     from hub.imaging import ImagingService
     from hub.messages import MessageService
@@ -78,6 +79,13 @@ class Services:
         from hub.tasks import TaskService
 
         return TaskService(self.settings, self.directory, self.objects, self.clock)
+
+    @cached_property
+    def news(self) -> News:
+        """What partners are told of records that change."""
+        from hub.dispatch.news import News
+
+        return News(self.settings, self.directory, self.objects, self.clock)
 
     @cached_property
     def resources(self) -> ResourceService:

@@ -14,6 +14,7 @@ from hub.clock import Clock, instant
 from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch import LEAVES, PART_OF_WORK, Dispatcher, references
+from hub.dispatch.news import News
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.prior_requests import PriorRequests
 from hub.routing import Router
@@ -36,6 +37,7 @@ class Effects:
         self._clock = clock
         self._dispatcher = Dispatcher(settings, directory, objects, clock)
         self._router = Router(settings, directory, clock)
+        self._news = News(settings, directory, objects, clock)
         self._priors = PriorRequests(directory, clock)
 
     def carry_out(
@@ -54,6 +56,7 @@ class Effects:
         """
         now = self._clock()
         grants: list[workflows.OpenGrant] = []
+        before = _live(tx, task["id"], now) if self._news.listeners() else None
         self._open_for_receivers(tx, decision, task, now)
         for effect in decision.effects:
             match effect:
@@ -85,6 +88,9 @@ class Effects:
             grants = self._standing(decision, task)
         for grant in grants:
             self._open(tx, grant, task, now)
+        if before is not None:
+            new = [grant for key, grant in _live(tx, task["id"], now).items() if key not in before]
+            self._news.opened(tx, new, correlation_id=correlation_id)
         self._studies(tx, decision, task, correlation_id)
 
     # --- studies ---------------------------------------------------------------------------------------------
@@ -291,6 +297,15 @@ class Effects:
         tx.records.put_many([NewVersion(resource=further, owner=effect.requester, expected_version=0)])
         if effect.owner != effect.requester:
             tx.grants.open(Grant(grantee=effect.owner, target_type="Task", target_id=id_, task_id=task["id"]), now=now)
+
+
+def _live(tx: Tx, task_id: str, now: datetime) -> dict[tuple[str, str, str], Grant]:
+    """Return the grants of the Task that are open, by whom they are for and what they open."""
+    return {
+        (one.grantee, one.target_type, one.target_id): one
+        for one in tx.grants.of_task(task_id)
+        if one.until is None or one.until > now
+    }
 
 
 def _one(tx: Tx, reference: str) -> Stored | None:

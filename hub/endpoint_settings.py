@@ -74,12 +74,21 @@ def _is_text(value: str) -> bool:
     return bool(value) and value.isprintable()
 
 
+def _are_events(value: str) -> bool:
+    events = value.upper().split()
+    # A08 and A31 say the same, so whoever took both would be told everything twice.
+    return bool(events) and EVENTS.issuperset(events) and not {"ADT^A08", "ADT^A31"}.issubset(events)
+
+
 def _are_services(value: str) -> bool:
     return SERVICES.issuperset(value.split())
 
 
 #: Words of the setting ``services``; the DIMSE door's table of services is held against them by a test.
 SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist", "ups"})
+
+#: Words of the setting ``send``: what :mod:`hub.dispatch.news` can tell a partner of the records that it may see.
+EVENTS = frozenset({"ADT^A08", "ADT^A31", "ADT^A40", "ORU^R01", "MDM^T02", "MDM^T06", "MDM^T08", "MDM^T10", "MDM^T11"})
 
 _ALL = ("dicom", "mllp", "fhir", "fhir-message", "dicom-web")
 SETTINGS: tuple[Setting, ...] = (
@@ -219,6 +228,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits=lambda value: re.fullmatch(r"2\.[1-9](\.[0-9])?", value) is not None,
         words="a version like 2.4",
         meaning="发给对方的 MSH-12 / MSH-12 of what is sent to it",
+    ),
+    Setting(
+        name="send",
+        kinds=("mllp",),
+        fits=_are_events,
+        words=f"events of {', '.join(sorted(EVENTS))}, with spaces between, and of ADT^A08 and ADT^A31 only one",
+        meaning="其可见病历变化时发给对方的消息；缺省为无 / messages that tell it of changes to records it may see; none when absent",
     ),
     Setting(
         name="ack",

@@ -202,6 +202,12 @@ class Writer:
         results = tx.records.put_many([self._version(one, actor) for one in plain])
         for change, result in zip(plain, results, strict=True):
             change.result = result
+        self._services.news.changed(
+            tx,
+            [f"{one.type}/{one.id}" for one in plain if _moved(one)],
+            origin=actor.institution,
+            correlation_id=envelope.correlation_id,
+        )
         for change in changes:
             if change.resource is not None and not change.skipped and self._ruled(change):
                 change.result = self._task(tx, change, envelope)
@@ -561,6 +567,12 @@ class Writer:
                         issue_code="business-rule",
                     )
                 stack.extend(value.values())
+
+
+def _moved(change: Change) -> bool:
+    """Return whether *change* made a version; saying the same again makes none."""
+    before = change.existing
+    return change.result is not None and (before is None or change.result.version != before.version)
 
 
 def _unresolved(issues: list[Issue]) -> HubError:

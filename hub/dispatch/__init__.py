@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from fhir_mappings.hl7v2.charset import encode_for
+from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
 from hub import workflows
 from hub.clock import Clock
 from hub.config import Settings
@@ -66,7 +66,9 @@ class Dispatcher:
             text = self._v2.message(tx, effect, task, patient or {}, endpoint, dialect, control_id)
             if text is None:
                 return
-            payload = encode_for(text, dialect.charset_out)
+            payload, missing = encode_or_escape(text, dialect.charset_out)
+            if missing:
+                log.warning("characters_escaped", destination=endpoint.id, control_id=control_id, count=missing)
         group = str(task.get("groupIdentifier", {}).get("value", "")) or correlation_id
         patient_id = str((patient or {}).get("id", ""))
         tx.outbox.enqueue(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fhir_mappings.json import loads
-from hub.access import UNRESTRICTED
+from hub.access import UNRESTRICTED, Scope
 from hub.ports import ObjectStore, Tx
 from hub.workflows.base import BASE
 from hub.workflows.task import plain, reference_in
@@ -76,11 +76,11 @@ def get(tx: Tx, reference: str | None) -> Json | None:
     return None if stored is None or stored.deleted else loads(stored.body)
 
 
-def all_of(tx: Tx, references: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Return the current resources that *references* name, in their order; what is gone is left out."""
+def all_of(tx: Tx, references: Sequence[Mapping[str, Any]], scope: Scope = UNRESTRICTED) -> list[Json]:
+    """Return the current resources that *references* name, in their order; what is gone or out of *scope* is left out."""
     wanted = [one for one in (plain(reference_in(item)) for item in references) if one is not None]
     pairs = [(kind, id_) for kind, _, id_ in (one.partition("/") for one in wanted)]
-    found = tx.records.get_many(pairs, UNRESTRICTED)
+    found = tx.records.get_many(pairs, scope)
     return [loads(found[pair].body) for pair in pairs if pair in found and not found[pair].deleted]
 
 
@@ -95,7 +95,7 @@ def text_of(concept: Any) -> str:
 def people_of(tx: Tx, resource: Json) -> dict[str, Json]:
     """Return the Practitioners that *resource* names, keyed by the reference that names them."""
     wanted: set[str] = set()
-    for element in ("requester", "performer", "resultsInterpreter"):
+    for element in ("requester", "performer", "resultsInterpreter", "author", "authenticator"):
         value = resource.get(element, ())
         for one in value if isinstance(value, list) else (value,):
             reference = plain(reference_in(one))
@@ -113,12 +113,16 @@ def people_of(tx: Tx, resource: Json) -> dict[str, Json]:
     return found
 
 
-def bytes_of(tx: Tx, objects: ObjectStore, form: Mapping[str, Any]) -> bytes | None:
-    """Return the bytes of the attachment *form*, from its own data or from the Binary that it names; ``None`` for none."""
+def bytes_of(tx: Tx, objects: ObjectStore, form: Mapping[str, Any], *, owner: str = "") -> bytes | None:
+    """Return the bytes of the attachment *form*, from its own data or from the Binary that it names; ``None`` for none.
+
+    With *owner*, only a Binary of that institution: an attachment goes with the document of the same institution.
+    """
     if "data" in form:
         return base64.b64decode(form["data"])
-    binary = get(tx, plain(str(form.get("url", ""))))
-    if binary is None:
+    reference = plain(str(form.get("url", "")))
+    binary = get(tx, reference)
+    if binary is None or (owner and not _owns(tx, owner, reference)):
         return None
     if "data" in binary:
         return base64.b64decode(binary["data"])
@@ -126,3 +130,9 @@ def bytes_of(tx: Tx, objects: ObjectStore, form: Mapping[str, Any]) -> bytes | N
         if extension.get("url") == OBJECT_DIGEST:
             return objects.read(str(extension["valueString"]))
     return None
+
+
+def _owns(tx: Tx, owner: str, reference: str | None) -> bool:
+    kind, _, id_ = (reference or "").partition("/")
+    stored = tx.records.get(kind, id_, UNRESTRICTED)
+    return stored is not None and stored.owner == owner

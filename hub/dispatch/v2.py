@@ -36,6 +36,17 @@ class V2Messages:
         self._objects = objects
         self._clock = clock
 
+    def target(self, endpoint: MemberEndpoint, dialect: Dialect) -> OutboundTarget:
+        """Return whom a message to *endpoint* is for, and how it is to be written."""
+        return OutboundTarget(
+            institution=endpoint.member,
+            application=endpoint.sending_application or "HIS",
+            facility=endpoint.sending_facility,
+            dialect=dialect,
+            sending_application=self._settings.sending_application,
+            sending_facility=self._settings.sending_facility,
+        )
+
     def message(
         self,
         tx: Tx,
@@ -48,14 +59,7 @@ class V2Messages:
     ) -> str | None:
         """Return the message of *effect* as text, or ``None`` when there is nothing to be sent."""
         now = self._clock()
-        target = OutboundTarget(
-            institution=endpoint.member,
-            application=endpoint.sending_application or "HIS",
-            facility=endpoint.sending_facility,
-            dialect=dialect,
-            sending_application=self._settings.sending_application,
-            sending_facility=self._settings.sending_facility,
-        )
+        target = self.target(endpoint, dialect)
         request = get(tx, plain(reference_in(task.get("focus")))) or {}
         match effect.message:
             case "oru_r01":
@@ -126,7 +130,7 @@ class V2Messages:
         report = signed(task, report)
         observations = all_of(tx, report.get("result", ()))
         people = people_of(tx, report)
-        attachments = self._attachments(tx, report)
+        attachments = self.attachments(tx, report)
         if not attachments and workflow_code(task) == "remote-reading":
             from fhir_mappings.report_pdf import render
 
@@ -144,11 +148,12 @@ class V2Messages:
             attachments=attachments,
         )
 
-    def _attachments(self, tx: Tx, report: Json) -> list[OutboundAttachment]:
+    def attachments(self, tx: Tx, report: Json, *, owner: str = "") -> list[OutboundAttachment]:
+        """Return the documents of *report* that go inside a message, while there is room."""
         found: list[OutboundAttachment] = []
         room = MAX_ATTACHMENT_BYTES
         for form in report.get("presentedForm", ()):
-            data = bytes_of(tx, self._objects, form)
+            data = bytes_of(tx, self._objects, form, owner=owner)
             if data is None or form.get("contentType", "").startswith("text/"):
                 continue
             room -= len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 from fhir_mappings.hl7v2.builder import ComponentValue, FieldValue, Repeat, RepetitionValue
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
@@ -53,6 +54,12 @@ def _domain(system: str, target: OutboundTarget) -> tuple[str, str]:
     return owner, kind
 
 
+def owner_of(system: str, target: OutboundTarget) -> str | None:
+    """Return the institution whose numbers stand under *system*; ``None`` for a system that is none of the hub's."""
+    owner, kind = _domain(system, target)
+    return owner if owner and kind else None
+
+
 def number(identifiers: Sequence[Json], kind: str, target: OutboundTarget) -> str:
     """Return the number of *kind* that the receiver itself gave out; empty when there is none."""
     for identifier in identifiers:
@@ -84,37 +91,59 @@ def filler_number(resource: Json, request: Json | None) -> str:
     return str(resource["id"])
 
 
-def pid(patient: Json, target: OutboundTarget) -> dict[int, FieldValue]:
-    """Return PID with the numbers that the receiver knows the patient by.
+def numbers(
+    patient: Json, target: OutboundTarget, *, every: bool = False, old: bool = False, national: bool = True
+) -> list[RepetitionValue]:
+    """Return CX of the numbers of *patient*, never one of another institution without its owner in CX.4.
 
-    Numbers that another institution gave out go along only where the receiver has none of its own, and then with the
-    owner in CX.4: ``10086`` of one hospital must never be read as ``10086`` of the other. Address and telephone stay
-    behind; the receiver has its own.
+    Numbers that another institution gave out go along only where the receiver has none of its own, or where *every*
+    number is asked for: ``10086`` of one hospital must never be read as ``10086`` of the other. Where nobody gave one
+    out, the hub's own id stands for the patient, under the hub's name.
+
+    Args:
+        every: the receiver's own numbers and those of others, where a message is about the others.
+        old: also numbers that are no longer in use.
+        national: also the numbers that mean the same everywhere.
     """
-    chinese = target.dialect.cx_types.get("IDCard") == "patient-id"
     own: list[RepetitionValue] = []
     foreign: list[RepetitionValue] = []
-    national: list[RepetitionValue] = []
+    shared: list[RepetitionValue] = []
     for identifier in patient.get("identifier", []):
         owner, kind = _domain(str(identifier.get("system", "")), target)
-        if identifier.get("use") == "old" or kind not in _CX_TYPES:
+        namespace, _, kind = kind.rpartition("/")
+        if (identifier.get("use") == "old" and not old) or kind not in _CX_TYPES or not identifier.get("value"):
             continue
-        value, written = str(identifier.get("value", "")), _CX_TYPES[kind][0 if chinese else 1]
+        value, written = str(identifier["value"]), _CX_TYPES[kind][0 if _chinese(target) else 1]
         if not owner:
-            national.append([value, "", "", "", written])
+            shared.append([value, "", "", "", written])
         elif owner == target.institution:
-            own.append([value, "", "", "", written])
-        else:
+            # A namespace stands in the system of a number only where the receiver wrote it in CX.4 itself.
+            own.append([value, "", "", unquote(namespace), written])
+        elif not namespace:
             foreign.append([value, "", "", owner, written])
-    numbers = (own or foreign) + national
+    mine = own + foreign if every else own or foreign
+    if not mine and patient.get("id"):
+        mine = [[str(patient["id"]), "", "", target.sending_application, "PI"]]
+    return mine + shared if national else mine
+
+
+def _chinese(target: OutboundTarget) -> bool:
+    return target.dialect.cx_types.get("IDCard") == "patient-id"
+
+
+def pid(patient: Json, target: OutboundTarget, *, every: bool = False) -> dict[int, FieldValue]:
+    """Return PID with the numbers that the receiver knows the patient by; *every* as in :func:`numbers`.
+
+    Address and telephone stay behind; the receiver has its own.
+    """
     fields: dict[int, FieldValue] = {
         1: "1",
-        3: Repeat(numbers),
+        3: Repeat(numbers(patient, target, every=every)),
         5: name(patient.get("name", []), target),
         7: date(patient.get("birthDate")),
         8: _SEX.get(str(patient.get("gender", "")), "U"),
     }
-    if chinese:
+    if _chinese(target):
         fields[2] = number(patient.get("identifier", []), "patient-id", target)
     return fields
 
@@ -180,7 +209,7 @@ def ndl(reference: Json | None, practitioners: Mapping[str, Json]) -> FieldValue
     return [[code, text]] if code or text else None
 
 
-def xcn(reference: Json | None, practitioners: Mapping[str, Json]) -> FieldValue:
+def xcn(reference: Json | None, practitioners: Mapping[str, Json]) -> RepetitionValue | None:
     """Return XCN: number and name."""
     code, text = person(reference, practitioners)
     return [code, text] if code or text else None
