@@ -220,7 +220,9 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
     address = str(one.get("address", ""))
     # An endpoint that only sends to the hub has a placeholder address, because FHIR requires the element.
     reach = "" if address.startswith("urn:none") else address
-    for scheme in ("mllp://", "dicom://"):
+    # The senders take host:port for an open line, so only the schemes of TLS may not be lost.
+    secure = next((scheme for scheme in ("mllps://", "dicoms://") if reach.startswith(scheme)), "")
+    for scheme in ("mllp://", "dicom://", secure):
         reach = reach.removeprefix(scheme)
     title, at, host = reach.partition("@")
     ae_title = str(settings.pop("ae-title", title if at else ""))
@@ -228,7 +230,7 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
         raise _wrong(
             "A DICOM endpoint needs an AE title of 1 to 16 characters (PS3.5 6.2).",
             f"{reference}.address",
-            "Write dicom://AE_TITLE@host:port, or the setting ae-title.",
+            "Write dicom://AE_TITLE@host:port (dicoms:// for TLS), or the setting ae-title.",
         )
     return MemberEndpoint(
         id=_code(one, ENDPOINT_SYSTEM) or f"{member}/{kind}",

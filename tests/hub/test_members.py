@@ -113,6 +113,21 @@ def test_a_setting_that_no_door_could_work_with_is_refused_by_its_name(settings:
     assert refusal(ORGANIZATION, endpoint(**settings)).where == f"Endpoint/e.{setting}"
 
 
+@pytest.mark.parametrize(
+    ("kind", "address", "expected"),
+    [
+        ("dicom", "dicom://NW_PACS@h.example:104", ("h.example:104", "NW_PACS")),
+        ("dicom", "dicoms://NW_PACS@h.example:2762", ("dicoms://h.example:2762", "NW_PACS")),
+        ("dicom", "dicoms://PACS_OF_16_CHARS@[2001:db8::1]:2762", ("dicoms://[2001:db8::1]:2762", "PACS_OF_16_CHARS")),
+        ("hl7v2-mllp", "mllp://h.example:2575", ("h.example:2575", "")),
+        ("hl7v2-mllp", "mllps://h.example:2575", ("mllps://h.example:2575", "")),
+    ],
+)
+def test_an_address_over_tls_stays_one(kind: str, address: str, expected: tuple[str, str]) -> None:
+    _, (made,), _ = distil([ORGANIZATION, endpoint(kind=kind, address=address)])
+    assert (made.address, made.ae_title) == expected
+
+
 def test_two_endpoints_of_one_name_are_refused_and_two_names_are_both_kept() -> None:
     first, second = endpoint("his", sending_facility="HIS"), endpoint("lis", sending_facility="LIS")
     assert refusal(ORGANIZATION, first, second).where == "Endpoint/lis"
@@ -155,6 +170,7 @@ def test_members_of_one_name_are_told_apart_by_their_networks() -> None:
         (endpoint(kind="carrier-pigeon"), "Endpoint/e.connectionType"),
         (endpoint(kind="dicom"), "Endpoint/e.address"),
         (endpoint(kind="dicom", address="dicom://SEVENTEEN_LETTERS@h:1"), "Endpoint/e.address"),
+        (endpoint(kind="dicom", address="DICOM://PACS@h:1"), "Endpoint/e.address"),
         (
             {"resourceType": "PractitionerRole", "id": "r", "organization": {"reference": "Organization/org-nw"}},
             "PractitionerRole/r",
