@@ -100,18 +100,33 @@ def _frame(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
 def _picture(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
     from adapters.pixels.codec import decode
     from adapters.pixels.look import Look
+    from adapters.pixels.presentation import State
     from adapters.pixels.render import picture
 
-    header, frame = parts
+    header, frame, *told = parts
+    state = State.of(told, head["instance"], head["number"]) if told else None
     array, image = decode(Image(**head["image"]), head["syntax"], frame)
     del parts[1:]
-    return {}, picture(array, image, header, head["number"], Look.of(head["look"]))
+    return {}, picture(array, image, header, head["number"], Look.of(head["look"]), state)
 
 
 def _animation(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
     from adapters.pixels.render import animation
 
     return {}, animation(parts, duration_ms=head["duration_ms"])
+
+
+def _squeeze(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.squeeze import squeeze
+
+    base, bits, data = squeeze(Image(**head["image"]), head["target"], parts[0])
+    return {"base": base, "bits": bits}, data
+
+
+def _restore(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.squeeze import restore
+
+    return {}, restore(Image(**head["image"]), head["syntax"], head["base"], head["bits"], parts[0])
 
 
 def _film(head: Mapping[str, Any], _parts: list[bytes]) -> Answer:
@@ -126,6 +141,8 @@ _WORK: Mapping[str, Callable[[Mapping[str, Any], list[bytes]], Answer]] = {
     "picture": _picture,
     "animation": _animation,
     "film": _film,
+    "squeeze": _squeeze,
+    "restore": _restore,
 }
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from hub.ports.imaging import Imaging
 from hub.ports.journal import Journal
 from hub.ports.members import Credentials, Members
 from hub.ports.outbox import Outbox
+from hub.ports.packing import Packings
 from hub.ports.records import Records
 from hub.ports.sharing import Sharing
 from hub.ports.timers import Timers
@@ -31,6 +32,8 @@ class Tx(Protocol):
     def imaging(self) -> Imaging: ...
     @property
     def outbox(self) -> Outbox: ...
+    @property
+    def packings(self) -> Packings: ...
     @property
     def timers(self) -> Timers: ...
     @property

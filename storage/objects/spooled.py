@@ -187,6 +187,10 @@ class SpooledStore:
         """Return the object's name and size, or None; a copy in the cache is no object."""
         return self._local.stat(digest) or self._remote.get().stat(digest)
 
+    def uploaded(self, digest: str) -> bool:
+        """Return whether S3 has the object, so that other nodes see it and it no longer waits here."""
+        return self._local.stat(digest) is None and self._remote.get().stat(digest) is not None
+
     def verify(self, digest: str) -> bool:
         """Re-read the object where it is kept; False when neither the spool nor S3 has a sound copy."""
         return self._local.verify(digest) or self._remote.get().verify(digest)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from storage.sql.journal import SqlJournal
     from storage.sql.members import SqlMembers
     from storage.sql.outbox import SqlOutbox
+    from storage.sql.packings import SqlPackings
     from storage.sql.records import SqlRecords
     from storage.sql.sharing import SqlSharing
     from storage.sql.timers import SqlTimers
@@ -67,6 +68,12 @@ class SqlTx:
         from storage.sql.outbox import SqlOutbox
 
         return SqlOutbox(self)
+
+    @cached_property
+    def packings(self) -> SqlPackings:
+        from storage.sql.packings import SqlPackings
+
+        return SqlPackings(self)
 
     @cached_property
     def timers(self) -> SqlTimers:

@@ -14,6 +14,7 @@ from storage.sql.schema.index import idx_date, idx_quantity, idx_reference, idx_
 from storage.sql.schema.journal import journal
 from storage.sql.schema.members import member, member_endpoint, member_practitioner, setting
 from storage.sql.schema.outbox import outbox, outbox_destination, outbox_lane
+from storage.sql.schema.packing import object_packing
 from storage.sql.schema.records import condition_lock, record, record_history
 from storage.sql.schema.sharing import share_attempt, share_link, share_study, share_token
 from storage.sql.schema.timers import alert, lease, timer
@@ -45,6 +46,7 @@ __all__ = [
     "member_practitioner",
     "metadata",
     "oauth_client",
+    "object_packing",
     "outbox",
     "outbox_destination",
     "outbox_lane",
