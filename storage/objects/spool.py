@@ -21,6 +21,7 @@ from typing import BinaryIO, Self
 from hub.errors import Category, HubError
 from storage.objects.reading import RangeReader
 from storage.objects.trouble import from_os, too_large
+from storage.objects.writeback import begin_writing
 
 
 class FileSpool:
@@ -75,7 +76,11 @@ class FileSpool:
         return length
 
     def open(self) -> BinaryIO:
-        """Return a new seekable read handle over what was written; it outlives the spool."""
+        """Return a new seekable read handle over what was written; it outlives the spool.
+
+        Who looks into it has written all of it, so the disk begins with it meanwhile, and less is left for the fsync.
+        """
+        begin_writing(self._fd)
         fd = os.dup(self._fd)
 
         def fetch(offset: int, buffer: memoryview) -> int:
