@@ -29,6 +29,8 @@ log = structlog.get_logger("hub.arrival")
 #: A body of at most this size stands in the journal itself; a larger one is an object.
 INLINE_MAX_BYTES = 64 * 1024
 _NAME_MAX = 64
+#: Begins the peer of what was picked up from a member's folder; the id of that endpoint follows.
+FOLDER_PEER = "folder/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +214,9 @@ def _cut(text: str) -> tuple[Message | None, MappingError | None]:
 
 
 def address_of(peer: str) -> str:
-    """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare."""
+    """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare or is a folder."""
+    if peer.startswith(FOLDER_PEER):
+        return peer
     try:
         return str(ipaddress.ip_address(peer.strip("[]")))
     except ValueError:

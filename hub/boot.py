@@ -40,6 +40,7 @@ DOORS: Mapping[str, str] = {
 #: Senders by ``NewDelivery.kind``.
 SENDERS: Mapping[str, str] = {
     "mllp": "adapters.mllp.sender",
+    "folder": "adapters.folder.sender",
     "dimse": "adapters.dimse.sender",
     "fhir": "adapters.fhir.sender",
     "commitment": "adapters.dimse.commitment_sender",

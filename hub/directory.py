@@ -128,16 +128,20 @@ class Directory:
     def mllp_member(self, application: str, facility: str, peer_ip: str) -> MemberEndpoint | None:
         """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``.
 
-        An endpoint that is only sent to has neither name, and nobody is recognised by it.
+        An endpoint that is only sent to has neither name, and nobody is recognised by it. A member's folder (an address
+        ``file:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``.
         """
+        from_folder = peer_ip.startswith("folder/")
         for one in self._now().endpoints:
+            if one.address.startswith("file:") != from_folder or (from_folder and peer_ip != f"folder/{one.id}"):
+                continue
             if not (one.sending_facility or one.sending_application):
                 continue
             if one.kind != "mllp" or not one.active or one.sending_facility != facility:
                 continue
             if one.sending_application and one.sending_application != application:
                 continue
-            if _inside(peer_ip, one.cidr) and self.member(one.member):
+            if (from_folder or _inside(peer_ip, one.cidr)) and self.member(one.member):
                 return one
         return None
 

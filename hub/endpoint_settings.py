@@ -244,6 +244,20 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="何时应答：处理完（缺省）或已保存 / answered when processed (the default) or when stored",
     ),
     Setting(
+        name="marker",
+        kinds=("mllp",),
+        fits=lambda value: re.fullmatch(r"\.[A-Za-z0-9]{1,16}", value) is not None,
+        words="a suffix like .done",
+        meaning="文件夹收发：表示文件已写完的空文件后缀 / of a folder: suffix of the empty file that says that a file is whole",
+    ),
+    Setting(
+        name="quiet-s",
+        kinds=("mllp",),
+        fits=lambda value: re.fullmatch(r"\d{1,4}(\.\d)?", value) is not None,
+        words="seconds like 5",
+        meaning="文件夹收取：文件多久不变视为写完；缺省 5 / of a folder: a file is whole when unchanged this long; 5 when absent",
+    ),
+    Setting(
         name="processing-ids",
         kinds=("mllp",),
         fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),

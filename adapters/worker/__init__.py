@@ -16,6 +16,7 @@ import structlog
 from adapters.worker.alerts import AlertLoop
 from adapters.worker.delivery import DeliveryLoop
 from adapters.worker.exports import ExportLoop
+from adapters.worker.folders import FolderLoop
 from adapters.worker.housekeeping import Housekeeping
 from adapters.worker.timers import TimerLoop
 from adapters.worker.uploads import UploadLoop
@@ -47,6 +48,7 @@ class WorkerDoor:
             "alerts": AlertLoop(services).turn,
             "housekeeping": Housekeeping(services).turn,
             "exports": ExportLoop(services, stop).turn,
+            "folders": FolderLoop(services).turn,
         }
         if isinstance(services.objects, UploadingStore):
             loops["uploads"] = UploadLoop(services.objects, stop).turn

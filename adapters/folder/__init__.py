@@ -1,0 +1,34 @@
+"""HL7 v2 by files: what a partner writes into a folder is taken, and what is for it is dropped into another one.
+
+For systems that can only export and import files, often on a share of a front-end machine (前置机). A member's v2 endpoint
+whose address is ``file:///path`` is one: below that path the member writes into ``in`` and reads from ``out`` and
+``answers``; the hub keeps what it took in ``done`` and ``refused``. HL7 v2 chapter 2.10.3 (files and batches).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hub.errors import Category, HubError
+from hub.ports import MemberEndpoint
+
+SCHEME = "file://"
+
+
+def base_of(endpoint: MemberEndpoint) -> Path:
+    """Return the folder of *endpoint*, whose address the operator wrote.
+
+    Raises:
+        HubError: incorrect, when it is no absolute path of this machine.
+    """
+    parts = urlsplit(endpoint.address)
+    path = Path(unquote(parts.path))
+    if parts.scheme != "file" or parts.netloc or not path.is_absolute() or ".." in path.parts:
+        raise HubError(
+            Category.INCORRECT,
+            f"文件夹地址无效 / The address of {endpoint.id} is no folder of this machine.",
+            where=f"endpoint {endpoint.id}",
+            remedy="Write file:///absolute/path.",
+        )
+    return path
