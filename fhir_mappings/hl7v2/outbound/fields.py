@@ -161,7 +161,10 @@ def name(names: Sequence[Json], target: OutboundTarget) -> FieldValue:
 
 
 def concept(value: Json | None, target: OutboundTarget) -> FieldValue:
-    """Return CE: code, text, system; a standard code and a local one side by side as CE allows."""
+    """Return CE: code, text, system; a standard code and a local one side by side as CE allows.
+
+    Where it is CWE, what was written stands in CWE.9 if no code says just that.
+    """
     if not value:
         return None
     components: list[ComponentValue] = []
@@ -172,6 +175,8 @@ def concept(value: Json | None, target: OutboundTarget) -> FieldValue:
             str(coding.get("display", "") or text),
             code_system(str(coding.get("system", "")), target),
         ]
+    if target.has_cwe and components and text and text not in components:
+        components += [""] * (8 - len(components)) + [text]
     return components or ["", text]
 
 

@@ -95,7 +95,8 @@ def dg1(condition: Json, ordinal: int, target: OutboundTarget) -> dict[int, Fiel
     return {
         1: str(ordinal),
         3: fields.concept(code, target),
-        4: str(code.get("text", "")),
+        # DG1-4 was withdrawn in v2.6, whose DG1-3 has room for the words.
+        4: "" if target.has_cwe else str(code.get("text", "")),
         5: fields.time(condition.get("onsetDateTime"), target),
         6: "W",
     }

@@ -43,6 +43,11 @@ class OutboundTarget:
         """Whether the version has CWE, DTM and message structures for every event (v2.5 and later)."""
         return self.dialect.version_out not in {"2.1", "2.2", "2.3", "2.3.1", "2.4"}
 
+    @property
+    def has_cwe(self) -> bool:
+        """Whether coded fields are CWE, which has room for the original text beside the codes (v2.6 and later)."""
+        return self.modern and self.dialect.version_out not in {"2.5", "2.5.1"}
+
 
 def start(target: OutboundTarget, message: str, *, control_id: str, now: datetime) -> MessageBuilder:
     """Return a builder that holds the MSH of *message* (``ORU^R01^ORU_R01``).
