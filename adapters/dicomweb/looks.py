@@ -167,10 +167,10 @@ def duration_ms(header: Mapping[str, Any]) -> int:
 
 
 def _lines(texts: Sequence[str]) -> list[tuple[str, str]]:
-    return [(text[:_MAX_TEXT], _plain(text)[:_MAX_TEXT]) for text in texts if text.strip()]
+    return [(text[:_MAX_TEXT], plain(text)[:_MAX_TEXT]) for text in texts if text.strip()]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return *text* for a font without Han characters."""
     return full_pinyin(text).encode("ascii", "replace").decode("ascii") if not text.isascii() else text
 
@@ -179,7 +179,7 @@ def _name(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     groups = (header.get("00100010", {}).get("Value") or [{}])[0] or {}
     han, latin = (str(groups.get(group, "")).replace("^", " ").strip() for group in ("Ideographic", "Alphabetic"))
     whole = f"{han.replace(' ', '')}  {latin}".strip() if han else latin
-    return [(whole[:_MAX_TEXT], _plain(latin or han)[:_MAX_TEXT])] if whole else []
+    return [(whole[:_MAX_TEXT], plain(latin or han)[:_MAX_TEXT])] if whole else []
 
 
 def _text(header: Mapping[str, Any], tag: str) -> str:

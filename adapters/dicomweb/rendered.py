@@ -17,16 +17,16 @@ from starlette.responses import Response
 
 from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.bodies import names, ranged, stream
-from adapters.dicomweb.looks import annotation, duration_ms, look_of
+from adapters.dicomweb.looks import annotation, duration_ms, look_of, wrong
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable
+from adapters.dicomweb.presentation import Presented, has_image, images_of, is_state, read
 from adapters.dicomweb.wado import Retrieve, frame_numbers, uids
 from adapters.pixels.frames import within
 from adapters.pixels.look import Look
 from adapters.pixels.pool import Pool
 from adapters.pixels.stored import StoredPixels
 from adapters.pixels.syntaxes import video
-from fhir_mappings.dicom.scanner import DEFLATED
 from hub.errors import Category, HubError
 from hub.ports import InstanceRow
 
@@ -88,16 +88,18 @@ class Rendered:
         look, said = look_of(request.query_params)
         rows, numbers = self._rows(request, "WADO-RS rendered")
         ranges = accepted(request)
-        if len(rows) == 1 and numbers is None:
+        state: Presented | None = None
+        wanted: Sequence[Wanted] = ()
+        if len(rows) == 1 and numbers is None and is_state(rows[0]):
+            if look.window is not None:
+                raise wrong("window", "The presentation state says how grey levels are made.")
+            state, wanted = self._of_state(request, rows[0], "WADO-RS rendered")
+        elif len(rows) == 1 and numbers is None:
             passed = self.passed_on(request, rows[0], ranges)
             if passed is not None:
                 return passed
-        images = [row for row in rows if has_image(row)]
-        if not images:
-            raise not_acceptable("There is no image to render; retrieve the instance itself.")
-        wanted: list[Wanted] = [(row, None) for row in images]
-        if numbers is not None:
-            wanted = [(rows[0], number) for number in numbers]
+        if state is None:
+            wanted = _wanted(rows, numbers)
         if len(wanted) > _MAX_PICTURES:
             raise HubError(
                 Category.INCORRECT, f"More than {_MAX_PICTURES} pictures are asked for.", remedy="Ask for each series.",
@@ -107,16 +109,16 @@ class Rendered:
         look = replace(look, media_type=media_type)
         several = len(wanted) > 1 or chosen.multipart
         if media_type == "image/gif" and not chosen.multipart:
-            return self.moving(request, wanted, look, said, frames_said=numbers is not None)
+            return self.moving(request, wanted, look, said, frames_said=numbers is not None, state=state)
         if not several or (numbers is None and not chosen.multipart and chosen.media_type != "*/*"):
-            return self.single(request, *wanted[len(wanted) // 2], look, said)
+            return self.single(request, *wanted[len(wanted) // 2], look, said, state=state)
         if not chosen.multipart and chosen.media_type != "*/*":
             raise not_acceptable(f'Several pictures are multipart/related; type="{media_type}", or image/gif.')
-        etag = _etag([f"{row.digest}/{number}" for row, number in wanted], look, said)
+        etag = _etag(wanted, look, said, state)
         if _unchanged(request, etag):
             return _not_modified(request, etag)
         parts = [
-            Part(content_type=media_type, size=None, content=partial(self._made, row, number, look, said))
+            Part(content_type=media_type, size=None, content=partial(self._made, row, number, look, said, state))
             for row, number in wanted
         ]
         body = MultipartBody(parts, media_type)
@@ -128,21 +130,23 @@ class Rendered:
         if asked.size is not None:
             look = replace(look, size=asked.size, enlarge=True)
         rows, numbers = self._rows(request, "WADO-RS thumbnail")
-        images = [row for row in rows if has_image(row)]
+        state = None
+        wanted: Sequence[Wanted] = [(row, numbers[0] if numbers else None) for row in rows if has_image(row)]
+        if len(rows) == 1 and numbers is None and is_state(rows[0]):
+            state, wanted = self._of_state(request, rows[0], "WADO-RS thumbnail")
         films = [row for row in rows if video(row.TransferSyntaxUID)]
-        if not images and not films:
+        if not wanted and not films:
             raise HubError(Category.NOT_FOUND, "There is no image to make a thumbnail of.", where="(7FE0,0010)")
         _, media_type = image_type([one for one in accepted(request) if not one.multipart])
         headers = {"Cache-Control": f"private, max-age={_THUMBNAIL_AGE_S}"}
         look = replace(look, media_type=media_type)
-        if not images:
+        if not wanted:
             return self._sign(request, look, headers)
-        row = images[len(images) // 2]
-        return self.single(request, row, numbers[0] if numbers else None, look, frozenset(), headers)
+        return self.single(request, *wanted[len(wanted) // 2], look, frozenset(), headers, state)
 
     def _sign(self, request: Request, look: Look, headers: Mapping[str, str]) -> Response:
         """Return a sign that stands for a film, of which no frame is decoded here."""
-        etag = _etag(["film"], look, frozenset())
+        etag = _etag([], look, frozenset(), kind="film")
         kept = {**headers, "ETag": etag, "Vary": "Accept", "Warning": _SIGN_WARNING}
         if _unchanged(request, etag):
             return _not_modified(request, etag, kept)
@@ -157,24 +161,32 @@ class Rendered:
         look: Look,
         said: frozenset[str],
         headers: Mapping[str, str] | None = None,
+        state: Presented | None = None,
     ) -> Response:
         """Return one picture, or 304 where the asker has it."""
-        etag = _etag([f"{row.digest}/{number}"], look, said)
+        etag = _etag([(row, number)], look, said, state)
         kept = {"Cache-Control": "private, no-cache", **(headers or {}), "ETag": etag, "Vary": "Accept"}
         if _unchanged(request, etag):
             return _not_modified(request, etag, kept)
-        (data,) = self._made(row, number, look, said)
+        (data,) = self._made(row, number, look, said, state)
         return Response(data, headers={**echo_headers(request), **kept, "Content-Type": look.media_type})
 
     def moving(
-        self, request: Request, wanted: Sequence[Wanted], look: Look, said: frozenset[str], *, frames_said: bool
+        self,
+        request: Request,
+        wanted: Sequence[Wanted],
+        look: Look,
+        said: frozenset[str],
+        *,
+        frames_said: bool,
+        state: Presented | None = None,
     ) -> Response:
         """Return a GIF of the frames asked for, of all frames of an instance, or of the instances of a series."""
-        etag = _etag([f"{row.digest}/{number}" for row, number in wanted], look, said)
+        etag = _etag(wanted, look, said, state)
         if _unchanged(request, etag):
             return _not_modified(request, etag)
         still = replace(look, media_type="image/png")
-        if len(wanted) == 1 and not frames_said:
+        if len(wanted) == 1 and not frames_said and state is None:
             row = wanted[0][0]
             wanted = [(row, number) for number in range(1, max(row.NumberOfFrames or 1, 1) + 1)]
         if len(wanted) > _MAX_MOVING:
@@ -189,7 +201,7 @@ class Rendered:
                 shown = self._annotated(stored, still, said)
                 pause = duration_ms(stored.header)
                 for number in numbers:
-                    pictures.append(stored.picture(self._pool, number or _representative(stored), shown))
+                    pictures.append(self._picture(row, number, stored, shown, state))
                     pixels += _png_pixels(pictures[-1])
                     if pixels > _MAX_MOVING_PIXELS:
                         raise HubError(
@@ -243,18 +255,34 @@ class Rendered:
             stored.__exit__()
         return answer
 
-    def _made(self, row: InstanceRow, number: int | None, look: Look, said: frozenset[str]) -> Iterator[bytes]:
+    def _made(
+        self, row: InstanceRow, number: int | None, look: Look, said: frozenset[str], state: Presented | None
+    ) -> Iterator[bytes]:
         with self._retrieve.opened(row) as stored:
-            yield stored.picture(self._pool, number or _representative(stored), self._annotated(stored, look, said))
+            yield self._picture(row, number, stored, self._annotated(stored, look, said), state)
+
+    def _picture(
+        self, row: InstanceRow, number: int | None, stored: StoredPixels, look: Look, state: Presented | None
+    ) -> bytes:
+        if state is None:
+            return stored.picture(self._pool, number or _representative(stored), look)
+        number = state.frame(row, number)
+        return stored.picture(self._pool, number or _representative(stored), look, state.parts)
+
+    def _of_state(self, request: Request, row: InstanceRow, subtype: str) -> tuple[Presented, Sequence[Wanted]]:
+        actor = actor_of(request, self._services, shared=True)
+        state = read(self._retrieve, row)
+        return state, images_of(self._services, actor, row, state, subtype=subtype)
 
     def _annotated(self, stored: StoredPixels, look: Look, said: frozenset[str]) -> Look:
         return replace(look, lines=annotation(stored.header, said, look.window)) if said else look
 
 
-def has_image(row: InstanceRow) -> bool:
-    """Return whether the instance has pixels that can be a picture."""
-    deflated = row.TransferSyntaxUID in DEFLATED
-    return row.Rows is not None and (row.pixel_offset is not None or deflated) and not video(row.TransferSyntaxUID)
+def _wanted(rows: Sequence[InstanceRow], numbers: Sequence[int] | None) -> list[Wanted]:
+    images = [row for row in rows if has_image(row)]
+    if not images:
+        raise not_acceptable("There is no image to render; retrieve the instance itself.")
+    return [(row, None) for row in images] if numbers is None else [(rows[0], number) for number in numbers]
 
 
 def image_type(ranges: Sequence[Accepted]) -> tuple[Accepted, str]:
@@ -302,8 +330,12 @@ def _first(header: Mapping[str, Any], tag: str) -> str:
     return str((header.get(tag, {}).get("Value") or [""])[0])
 
 
-def _etag(parts: Sequence[str], look: Look, said: frozenset[str]) -> str:
-    told = "|".join([_MAKER, *parts, repr(look), *sorted(said)])
+def _etag(
+    wanted: Sequence[Wanted], look: Look, said: frozenset[str], state: Presented | None = None, *, kind: str = ""
+) -> str:
+    parts = [f"{row.digest}/{number}" for row, number in wanted]
+    shown = "" if state is None else state.digest
+    told = "|".join([_MAKER, kind, *parts, shown, repr(look), *sorted(said)])
     return f'"{hashlib.sha256(told.encode()).hexdigest()[:32]}"'
 
 

@@ -7,7 +7,7 @@ defaults of table 9.5-1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ from adapters._http import Workers, actor_of
 from adapters.dicomweb.errors import checked_uid
 from adapters.dicomweb.looks import icc, number, quality, side, which_annotations, window, wrong
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable, ranges_of
-from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, has_image, image_type
+from adapters.dicomweb.presentation import Presented, has_image, is_state, read
+from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, image_type
 from adapters.dicomweb.wado import Retrieve, may_be
 from adapters.pixels.look import Look
 from adapters.pixels.syntaxes import TARGETS
@@ -26,6 +27,7 @@ from hub.errors import Category, HubError
 from hub.ports import InstanceRow
 
 if TYPE_CHECKING:
+    from hub.actor import Actor
     from hub.boot import Services
 
 _DICOM = "application/dicom"
@@ -33,6 +35,7 @@ _UIDS = ("studyUID", "seriesUID", "objectUID")
 #: What only a picture has; with a DICOM object it is an error (PS3.18 section 9.1.2.2).
 _OF_PICTURES = (
     "frameNumber", "windowCenter", "windowWidth", "rows", "columns", "region", "imageQuality", "annotation", "iccprofile",
+    "presentationSeriesUID", "presentationUID",
 )  # fmt: skip
 _KNOWN = frozenset({"requestType", *_UIDS, "contentType", "charset", "anonymize", "transferSyntax", *_OF_PICTURES})
 
@@ -70,6 +73,7 @@ class WadoUri:
             return self._object(request, row)
         if "transferSyntax" in asked:
             raise wrong("transferSyntax", f"It goes with contentType={_DICOM} alone.")
+        state = self._state(actor, row, asked)
         passed = self._rendered.passed_on(request, row, ranges)
         if passed is not None:
             return passed
@@ -77,8 +81,27 @@ class WadoUri:
         look = replace(look, media_type=media_type)
         frame = _frame(asked.get("frameNumber"))
         if media_type == "image/gif" and chosen.media_type == media_type and frame is None:
-            return self._rendered.moving(request, [(row, None)], look, said, frames_said=False)
-        return self._rendered.single(request, row, frame, look, said)
+            return self._rendered.moving(request, [(row, None)], look, said, frames_said=False, state=state)
+        return self._rendered.single(request, row, frame, look, said, state=state)
+
+    def _state(self, actor: Actor, row: InstanceRow, asked: Mapping[str, str]) -> Presented | None:
+        """Return the presentation state that is named, of the same study and copy (PS3.18 section 9.5.1.2.7)."""
+        names = ("presentationSeriesUID", "presentationUID")
+        if not any(name in asked for name in names):
+            return None
+        for name in names:
+            if name not in asked:
+                raise wrong(name, f"{names[0]} and {names[1]} go together.")
+        for name in ("windowCenter", "windowWidth"):
+            if name in asked:
+                raise wrong(name, "It does not go with presentationUID: the state says how grey levels are made.")
+        series, instance = (checked_uid(name, asked[name]) for name in names)
+        (found,) = self._services.imaging.retrieve(
+            actor, row.StudyInstanceUID, series, instance, owner=row.owner, subtype="WADO-URI presentation state"
+        )
+        if not is_state(found):
+            raise wrong("presentationUID", "It names no presentation state.")
+        return read(self._retrieve, found)
 
     def _is_object(self, row: InstanceRow, ranges: Sequence[Accepted], *, asked_frame: bool) -> bool:
         first = ranges[0] if ranges else None

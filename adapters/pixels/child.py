@@ -100,12 +100,14 @@ def _frame(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
 def _picture(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
     from adapters.pixels.codec import decode
     from adapters.pixels.look import Look
+    from adapters.pixels.presentation import State
     from adapters.pixels.render import picture
 
-    header, frame = parts
+    header, frame, *told = parts
+    state = State.of(told, head["instance"], head["number"]) if told else None
     array, image = decode(Image(**head["image"]), head["syntax"], frame)
     del parts[1:]
-    return {}, picture(array, image, header, head["number"], Look.of(head["look"]))
+    return {}, picture(array, image, header, head["number"], Look.of(head["look"]), state)
 
 
 def _animation(head: Mapping[str, Any], parts: list[bytes]) -> Answer:

@@ -46,6 +46,9 @@ def levels(array: Array, image: Image, header: Dataset, window: Window | None) -
     else:
         chosen = window or own_window(header)
         shown = windowed(values, *chosen) if chosen is not None else _stretched(values, array, header)
+    table = header.get("PresentationLUTSequence")
+    if table:
+        return np.rint(_presented(shown, table[0])).astype(np.uint8)
     # Both say the same of one image: its lowest value is white (PS3.3 C.7.6.3.1.2, C.8.11.3.1.2).
     inverse = image.photometric == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
     grey = np.rint(shown).astype(np.uint8)
@@ -129,6 +132,16 @@ def _table(values: Array, item: Dataset, *, stretch: bool) -> Array:
     # Some tables say fewer bits than they use; the levels must not run over.
     most = max((1 << bits) - 1, int(table.max()), 1)
     return out * (255.0 / most) if stretch else out
+
+
+def _presented(shown: Array, item: Dataset) -> Array:
+    """Return levels of 0 to 255 through a Presentation LUT, whose input is all that the VOI LUT can give (PS3.3 C.11.6.1.1)."""
+    entries = int(item.LUTDescriptor[0]) or 1 << 16
+    most = (1 << int(item.LUTDescriptor[2])) - 1
+    shifted = Dataset()
+    shifted.update(item)
+    shifted.LUTDescriptor = [entries, 0, item.LUTDescriptor[2]]
+    return np.clip(_table(shown / 255.0 * (entries - 1), shifted, stretch=False) * (255.0 / most), 0.0, 255.0)
 
 
 def _first(value: Any) -> float | None:

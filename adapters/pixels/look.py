@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+#: Presentation states that are drawn (PS3.4 annex B.5): Grayscale and Color Softcopy Presentation State Storage.
+GRAYSCALE_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
+COLOUR_STATE = "1.2.840.10008.5.1.4.1.1.11.2"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:

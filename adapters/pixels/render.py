@@ -7,48 +7,64 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as Pictures
-from PIL import ImageCms, ImageDraw, ImageFont
+from PIL import ImageCms, ImageDraw
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from adapters.pixels.codec import to_rgb
+from adapters.pixels.graphics import draw, font
 from adapters.pixels.grey import effective, levels, stored
 from adapters.pixels.image import Image
 from adapters.pixels.look import Look
 from adapters.pixels.overlay import planes
+from adapters.pixels.presentation import Matrix, State
 from hub.errors import Category, HubError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Pixels of one picture; a common cloud service stops at 10,000 on a side.
 MAX_PIXELS = 64 << 20
-_FONT_FOLDER = Path("/usr/share/fonts")
-_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSerifCJK-Regular.ttc", "NotoSerifCJK-Bold.ttc")
 _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
 
 
-def picture(array: Array, image: Image, header: bytes, number: int, look: Look) -> bytes:
+def picture(array: Array, image: Image, header: bytes, number: int, look: Look, state: State | None = None) -> bytes:
     """Return the frame as a file of the media type asked for.
 
     Args:
         header: the elements that rendering needs, in Explicit VR Little Endian.
         number: of the frame, from 1.
+        state: the presentation state in whose way it is shown; the region and the size of *look* come after it.
     """
     known = effective(read_dataset(io.BytesIO(header), is_implicit_VR=False, is_little_endian=True), number)
     profile = b""
-    if image.samples == 1 and image.photometric != "PALETTE COLOR":
-        made = Pictures.fromarray(_overlaid(levels(array, image, known, look.window), array, image, known, number))
+    if state is not None and state.grey_only:
+        shown = levels(array, *state.grey(image, known), None)
+    elif image.samples == 1 and image.photometric != "PALETTE COLOR":
+        shown = levels(array, image, known, look.window)
     else:
-        made = Pictures.fromarray(_overlaid(_colour(array, image, known), array, image, known, number))
+        shown = _colour(array, image, known)
+    if state is None:
+        shown = _overlaid(shown, array, image, known, number)
+    else:
+        shown = state.covered(shown, known, image, array)
+    made = Pictures.fromarray(shown)
+    if made.mode != "L" and image.samples > 1:
         made, profile = _managed(made, known, look.icc)
-    made = _sized(_cut(made, look), look)
+    matrix, display = np.eye(3), np.eye(3)
+    if state is not None:
+        made, matrix = state.placed(made, magnify=look.size is None)
+        display = np.diag([made.width, made.height, 1.0])
+    made, step = _cut(made, look)
+    cut = made.size
+    made = _sized(made, look)
+    step = np.diag([made.width / cut[0], made.height / cut[1], 1.0]) @ step
+    if state is not None:
+        made = draw(made, state, step @ matrix, step @ display)
     if look.lines:
         _annotate(made, look.lines)
     return _file(made, look, profile)
@@ -69,11 +85,11 @@ def animation(pictures: Sequence[bytes], *, duration_ms: int) -> bytes:
 def film(look: Look) -> bytes:
     """Return a sign that stands for a film: a strip with holes and a triangle, as large as *look* says."""
     made = Pictures.new("L", (128, 128), 24)
-    draw = ImageDraw.Draw(made)
+    pen = ImageDraw.Draw(made)
     for place in range(6, 128, 20):
         for top in (8, 108):
-            draw.rectangle((place, top, place + 10, top + 11), 110)
-    draw.polygon([(48, 40), (48, 88), (90, 64)], 235)
+            pen.rectangle((place, top, place + 10, top + 11), 110)
+    pen.polygon([(48, 40), (48, 88), (90, 64)], 235)
     return _file(_sized(made, look), look, b"")
 
 
@@ -124,22 +140,30 @@ def _managed(made: Pictures.Image, header: Dataset, icc: str) -> tuple[Pictures.
     return converted, standard
 
 
-def _cut(made: Pictures.Image, look: Look) -> Pictures.Image:
-    """Return the region of the picture that is wanted, mirrored where its size is negative."""
+def _cut(made: Pictures.Image, look: Look) -> tuple[Pictures.Image, Matrix]:
+    """Return the region of the picture that is wanted, mirrored where its size is negative, and how places move."""
     if look.region is not None:
         left, top, right, bottom = look.region
-        return made.crop(_box(made, left * made.width, top * made.height, right * made.width, bottom * made.height))
+        box = _box(made, left * made.width, top * made.height, right * made.width, bottom * made.height)
+        return made.crop(box), _moved(box)
     if look.source is None:
-        return made
+        return made, np.eye(3)
     left, top, width, height = look.source[0] or 0.0, look.source[1] or 0.0, *look.source[2:]
     wide = made.width - left if width is None else abs(width)
     high = made.height - top if height is None else abs(height)
-    cut = made.crop(_box(made, left, top, left + wide, top + high))
+    box = _box(made, left, top, left + wide, top + high)
+    cut, matrix = made.crop(box), _moved(box)
     if width is not None and width < 0:
         cut = cut.transpose(Pictures.Transpose.FLIP_LEFT_RIGHT)
+        matrix = np.array([[-1, 0, cut.width], [0, 1, 0], [0, 0, 1]]) @ matrix
     if height is not None and height < 0:
         cut = cut.transpose(Pictures.Transpose.FLIP_TOP_BOTTOM)
-    return cut
+        matrix = np.array([[1, 0, 0], [0, -1, cut.height], [0, 0, 1]]) @ matrix
+    return cut, matrix
+
+
+def _moved(box: tuple[int, int, int, int]) -> Matrix:
+    return np.array([[1, 0, -box[0]], [0, 1, -box[1]], [0, 0, 1]], float)
 
 
 def _box(made: Pictures.Image, left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
@@ -172,31 +196,22 @@ def _sized(made: Pictures.Image, look: Look) -> Pictures.Image:
 def _annotate(made: Pictures.Image, lines: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Write texts into the upper corners, light with a dark edge so that they show on anything."""
     size = max(made.height // 36, 9)
-    font, han = _font(size)
-    draw = ImageDraw.Draw(made)
+    known, han = font(size)
+    pen = ImageDraw.Draw(made)
     light, dark = (255, 0) if made.mode == "L" else ((255, 255, 255), (0, 0, 0))
     for corner, texts in lines.items():
         for row, (text, plain) in enumerate(texts):
             shown = text if han else plain
-            width = draw.textlength(shown, font)
+            width = pen.textlength(shown, known)
             left = size / 2 if corner == "left" else made.width - size / 2 - width
-            draw.text(
+            pen.text(
                 (left, size / 2 + row * size * 1.3),
                 shown,
                 light,
-                font,
+                known,
                 stroke_width=max(size // 12, 1),
                 stroke_fill=dark,
             )
-
-
-@cache
-def _font(size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, bool]:
-    """Return a font of *size* pixels, and whether it has Han characters."""
-    for name in _FONTS:
-        for path in sorted(_FONT_FOLDER.rglob(name)):
-            return ImageFont.truetype(str(path), size), True
-    return ImageFont.load_default(size), False
 
 
 def _file(made: Pictures.Image, look: Look, profile: bytes) -> bytes:

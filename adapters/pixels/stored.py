@@ -6,9 +6,10 @@ Reads the header and the byte ranges of the frames that are asked for; decodes n
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, BinaryIO, Self
 
@@ -26,6 +27,11 @@ from hub.errors import Category, HubError
 #: Groups of the header that rendering needs: pixels, functional groups, presentation, optical path, colour,
 #: overlays.
 _RENDERING_GROUPS = frozenset({0x0028, 0x0048, 0x2050, 0x5200, *range(0x6000, 0x6020, 2)})
+#: What a presentation state says besides: shutter, images, annotations, layers and area.
+_PRESENTATION_GROUPS = _RENDERING_GROUPS | {0x0018, 0x0070}
+_SOP_CLASS = 0x00080016
+#: UnformattedTextValue (0070,0006) is an ST.
+_MAX_TEXT = 1024
 _CHUNK_BYTES = 1 << 20
 #: Deflated data sets are held whole while their pixels are read (the scanner has the same limit).
 _MAX_INFLATED_BYTES = 256 << 20
@@ -157,8 +163,8 @@ class StoredPixels:
         )
         return data, answer
 
-    def picture(self, pool: Pool, number: int, look: Look) -> bytes:
-        """Return frame *number* rendered."""
+    def picture(self, pool: Pool, number: int, look: Look, state: Sequence[bytes] = ()) -> bytes:
+        """Return frame *number* rendered, in the way of a presentation state (:meth:`presentation`) where there is one."""
         _, data = pool.run(
             {
                 "do": "picture",
@@ -166,9 +172,11 @@ class StoredPixels:
                 "syntax": self._decodable(),
                 "number": number,
                 "look": look.as_json(),
+                "instance": str((self.header.get("00080018", {}).get("Value") or [""])[0]),
             },
             self._rendering_header,
             self.frame(number),
+            *state,
         )
         return data
 
@@ -186,6 +194,22 @@ class StoredPixels:
     @cached_property
     def _rendering_header(self) -> bytes:
         return part10.elements(self.scanned, self._source, keep=lambda tag: tag >> 16 in _RENDERING_GROUPS)
+
+    def presentation(self, plain: Callable[[str], str]) -> Sequence[bytes]:
+        """Return what a child must know of this object, a presentation state: its elements, and its texts as read here.
+
+        Args:
+            plain: writes a text for a font without Han characters.
+        """
+        texts = []
+        for annotation in self.header.get("00700001", {}).get("Value") or ():
+            for item in annotation.get("00700008", {}).get("Value") or ():
+                text = str((item.get("00700006", {}).get("Value") or [""])[0])[:_MAX_TEXT]
+                texts.append((text, plain(text)))
+        kept = part10.elements(
+            self.scanned, self._source, keep=lambda tag: tag == _SOP_CLASS or tag >> 16 in _PRESENTATION_GROUPS
+        )
+        return kept, json.dumps(texts).encode()
 
     # --- whole instances -------------------------------------------------------------------------------------
 
