@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha1
 from typing import Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -16,6 +17,7 @@ CANONICAL_BASE = "https://yixiehub.example/fhir"
 
 #: Namespace of every id that the hub makes from a business key.
 NAMESPACE = uuid5(NAMESPACE_URL, CANONICAL_BASE)
+_NAMESPACE_OCTETS = NAMESPACE.bytes
 
 RESIDENT_ID = "urn:oid:2.16.156.10011.1.3"
 HEALTH_CARD = "urn:oid:2.16.156.10011.1.19"
@@ -141,7 +143,13 @@ def patient_key(value: str) -> str:
 
 def resource_id(institution: str, authority: str, resource_type: str, value: str) -> str:
     """Return the FHIR id of what *institution* calls *value*; the same input gives the same id for ever."""
-    return str(uuid5(NAMESPACE, f"{institution}|{authority}|{resource_type}|{value}"))
+    # uuid.uuid5 written out (RFC 4122 section 4.3): each received object and each row of a message asks for several.
+    name = f"{institution}|{authority}|{resource_type}|{value}".encode()
+    octets = bytearray(sha1(_NAMESPACE_OCTETS + name, usedforsecurity=False).digest()[:16])
+    octets[6] = octets[6] & 0x0F | 0x50
+    octets[8] = octets[8] & 0x3F | 0x80
+    digits = octets.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def naming_system(institution: str, kind: str, *, base: str = CANONICAL_BASE) -> str:

@@ -18,7 +18,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: For how long a hash that was right stands for the bytes.
 KEEP_S = 3600.0
@@ -54,8 +54,7 @@ class Board:
 SHARED = Board()
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a file was like when it was looked at."""
 
     device: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from uuid import uuid5
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fhir_mappings.identifiers import (
     INSURANCE_CARD,
+    NAMESPACE,
     RESIDENT_ID,
     canonical_system,
     check_organization_code,
@@ -115,3 +117,12 @@ def test_ids_depend_on_every_part_of_the_key() -> None:
     assert len(ids) == 5
     assert resource_id("KN", "patient-id", "Patient", "10086") == "878488bb-2a29-5784-be52-a91108da69a9"
     assert naming_system("KN", "patient-id") == "https://yixiehub.example/fhir/NamingSystem/KN/patient-id"
+
+
+@given(st.lists(st.text(max_size=20), min_size=4, max_size=4))
+def test_a_resource_id_is_the_uuid_of_its_parts(parts: list[str]) -> None:
+    institution, authority, resource_type, value = parts
+
+    made = resource_id(institution, authority, resource_type, value)
+
+    assert made == str(uuid5(NAMESPACE, "|".join(parts)))
