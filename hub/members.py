@@ -226,7 +226,7 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
         reach = reach.removeprefix(scheme)
     title, at, host = reach.partition("@")
     ae_title = str(settings.pop("ae-title", title if at else ""))
-    if kind == "dicom" and not (1 <= len(ae_title) <= 16):
+    if kind == "dicom" and (not 1 <= len(ae_title) <= 16 or "://" in ae_title):
         raise _wrong(
             "A DICOM endpoint needs an AE title of 1 to 16 characters (PS3.5 6.2).",
             f"{reference}.address",
@@ -236,7 +236,7 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
         id=_code(one, ENDPOINT_SYSTEM) or f"{member}/{kind}",
         member=member,
         kind=kind,
-        address=host if at else reach,
+        address=secure + (host if at else reach),
         ae_title=ae_title,
         sending_application=str(settings.pop("sending-application", "")),
         sending_facility=str(settings.pop("sending-facility", "")),
