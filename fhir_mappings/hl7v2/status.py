@@ -71,10 +71,11 @@ def encounter_status_allows(old: str, new: str) -> bool:
 
 
 def request_status_allows(old: str, new: str) -> bool:
-    """Whether a stored ServiceRequest in status *old* may become *new*.
+    """Whether a stored ServiceRequest or MedicationRequest in status *old* may become *new*.
 
     A request is held and released at will; one that has ended stays so, but work that was done all the same completes
-    a revoked one. https://hl7.org/fhir/R4/valueset-request-status.html
+    a revoked one. https://hl7.org/fhir/R4/valueset-request-status.html, and for a MedicationRequest, whose revoked is
+    ``cancelled`` or ``stopped``, https://hl7.org/fhir/R4/valueset-medicationrequest-status.html.
     """
     if old == new:
         return True
@@ -83,7 +84,7 @@ def request_status_allows(old: str, new: str) -> bool:
             return False
         case "completed":
             return new == "entered-in-error"
-        case "revoked":
+        case "revoked" | "cancelled" | "stopped":
             return new in {"completed", "entered-in-error"}
         case _:
             return True
@@ -149,7 +150,7 @@ def apply(
             merged.pop("_status", None)
         elif old != "unknown" and stored_asserted_at is not None and stored_asserted_at < asserted_at:
             merged.setdefault("_status", _as_of(stored_asserted_at))
-    elif kind == "ServiceRequest" and new and not request_status_allows(old, new):
+    elif kind in {"ServiceRequest", "MedicationRequest"} and new and not request_status_allows(old, new):
         merged["status"] = old
         superseded = True
     return Applied(resource=merged, changed=merged != stored, superseded=superseded)
@@ -284,7 +285,8 @@ _CHOICES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "DiagnosticReport": (("effective",),),
     "Patient": (("deceased",), ("multipleBirth",)),
     "ServiceRequest": (("occurrence",),),
-    "Condition": (("onset",),),
+    "Condition": (("onset",), ("abatement",)),
+    "MedicationAdministration": (("effective",),),
     "AllergyIntolerance": (("onset",),),
     "Procedure": (("performed",),),
 }

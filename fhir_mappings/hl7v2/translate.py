@@ -14,7 +14,21 @@ from fhir_mappings.hl7v2.ack import is_ack
 from fhir_mappings.hl7v2.assembly import Assembly
 from fhir_mappings.hl7v2.base import Issue, Translation
 from fhir_mappings.hl7v2.context import MappingContext
-from fhir_mappings.hl7v2.messages import adt, mdm_t02, orm_o01, oru_r01, ref_i12, rri_i12, siu_s12
+from fhir_mappings.hl7v2.messages import (
+    adt,
+    mdm_t02,
+    omp_o09,
+    orm_o01,
+    orr_o02,
+    oru_r01,
+    ppr_pc1,
+    ras_o17,
+    rds_o13,
+    ref_i12,
+    rri_i12,
+    siu_s12,
+    vxu_v04,
+)
 from fhir_mappings.hl7v2.tokenizer import Message
 
 Translator = Callable[[Assembly, str], None]
@@ -34,9 +48,26 @@ MESSAGES: Mapping[str, Mapping[str, Translator]] = {
         "A40": adt.merge,
     },
     "ORM": {"O01": orm_o01.translate},
+    "OML": dict.fromkeys(("O21", "O33", "O35"), orm_o01.translate),
+    "OMG": {"O19": orm_o01.translate},
+    "OMI": {"O23": orm_o01.translate},
+    # The answers to orders, and to prescriptions below.
+    "ORR": {"O02": orr_o02.translate},
+    "ORL": dict.fromkeys(("O22", "O34", "O36"), orr_o02.translate),
+    "ORG": {"O20": orr_o02.translate},
+    "ORI": {"O24": orr_o02.translate},
+    "OSU": {"O51": orr_o02.translate},
+    # Before v2.4 the pharmacy messages were all of the event O01.
+    "OMP": {"O09": omp_o09.translate},
+    "RDE": dict.fromkeys(("O11", "O25", "O01"), omp_o09.translate),
+    "RDS": dict.fromkeys(("O13", "O01"), rds_o13.translate),
+    "RAS": dict.fromkeys(("O17", "O01"), ras_o17.translate),
+    "RRE": {"O12": orr_o02.translate},
+    "VXU": {"V04": vxu_v04.translate},
+    "PPR": dict.fromkeys(("PC1", "PC2", "PC3"), ppr_pc1.translate),
     "ORU": {"R01": oru_r01.translate},
     # Chinese laboratory systems send results as OUL^R21, whose orders and results stand in the same order as in ORU.
-    "OUL": {"R21": oru_r01.translate},
+    "OUL": dict.fromkeys(("R21", "R22", "R23", "R24"), oru_r01.translate),
     "REF": dict.fromkeys(("I12", "I13", "I14"), ref_i12.translate),
     "RRI": dict.fromkeys(("I12", "I13", "I14"), rri_i12.translate),
     "SIU": dict.fromkeys(("S12", "S13", "S14", "S15", "S16", "S17", "S26"), siu_s12.translate),

@@ -476,10 +476,10 @@ def wrong(accept: str, application: str, control_id: str = "1") -> str:
     )
 
 
-def pharmacy(accept: str, application: str) -> str:
+def diet(accept: str, application: str) -> str:
     """Return an order of a kind that has no mapping, which only its segments tell."""
     return "\r".join(
-        [msh("ORM^O01", "1", f15=accept, f16=application), pid(), "ORC|NW|PL9", "RXO|1^阿莫西林", ""],
+        [msh("ORM^O01", "1", f15=accept, f16=application), pid(), "ORC|NW|PL9", "ODS|D||^流食", ""],
     )
 
 
@@ -489,7 +489,7 @@ _FATES: dict[str, tuple[Callable[[str, str], str], HubError | None, str]] = {
     "taken": (result, None, "AA"),
     "wrong in a segment": (wrong, None, "AE"),
     "refused by the workflow": (result, CLOSED, "AE"),
-    "of a kind without mapping": (pharmacy, None, "AR"),
+    "of a kind without mapping": (diet, None, "AR"),
 }
 
 

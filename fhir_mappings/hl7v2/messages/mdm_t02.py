@@ -169,6 +169,10 @@ def _content(document: str, assembly: Assembly) -> list[dict[str, Any]]:
         kind = segment.get(2).strip().upper()
         if kind == "ED":
             attachments.append({"attachment": ed.attachment(segment, document, assembly)})
+        elif kind == "RP":
+            pointer = ed.pointer(segment, assembly)
+            if pointer:
+                attachments.append({"attachment": pointer})
         elif kind in obx_value.TEXT_TYPES:
             lines += [item.text() for item in segment.field(5).repetitions]
         else:

@@ -1,98 +1,99 @@
-"""ORM^O01: orders (HL7 v2 chapter 4.4.1) as FHIR ServiceRequest. v2-to-FHIR: ORM_O01.
+"""ORM^O01, OML^O21/O33/O35, OMG^O19, OMI^O23: orders (HL7 v2 chapters 4.4 and 4.13) as FHIR ServiceRequest.
 
-The Task that moves an order between institutions is the workflow's; this message only says what was ordered and, as a
-:class:`~fhir_mappings.hl7v2.base.WorkflowEvent`, what ORC-1 asks for.
+v2-to-FHIR: ORM_O01, OML_O21. The Task that moves an order between institutions is the workflow's; this message only says
+what was ordered and, as a :class:`~fhir_mappings.hl7v2.base.WorkflowEvent`, what ORC-1 asks for.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
-from fhir_mappings.errors import UnsupportedError
+from fhir_mappings.errors import MalformedError, UnsupportedError
 from fhir_mappings.hl7v2.assembly import Assembly, Place, fill, where
 from fhir_mappings.hl7v2.base import WorkflowEvent
-from fhir_mappings.hl7v2.segments import al1, convert, dg1, nte, obr, obx, orc, pid, pv1, spm
+from fhir_mappings.hl7v2.messages import omp_o09, oru_r01
+from fhir_mappings.hl7v2.messages.order_groups import Order, orders
+from fhir_mappings.hl7v2.segments import al1, convert, dg1, ipc, nte, obr, obx, orc, pid, pv1, spm, tq1
 from fhir_mappings.hl7v2.tokenizer import Segment
 
-_DETAIL_ELSEWHERE = frozenset({"RQD", "RQ1", "RXO", "RXE", "ODS", "ODT"})
 _MAPPED = frozenset(
-    {"MSH", "PID", "PV1", "PV2", "AL1", "ORC", "OBR", "NTE", "DG1", "OBX", "SPM", "TQ1", "IPC", "IN1", "IN2", "SFT"}
+    {
+        *(
+            "MSH",
+            "SFT",
+            "PID",
+            "PD1",
+            "PV1",
+            "PV2",
+            "IN1",
+            "IN2",
+            "AL1",
+            "ORC",
+            "OBR",
+            "NTE",
+            "DG1",
+            "OBX",
+            "SPM",
+            "SAC",
+        ),
+        *("TQ1", "TQ2", "IPC", "RXO", "RXE", "RXR", "RXC", "RQD", "RQ1", "ODS", "ODT"),
+    }
 )
 
 
-@dataclass(slots=True)
-class Order:
-    """One ORC with what follows it until the next."""
-
-    orc: Segment
-    obr: Segment | None = None
-    detail: Segment | None = None
-    notes: list[Segment] = field(default_factory=list)
-    diagnoses: list[Segment] = field(default_factory=list)
-    observations: list[Segment] = field(default_factory=list)
-    specimens: list[Segment] = field(default_factory=list)
-
-
-def orders(assembly: Assembly) -> list[Order]:
-    """Return the order groups; a second OBR under one ORC is an order of its own with the same control."""
-    made: list[Order] = []
-    for segment in assembly.message.segments:
-        if segment.name == "ORC":
-            made.append(Order(orc=segment))
-            continue
-        if not made:
-            continue
-        order = made[-1]
-        if segment.name == "OBR":
-            if order.obr is not None:
-                order = Order(orc=order.orc)
-                made.append(order)
-            order.obr = segment
-        elif segment.name in _DETAIL_ELSEWHERE:
-            order.detail = segment
-        elif segment.name == "NTE":
-            order.notes.append(segment)
-        elif segment.name == "DG1":
-            order.diagnoses.append(segment)
-        elif segment.name == "OBX":
-            order.observations.append(segment)
-        elif segment.name == "SPM":
-            order.specimens.append(segment)
-    return made
-
-
-def translate(assembly: Assembly, _trigger: str) -> None:
+def translate(assembly: Assembly, trigger: str) -> None:
     """Add the orders of the message.
 
     Raises:
-        MalformedError: PID or ORC is missing (100), or ORC-1, the order number or OBR-4 is not valued (101).
-        UnsupportedError: every order is of a kind without mapping, such as pharmacy (200).
+        MalformedError: PID or ORC is missing, or a second PID names another patient (100), or ORC-1, the order number or
+            OBR-4 is not valued (101).
+        UnsupportedError: every order is of a kind without mapping, such as diets (200).
     """
     message = assembly.message
-    pid.add_patient(assembly.require_one("PID"), assembly)
+    groups = orders(assembly, trigger)
+    if any(order.priors for order in groups):
+        _require_one_patient(assembly)
+        pid.add_patient(assembly.require("PID"), assembly)
+    else:
+        pid.add_patient(assembly.require_one("PID"), assembly)
     assembly.require("ORC")
     encounter = pv1.mention_encounter(assembly)
     al1.add_allergies(message.all("AL1"), assembly)
     mapped = 0
     seen: Counter[tuple[str, str]] = Counter()
-    for order in orders(assembly):
-        if order.obr is None and order.detail is not None:
+    for order in groups:
+        if order.obr is None and order.pharmacy:
+            omp_o09.add_order(order, encounter, assembly)
+        elif order.obr is None and order.detail is not None:
             assembly.skip(order.detail)
             continue
+        else:
+            _order(order, encounter, seen, assembly)
         mapped += 1
-        _order(order, encounter, seen, assembly)
     if not mapped:
         raise UnsupportedError(
             "The orders of this message are of a kind that has no mapping here.",
             where=where(assembly.require("ORC")),
-            remedy="Send orders for services (ORC with OBR).",
+            remedy="Send orders for services (ORC with OBR), and prescriptions as OMP^O09 or RDE^O11.",
             code=200,
         )
     for segment in message.segments:
         if segment.name not in _MAPPED:
             assembly.skip(segment)
+
+
+def _require_one_patient(assembly: Assembly) -> None:
+    """Earlier results may name the patient again; whoever else stands there would get this patient's orders."""
+    first, *others = assembly.message.all("PID")
+    for other in others:
+        if pid.patient_id(other, assembly) != pid.patient_id(first, assembly):
+            raise MalformedError(
+                f"{assembly.event} is about one patient, and a second PID names another.",
+                where=where(other, 3),
+                remedy="Send a message for each patient.",
+                code=100,
+            )
 
 
 def _order(order: Order, encounter: str | None, seen: Counter[tuple[str, str]], assembly: Assembly) -> None:
@@ -111,10 +112,11 @@ def _order(order: Order, encounter: str | None, seen: Counter[tuple[str, str]], 
     if conditions:
         request["reasonReference"] = [{"reference": reference} for reference, _ in conditions]
     if order.obr is not None:
-        specimens = spm.add_specimens(order.specimens, order.obr, assembly, order_key=numbers.key[1])
+        specimens = spm.add_specimens(order.samples, order.obr, assembly, order_key=numbers.key[1])
         if specimens:
             request["specimen"] = [{"reference": reference} for reference in specimens]
         supporting = _supporting(order, numbers, encounter, assembly)
+        supporting += oru_r01.add_prior_results(order.priors, assembly)
         if supporting:
             request["supportingInfo"] = [{"reference": reference} for reference in supporting]
     # An order that somebody only numbers or echoes is not known to be anything else.
@@ -157,7 +159,10 @@ def _request(
     request: dict[str, Any] = {
         "resourceType": "ServiceRequest",
         "id": identity,
-        "identifier": orc.identifiers(numbers, assembly) + obr.study_identifiers(order.obr, assembly),
+        "identifier": orc.identifiers(numbers, assembly)
+        + obr.study_identifiers(
+            order.obr, assembly, ipc=order.procedures[0] if order.procedures else None, zds=order.zds
+        ),
     }
     if numbers.group:
         request["requisition"] = convert.order_identifier(
@@ -169,10 +174,13 @@ def _request(
     # OBR-11 A is an add-on, which R4 has no intent for (v2-to-FHIR names one that came later).
     reflex = order.obr is not None and order.obr.get(11).strip().upper() == "G"
     request["intent"] = "reflex-order" if reflex else "order"
-    priority = orc.priority(order.orc, order.obr, assembly)
+    priority = orc.priority(order.orc, order.obr, assembly, order.timings)
     if priority:
         request["priority"] = priority
     request.update(elements)
+    remarks = nte.notes(order.notes)
+    _add_timing(request, order, remarks, assembly)
+    _add_procedures(request, order, assembly)
     request["subject"] = pid.patient_reference(assembly)
     ordered = convert.moment(order.orc.field(9), Place(assembly, order.orc, 9))
     if control == "NW" and ordered:
@@ -180,10 +188,40 @@ def _request(
     requester = _requester(order, assembly)
     if requester:
         request["requester"] = requester
-    remarks = nte.notes(order.notes)
     if remarks:
         request["note"] = remarks
     return request
+
+
+def _add_timing(request: dict[str, Any], order: Order, remarks: list[dict[str, Any]], assembly: Assembly) -> None:
+    """TQ1, else the TQ of ORC-7 and OBR-27 that v2.5 put in its place; what the filler scheduled (OBR-36) wins."""
+    found = tq1.schedules(order.timings, assembly)
+    for segment, number in ((order.orc, 7), (order.obr, 27)):
+        if not found and segment is not None:
+            found = tq1.from_tq(segment, number, assembly)
+    if not found:
+        return
+    first = next((one for one in found if one.occurrence()), found[0])
+    if first.repeats or not any(name.startswith("occurrence") for name in request):
+        occurrence = first.occurrence()
+        if occurrence:
+            for name in [name for name in request if name.startswith("occurrence")]:
+                del request[name]
+            request.update(occurrence)
+    # One of the service is what every order asks for; only another number says something.
+    if first.quantity and first.quantity["value"] != 1:
+        request["quantityQuantity"] = first.quantity
+    remarks += [{"text": text} for one in found for text in (one.condition, one.text) if text]
+
+
+def _add_procedures(request: dict[str, Any], order: Order, assembly: Assembly) -> None:
+    for name, made in (
+        ("orderDetail", ipc.details(order.procedures, assembly)),
+        ("locationCode", ipc.location(order.procedures, assembly)),
+        ("extension", ipc.stations(order.procedures, assembly)),
+    ):
+        if made:
+            request[name] = [*request.get(name, []), *made]
 
 
 def _requester(order: Order, assembly: Assembly) -> dict[str, Any] | None:
@@ -207,9 +245,9 @@ def _supporting(order: Order, numbers: orc.OrderNumbers, encounter: str | None, 
         effective={},
         encounter=encounter,
     )
-    for segment in order.observations:
-        if segment.get(2).strip().upper() in {"ED", "RP"}:
-            assembly.skip(segment)
+    for observed in order.observations:
+        if observed.segment.get(2).strip().upper() in {"ED", "RP"}:
+            assembly.skip(observed.segment)
         else:
-            obx.add_observation(segment, [], [], results, assembly)
+            obx.add_observation(observed.segment, [], observed.notes, results, assembly)
     return results.references

@@ -1,4 +1,4 @@
-"""ORU^R01: results (HL7 v2 chapter 7.3.1) as FHIR DiagnosticReport and Observation. v2-to-FHIR: ORU_R01.
+"""ORU^R01, OUL^R21 to R24: results (HL7 v2 chapter 7.3) as FHIR DiagnosticReport and Observation. v2-to-FHIR: ORU_R01.
 
 One OBR is one report. Text results are observations and, where the whole report is text, a readable document as well;
 an encapsulated PDF becomes an attachment of the report.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly, fill
 from fhir_mappings.hl7v2.base import WorkflowEvent
+from fhir_mappings.hl7v2.messages.result_groups import Group, grouped, patient_results
 from fhir_mappings.hl7v2.segments import ed, nte, obr, obx, obx_value, orc, pid, pv1, spm
 from fhir_mappings.hl7v2.tokenizer import Segment
-
-_MAPPED = frozenset(
-    {"MSH", "SFT", "PID", "PD1", "NTE", "PV1", "PV2", "ORC", "OBR", "TQ1", "TQ2", "OBX", "SPM", "IPC", "DSC", "CTD"}
-)
 
 #: DiagnosticReport.status to the workflow event; other statuses move nothing.
 _EVENTS = {
@@ -39,78 +35,7 @@ _IMPRESSION_NAMES = ("诊断提示", "诊断意见", "影像诊断", "诊断结�
 _STATED_WHOLE = frozenset({"presentedForm", "conclusion", "resultsInterpreter", "performer"})
 
 
-@dataclass(slots=True)
-class Reading:
-    """One OBX with the notes behind it."""
-
-    segment: Segment
-    notes: list[Segment] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Group:
-    """One OBR with its ORC before it and its results behind it."""
-
-    orc: Segment | None
-    obr: Segment
-    notes: list[Segment] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    specimens: list[Segment] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class PatientResult:
-    """One patient with the visit and the reports."""
-
-    pid: Segment
-    pv1: Segment | None = None
-    groups: list[Group] = field(default_factory=list)
-
-
-def patient_results(assembly: Assembly) -> list[PatientResult]:
-    """Return the message by patient and order, in one pass over its segments.
-
-    Raises:
-        MalformedError: code 100, there is no PID or no OBR, or an OBR or OBX stands before what it belongs to.
-    """
-    assembly.require("PID")
-    assembly.require("OBR")
-    results: list[PatientResult] = []
-    pending: Segment | None = None
-    specimen_seen = False
-    for segment in assembly.message.segments:
-        name = segment.name
-        if name == "PID":
-            results.append(PatientResult(pid=segment))
-            pending = None
-        elif not results:
-            continue
-        elif name == "PV1":
-            results[-1].pv1 = segment
-        elif name == "ORC":
-            pending = segment
-        elif name == "OBR":
-            results[-1].groups.append(Group(orc=pending, obr=segment))
-            pending, specimen_seen = None, False
-        elif not results[-1].groups:
-            continue
-        elif name == "OBX" and not specimen_seen:
-            results[-1].groups[-1].readings.append(Reading(segment))
-        elif name == "OBX":
-            # OBX behind SPM describe the specimen, not the patient.
-            assembly.skip(segment)
-        elif name == "SPM":
-            results[-1].groups[-1].specimens.append(segment)
-            specimen_seen = True
-        elif name == "NTE":
-            group = results[-1].groups[-1]
-            (group.readings[-1].notes if group.readings else group.notes).append(segment)
-        elif name not in _MAPPED:
-            assembly.skip(segment)
-    return results
-
-
-def translate(assembly: Assembly, _trigger: str) -> None:
+def translate(assembly: Assembly, trigger: str) -> None:
     """Add the reports of the message.
 
     Raises:
@@ -118,7 +43,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
             cannot be decoded (102); OBR-25 denies the order or the patient (204).
     """
     first: str | None = None
-    for result in patient_results(assembly):
+    for result in patient_results(assembly, trigger):
         patient_id = pid.add_patient(result.pid, assembly)
         first = first or patient_id
         encounter: str | None = None
@@ -131,12 +56,39 @@ def translate(assembly: Assembly, _trigger: str) -> None:
     assembly.patient_id = first
 
 
+def add_prior_results(segments: list[Segment], assembly: Assembly) -> list[str]:
+    """Add the earlier results that stand behind an order (PRIOR_RESULT); return the references of their reports.
+
+    They are of the visit that their own PV1 names, and of none without it. They are told and not reported, so that no workflow moves. One without a number of its own cannot be kept apart from
+    the next and is left out, with an issue.
+
+    Raises:
+        MalformedError: as :func:`translate`.
+    """
+    made: list[str] = []
+    if not segments:
+        return made
+    head = [assembly.require("PID")] if segments[0].name != "PID" else []
+    told = len(assembly.workflow_events)
+    ordinals: dict[tuple[str, str, str], Counter[str]] = {}
+    for result in grouped([*head, *segments], assembly):
+        visit = pv1.encounter(result.pv1, assembly) if result.pv1 is not None else None
+        encounter = pv1.intern_encounter(visit, assembly) if visit is not None else None
+        for group in result.groups:
+            if orc.numbers(group.orc, group.obr).filler_key is None or not obx.code_of(group.obr.field(4)):
+                assembly.skip(group.obr)
+                continue
+            made.append(_report(group, encounter, ordinals, assembly))
+    del assembly.workflow_events[told:]
+    return made
+
+
 def _report(
     group: Group,
     encounter: str | None,
     ordinals: dict[tuple[str, str, str], Counter[str]],
     assembly: Assembly,
-) -> None:
+) -> str:
     numbers = orc.numbers(group.orc, group.obr)
     key = numbers.filler_key
     if key is None:
@@ -147,7 +99,7 @@ def _report(
     filled = fill(obr.REPORT_ROWS, group.obr, assembly)
     identity = assembly.ctx.id("DiagnosticReport", key[0], f"{key[1]}|{service}")
     request = _request(numbers, filled.elements, encounter, assembly)
-    specimens = spm.add_specimens(group.specimens, group.obr, assembly, order_key=key[1])
+    specimens = spm.add_specimens(group.samples, group.obr, assembly, order_key=key[1])
     results = obx.Results(
         key=key,
         service=service,
@@ -193,6 +145,7 @@ def _report(
         report["conclusion"] = "\n".join(filter(None, [report.get("conclusion"), remarks[0]["text"]]))
     reference = assembly.upsert(report, cleared=filled.open_clears() | _STATED_WHOLE, guard="status")
     _announce(reference, request, status, numbers, results, assembly)
+    return reference
 
 
 def _request(
@@ -245,8 +198,9 @@ def _results(group: Group, results: obx.Results, report: str, assembly: Assembly
             documents.append(ed.attachment(reading.segment, report, assembly))
             continue
         if kind == "RP":
-            # A pointer is the sender's address; the hub never fetches what it is told to.
-            assembly.skip(reading.segment)
+            pointer = ed.pointer(reading.segment, assembly)
+            if pointer:
+                documents.append(pointer)
             continue
         lines: list[Segment] = []
         notes = list(reading.notes)
@@ -266,7 +220,9 @@ def _texts(group: Group) -> list[tuple[str, str]]:
         segment = reading.segment
         if segment.get(2).strip().upper() not in obx_value.TEXT_TYPES:
             continue
-        text = "\n".join(item.text() for item in segment.field(5).repetitions)
+        # A note behind a text is read where it stands.
+        notes = [item.text() for note in reading.notes for item in note.field(3).repetitions]
+        text = "\n".join([*(item.text() for item in segment.field(5).repetitions), *notes])
         if previous is not None and obx.continues(previous, segment):
             title, before = made[-1]
             made[-1] = (title, f"{before}\n{text}")

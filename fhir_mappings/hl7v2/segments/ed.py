@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_mappings.errors import MalformedError
-from fhir_mappings.hl7v2.assembly import Assembly, where
+from fhir_mappings.hl7v2.assembly import Assembly, Place, where
 from fhir_mappings.hl7v2.base import Attachment
 from fhir_mappings.hl7v2.tokenizer import Segment
 
 _SPACE = re.compile(r"\s+")
+#: Table 0299; an empty one means Base64.
+_ENCODINGS = frozenset({"", "A", "HEX", "BASE64"})
+#: Longer than any label of table 0191 or 0291, shorter than any document.
+_LABEL_MAX = 32
+#: How the documents of ``_SIGNATURES`` begin in Base64: PDF, PNG, JPEG, RTF.
+_BASE64_STARTS = ("JVBERI", "IVBORW0K", "/9J/", "E1XYDGY")
+_WEB_ADDRESS = re.compile(r"https?://[^\s/@]+(?:/[^\s]*)?", re.IGNORECASE)
 _SIGNATURES = (
     (b"%PDF-", "application/pdf"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -51,12 +58,17 @@ class Encapsulated:
 def decode(segment: Segment) -> Encapsulated:
     """Return the bytes that OBX-5 carries.
 
+    Feeds put the components of ED in other places than the standard, or send the data alone; what is longest is the
+    data, and an encoding is known by its name (table 0299).
+
     Raises:
-        MalformedError: code 102, the data is not what ED.4 says, or code 101, there is none.
+        MalformedError: code 102, the data is not what its encoding says, or code 101, there is none.
     """
     repetition = segment.field(5).first
     kind, subtype, encoding = (repetition.component(n).strip() for n in (2, 3, 4))
     text = repetition.component(5)
+    if not text or encoding.upper() not in _ENCODINGS:
+        kind, subtype, encoding, text = _swapped(segment)
     if not text:
         raise MalformedError(
             "OBX-5 is encapsulated data without data.",
@@ -81,6 +93,43 @@ def decode(segment: Segment) -> Encapsulated:
             code=102,
         ) from error
     return Encapsulated(data=data, content_type=_content_type(data, kind, subtype))
+
+
+def _swapped(segment: Segment) -> tuple[str, str, str, str]:
+    """Return type, subtype, encoding and data of an ED whose components stand elsewhere; empty data when there is none."""
+    repetition = segment.field(5).first
+    parts = [repetition.component(number) for number in range(1, len(repetition.components) + 1)]
+    encoding = next((part.strip() for part in parts if part.strip().upper() in _ENCODINGS - {"", "A"}), "")
+    labels = [part.strip() for part in parts if len(part.strip()) < _LABEL_MAX]
+    data = max(parts, key=len, default="")
+    if data.strip() in labels and not _SPACE.sub("", data).upper().startswith(_BASE64_STARTS):
+        # Nothing here but short words: labels without content.
+        return "", "", "", ""
+    known = [one for one in labels if one.upper() not in _ENCODINGS and one != data.strip()]
+    kind, subtype = (known[-2], known[-1]) if len(known) > 1 else ("", known[0] if known else "")
+    return kind, subtype, encoding, data
+
+
+def pointer(segment: Segment, assembly: Assembly) -> dict[str, Any] | None:
+    """Return the Attachment of an RP in OBX-5: the address at the sender, which the hub never fetches.
+
+    v2-to-FHIR: RP[Attachment]. What is no web address (a file share, a path) means nothing to another institution, and
+    an address with a password inside would give it away; both are left out, with an issue.
+    """
+    repetition = segment.field(5).first
+    address = repetition.component(1).strip()
+    place = Place(assembly, segment, 5)
+    if not _WEB_ADDRESS.fullmatch(address):
+        place.warn("OBX-5 points at no web address (RP-1); it was left out.", code="not-supported")
+        return None
+    made = {"url": address}
+    kind, subtype = repetition.component(3).strip(), repetition.component(4).strip()
+    if kind or subtype:
+        made["contentType"] = _content_type(b"", kind, subtype)
+    title = segment.get(3, 2).strip() or segment.get(3, 5).strip() or segment.get(3).strip()
+    if title:
+        made["title"] = title
+    return made
 
 
 def attachment(segment: Segment, context: str, assembly: Assembly) -> dict[str, Any]:

@@ -120,14 +120,17 @@ def report_status(obr: Segment, observation_statuses: list[str], assembly: Assem
     return "final" if all(item == "final" for item in counted) else "partial"
 
 
-def study_identifiers(obr: Segment | None, assembly: Assembly) -> list[dict[str, Any]]:
+def study_identifiers(
+    obr: Segment | None, assembly: Assembly, *, ipc: Segment | None = None, zds: Segment | None = None
+) -> list[dict[str, Any]]:
     """Return accession number (ACSN) and Study Instance UID of an imaging order.
 
     The v2-to-FHIR maps are silent here. IPC-1 and IPC-3 name both since v2.5.1; before that OBR-18 is the accession
-    number (IHE Radiology, Scheduled Workflow) and the Z-segment ZDS-1 the study.
+    number (IHE Radiology, Scheduled Workflow) and the Z-segment ZDS-1 the study. *ipc* and *zds* are those of the order;
+    where it has none and the message has one for all its orders, that one counts.
     """
     made: list[dict[str, Any]] = []
-    ipc, zds = assembly.message.first("IPC"), assembly.message.first("ZDS")
+    ipc, zds = ipc or _only("IPC", assembly), zds or _only("ZDS", assembly)
     accession = (ipc.get(1).strip() if ipc is not None else "") or (obr.get(18).strip() if obr is not None else "")
     if accession:
         made.append(convert.order_identifier(assembly.ctx, "accession", "ACSN", accession))
@@ -135,3 +138,9 @@ def study_identifiers(obr: Segment | None, assembly: Assembly) -> list[dict[str,
     if study:
         made.append({"system": "urn:dicom:uid", "value": f"urn:oid:{study}"})
     return made
+
+
+def _only(name: str, assembly: Assembly) -> Segment | None:
+    found = assembly.message.all(name)
+    # Of several, each belongs to its own order; the first one's study would be said of all.
+    return found[0] if len({(one.get(1), one.get(3)) for one in found}) == 1 else None

@@ -117,9 +117,24 @@ def request_status(orc: Segment, assembly: Assembly) -> str | None:
     return control.target if control else None
 
 
-def priority(orc: Segment | None, obr: Segment | None, assembly: Assembly) -> str | None:
-    """Return the request priority: TQ1-9, ORC-7.6, OBR-5, OBR-27.6, in that order."""
-    timing = assembly.message.first("TQ1")
+#: What ends a prescription that is being carried out; every other revocation withdraws one before that.
+_STOPS = frozenset({"DC", "DR", "OD", "DF", "RP"})
+
+
+def medication_status(orc: Segment, assembly: Assembly) -> str | None:
+    """Return the MedicationRequest status: that of a request, where revoked is ``stopped`` or ``cancelled``."""
+    status = request_status(orc, assembly)
+    if status != "revoked":
+        return status
+    words = {orc.get(1).strip().upper(), orc.get(5).strip().upper()}
+    return "stopped" if words & _STOPS else "cancelled"
+
+
+def priority(
+    orc: Segment | None, obr: Segment | None, assembly: Assembly, timings: list[Segment] | None = None
+) -> str | None:
+    """Return the request priority: TQ1-9 of the order's own *timings*, ORC-7.6, OBR-5, OBR-27.6, in that order."""
+    timing = next((one for one in timings or () if one.get(9).strip()), None)
     for segment, number, component in ((timing, 9, 1), (orc, 7, 6), (obr, 5, 1), (obr, 27, 6)):
         if segment is None:
             continue

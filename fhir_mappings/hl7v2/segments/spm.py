@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
-from fhir_mappings.hl7v2.segments import convert, pid
+from fhir_mappings.hl7v2.segments import convert, nte, pid, sac
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
+
+
+@dataclass(slots=True)
+class Sample:
+    """One SPM with its containers (SAC), what was observed of it (OBX) and its notes."""
+
+    spm: Segment
+    containers: list[Segment] = field(default_factory=list)
+    observations: list[Segment] = field(default_factory=list)
+    notes: list[Segment] = field(default_factory=list)
 
 
 def _number(content: Field, place: Place) -> list[dict[str, Any]]:
@@ -17,6 +29,44 @@ def _number(content: Field, place: Place) -> list[dict[str, Any]]:
         if value:
             made.append(convert.order_identifier(place.ctx, kind, code, value))
     return made
+
+
+def _parents(content: Field, place: Place) -> list[dict[str, Any]]:
+    """SPM-3 names the specimen that this one was taken from, by the number that names it in SPM-2."""
+    made = []
+    for repetition in content.repetitions:
+        number = repetition.component(1).strip() or repetition.component(2).strip()
+        if number:
+            made.append({"reference": f"Specimen/{place.ctx.id('Specimen', 'specimen', number)}"})
+    return made
+
+
+def _other_numbers(content: Field, place: Place) -> list[dict[str, Any]]:
+    return [
+        {"system": place.ctx.system("specimen", repetition.component(4)), "value": value}
+        for repetition in content.repetitions
+        if (value := repetition.component(1).strip())
+    ]
+
+
+def _shipment(content: Field, place: Place) -> dict[str, Any] | None:
+    value = content.component(1).strip()
+    return convert.order_identifier(place.ctx, "shipment", "SHIP", value, content.component(2)) if value else None
+
+
+def _amount(content: Field, place: Place) -> dict[str, Any] | None:
+    """CQ: the number and, as subcomponents of component 2, its unit."""
+    number = datatypes.nm_value(content.component(1))
+    if number is None:
+        place.warn("The amount is no number; it was left out.")
+        return None
+    code, text = content.component(2, 1).strip(), content.component(2, 2).strip()
+    return {"value": number, **({"unit": text or code} if text or code else {})}
+
+
+def _description(content: Field, _place: Place) -> list[dict[str, Any]]:
+    text = "\n".join(repetition.text() for repetition in content.repetitions).strip()
+    return [{"text": text}] if text else []
 
 
 def _collected(content: Field, place: Place) -> dict[str, Any] | None:
@@ -38,25 +88,32 @@ def _accession(content: Field, place: Place) -> dict[str, Any] | None:
 
 ROWS: tuple[Row, ...] = (
     Row(2, "identifier*", _number, "-"),
+    Row(31, "identifier*", _other_numbers, "-"),
+    Row(32, "identifier*", _shipment, "-"),
     Row(30, "accessionIdentifier", _accession),
     Row(4, "type", convert.concept),
+    # Before the other parts of the collection, because it states that object.
+    Row(17, "collection", _collected),
     Row(7, "collection.method", convert.concept),
     Row(8, "collection.bodySite", convert.concept),
-    Row(17, "collection", _collected),
+    Row(12, "collection.quantity", _amount),
+    Row(14, "note*", _description),
     Row(18, "receivedTime", convert.moment),
     Row(20, "status", _availability),
     Row(24, "condition*", convert.concepts),
 )
 
 
-def add_specimens(segments: list[Segment], obr: Segment, assembly: Assembly, *, order_key: str) -> list[str]:
+def add_specimens(samples: list[Sample], obr: Segment, assembly: Assembly, *, order_key: str) -> list[str]:
     """Add the specimens of one order; return their references. Without SPM the OBR describes the one specimen."""
-    if not segments:
+    if not samples:
         reference = _from_obr(obr, assembly, order_key)
         return [reference] if reference else []
     made = []
-    for ordinal, segment in enumerate(segments, start=1):
+    for ordinal, sample in enumerate(samples, start=1):
+        segment = sample.spm
         filled = fill(ROWS, segment, assembly)
+        parents = _parents(segment.field(3), Place(assembly, segment, 3))
         number = segment.get(2).strip() or segment.get(2, 2).strip() or f"{order_key}|{ordinal}"
         resource = {
             "resourceType": "Specimen",
@@ -64,7 +121,36 @@ def add_specimens(segments: list[Segment], obr: Segment, assembly: Assembly, *, 
             **filled.elements,
             "subject": pid.patient_reference(assembly),
         }
+        if parents:
+            for parent in parents:
+                # The parent may never be described; without a stub the reference would lead nowhere.
+                identity = parent["reference"].removeprefix("Specimen/")
+                stub = {"resourceType": "Specimen", "id": identity, "subject": pid.patient_reference(assembly)}
+                assembly.intern(stub)
+            resource["parent"] = parents
+        containers = sac.containers(sample.containers, assembly)
+        first = _container(segment, assembly)
+        if containers or first:
+            resource["container"] = [{**first, **containers[0]}, *containers[1:]] if containers else [first]
+        remarks = [*resource.get("note", []), *nte.notes(sample.notes)]
+        if remarks:
+            resource["note"] = remarks
+        for observation in sample.observations:
+            # What is seen of a specimen (haemolysis) has no place in Specimen; it stays in the original message.
+            assembly.skip(observation)
         made.append(assembly.upsert(resource, cleared=filled.open_clears(), guard="demographics"))
+    return made
+
+
+def _container(segment: Segment, assembly: Assembly) -> dict[str, Any]:
+    """SPM-27 and SPM-6: type and additive of the container, where no SAC describes it."""
+    made: dict[str, Any] = {}
+    kind = convert.concept(segment.field(27), Place(assembly, segment, 27))
+    additive = convert.concept(segment.field(6), Place(assembly, segment, 6))
+    if kind:
+        made["type"] = kind
+    if additive:
+        made["additiveCodeableConcept"] = additive
     return made
 
 

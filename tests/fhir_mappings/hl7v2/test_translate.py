@@ -66,7 +66,7 @@ def pv1(**fields: str) -> str:
         (MSH.format(kind="ORM^O01") + PID + "ORC|NW\rOBR|1|||CT\r", MalformedError, 101, "ORC-2 of segment 3"),
         (MSH.format(kind="ORM^O01") + PID + "ORC||1\rOBR|1|||CT\r", MalformedError, 101, "ORC-1 of segment 3"),
         (MSH.format(kind="ORM^O01") + PID + "ORC|NW|1\rOBR|1|1\r", MalformedError, 101, "OBR-4 of segment 4"),
-        (MSH.format(kind="ORM^O01") + PID + "ORC|NW|1\rRXO|药\r", UnsupportedError, 200, "ORC of segment 3"),
+        (MSH.format(kind="ORM^O01") + PID + "ORC|NW|1\rODS|D||^流食\r", UnsupportedError, 200, "ORC of segment 3"),
         (MSH.format(kind="ORU^R01") + PID + "OBR|1|||X\r", MalformedError, 101, "OBR-3 of segment 3"),
         (MSH.format(kind="ORU^R01") + PID + "OBR|1|1||X\rOBX|1|NM|||3\r", MalformedError, 101, "OBX-3 of segment 4"),
         (
