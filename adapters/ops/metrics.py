@@ -38,9 +38,13 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "objects_swept": ("Orphaned objects removed.", ()),
     "objects_damaged": ("Objects found damaged by the nightly re-reading.", ()),
     "object_reads": ("Objects opened, by where the copy was: spool, cache or s3.", ("tier",)),
+    "pixel_asked": ("Pixel jobs asked for; those not yet in hub_pixel_jobs wait or run.", ("work",)),
+    "pixel_jobs": ("Pixel jobs ended: done, refused, killed by a limit, busy or failed.", ("work", "outcome")),
     "uploads": ("Attempts to upload an object from the spool to S3.", ("outcome",)),
 }
 DURATIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "pixel_job": ("Time of a pixel job in its child process.", ("work",)),
+    "pixel_wait": ("Time that pixel jobs waited for a free child process.", ()),
     "delivery": ("Time from sending to the partner's answer.", ("kind",)),
     "http_request": ("Time to answer an HTTP request.", ("area",)),
 }

@@ -27,6 +27,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from hub import metrics
 from hub.errors import Category, HubError
 
 if TYPE_CHECKING:
@@ -102,14 +103,34 @@ class Pool:
             HubError: busy when too many wait; unsupported (406) when the image cannot be decoded, needs more
                 memory or time than it may have, or makes the codec crash.
         """
+        work = str(head["do"])
+        metrics.count("pixel_asked", work=work)
+        outcome = "failed"
+        try:
+            answer = self._placed(head, payload)
+            outcome = "done"
+            return answer
+        except HubError as error:
+            outcome = "killed" if isinstance(error, _KilledError) else _OUTCOMES.get(error.category, "failed")
+            raise
+        finally:
+            metrics.count("pixel_jobs", work=work, outcome=outcome)
+
+    def _placed(self, head: Mapping[str, Any], payload: Sequence[bytes]) -> tuple[dict[str, Any], bytes]:
+        """Return what a child answers, once one is free."""
         if not self._places.acquire(blocking=False):
             raise HubError(Category.BUSY, "Too many images are being decoded.", remedy="Send again in a moment.")
         try:
-            if not self._free.acquire(timeout=self._deadline_s):
+            asked = time.monotonic()
+            free = self._free.acquire(timeout=self._deadline_s)
+            began = time.monotonic()
+            metrics.observe("pixel_wait", began - asked)
+            if not free:
                 raise HubError(Category.BUSY, "Too many images are being decoded.", remedy="Send again in a moment.")
             try:
                 return self._run(head, payload)
             finally:
+                metrics.observe("pixel_job", time.monotonic() - began, work=str(head["do"]))
                 self._free.release()
         finally:
             self._places.release()
@@ -171,6 +192,12 @@ class Pool:
 
 
 _REMEDY = "Retrieve the instance as stored."
+#: What became of a job that failed, for the metrics.
+_OUTCOMES = {Category.BUSY: "busy", Category.UNSUPPORTED: "refused", Category.INCORRECT: "refused"}
+
+
+class _KilledError(HubError):
+    """The image took more than it may, or its codec broke."""
 
 
 class _GoneError(Exception):
@@ -204,11 +231,11 @@ class _Child:
                 self._socket.sendall(data)
             head_bytes, data_bytes = HEAD.unpack(self._receive(HEAD.size, deadline))
             if head_bytes > MAX_HEAD_BYTES or data_bytes > pool.max_bytes:
-                raise _refused(Category.UNSUPPORTED, "The decoded image is too large.")
+                raise _killed("The decoded image is too large.")
             answer: dict[str, Any] = json.loads(self._receive(head_bytes, deadline))
             return answer, self._receive(data_bytes, deadline)
         except TimeoutError:
-            raise _refused(Category.UNSUPPORTED, f"The image was not decoded within {pool.deadline_s:g} s.") from None
+            raise _killed(f"The image was not decoded within {pool.deadline_s:g} s.") from None
         except OSError:
             raise _GoneError from None
 
@@ -240,6 +267,10 @@ def _refused(category: Category, message: str, where: str = "(7FE0,0010)") -> Hu
     return HubError(category, message, where=where, remedy="" if status is None else _REMEDY, status=status)
 
 
+def _killed(message: str) -> HubError:
+    return _KilledError(Category.UNSUPPORTED, message, where="(7FE0,0010)", remedy=_REMEDY, status=406)
+
+
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
@@ -252,7 +283,7 @@ def _crashed(status: int) -> HubError:
         -signal.SIGXCPU: "took more processor time than it may",
         -signal.SIGKILL: "took more than it may and was killed",
     }.get(status, f"ended with status {status}")
-    return _refused(Category.UNSUPPORTED, f"The codec that was to decode the image {why}.")
+    return _killed(f"The codec that was to decode the image {why}.")
 
 
 def _end_all(children: list[_Child]) -> None:
