@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -25,17 +26,33 @@ _CX_TYPES = {
     "insurance-card": ("SSCard", "SS"),
 }
 _NATIONAL = {RESIDENT_ID: "resident-id", HEALTH_CARD: "health-card", INSURANCE_CARD: "insurance-card"}
+_LEAP_SECOND = re.compile(r"(T[0-9]{2}:[0-9]{2}):60")
 _SEX = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
 
 
 def time(value: str | None, target: OutboundTarget) -> str:
-    """Return a FHIR date, dateTime or instant as DTM in the receiver's time zone, without an offset."""
+    """Return a FHIR date, dateTime or instant as DTM in the receiver's time zone.
+
+    An offset is written only where the moment would be lost without it: in the hour that a zone has twice, and where the
+    receiver's calendar ends.
+    """
     if not value:
         return ""
     if "T" not in value:
         return value.replace("-", "")
-    moment = datetime.fromisoformat(value)
-    return moment.astimezone(target.dialect.zone).strftime("%Y%m%d%H%M%S")
+    # FHIR allows the leap second, which datetime does not know (https://hl7.org/fhir/R4/datatypes.html#dateTime).
+    moment = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59", value))
+    try:
+        local = moment.astimezone(target.dialect.zone)
+    except OverflowError:
+        return _digits(moment) + moment.strftime("%z")
+    twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+    return _digits(local) + (local.strftime("%z")[:5] if twice else "")
+
+
+def _digits(moment: datetime) -> str:
+    # strftime writes years before 1000 with fewer digits on some systems.
+    return f"{moment.year:04}{moment.strftime('%m%d%H%M%S')}"
 
 
 def date(value: str | None) -> str:

@@ -76,9 +76,11 @@ def oru_r01(
     builder.segment("PID", fields.pid(patient, target))
     builder.segment("OBR", _obr(report, request, people, target))
     ordinal = 0
-    for values in _results(report, observations, target):
+    for values, notes in _results(report, observations, target):
         ordinal += 1
         builder.segment("OBX", {1: str(ordinal), **values})
+        for number, note in enumerate(notes, start=1):
+            builder.segment("NTE", {1: str(number), 3: note})
     status = REPORT_STATUS.get(str(report.get("status", "")), "")
     for attachment in attachments:
         ordinal += 1
@@ -128,23 +130,30 @@ def _writer(report: Json, reviewer: Json | None) -> Json | None:
     return others[0] if others else None
 
 
-def _results(report: Json, observations: Sequence[Json], target: OutboundTarget) -> Iterable[dict[int, FieldValue]]:
+def _results(
+    report: Json, observations: Sequence[Json], target: OutboundTarget
+) -> Iterable[tuple[dict[int, FieldValue], list[str]]]:
+    """Yield each OBX with the notes that follow it."""
     codes: set[str] = set()
     for observation in observations:
         codes |= {str(coding.get("code", "")) for coding in observation.get("code", {}).get("coding", [])}
         components = observation.get("component", [])
+        notes = [str(note["text"]) for note in observation.get("note", []) if note.get("text")]
+        holders: list[tuple[Json, str]] = [(one, str(place)) for place, one in enumerate(components, start=1)]
         if not components or _value(observation, target) != ("", None):
-            yield _obx(observation, observation, "", target)
-        for ordinal, component in enumerate(components, start=1):
-            yield _obx(observation, component, str(ordinal), target)
+            holders.insert(0, (observation, ""))
+        for place, (holder, sub_id) in enumerate(holders, start=1):
+            # A note is about the whole observation, so it stands behind its last OBX.
+            yield _obx(observation, holder, sub_id, target), notes if place == len(holders) else []
     conclusion = str(report.get("conclusion", "")).strip()
     if conclusion and not codes & _IMPRESSION_CODES:
-        yield {
+        impression: dict[int, FieldValue] = {
             2: "FT" if "\n" in conclusion else "TX",
             3: fields.concept(_IMPRESSION, target),
             5: conclusion,
             11: REPORT_STATUS.get(str(report.get("status", "")), "") or "F",
         }
+        yield impression, []
 
 
 def _obx(observation: Json, holder: Json, sub_id: str, target: OutboundTarget) -> dict[int, FieldValue]:

@@ -59,6 +59,8 @@ def siu_s12(
         25: _FILLER_STATUS.get(str(appointment.get("status", "")), ""),
     }
     builder.segment("SCH", schedule)
+    if appointment.get("comment"):
+        builder.segment("NTE", {1: "1", 3: str(appointment["comment"])})
     builder.segment("PID", fields.pid(patient, target))
     builder.segment("RGS", {1: "1"})
     for ordinal, service in enumerate(appointment.get("serviceType", []), start=1):
