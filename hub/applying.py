@@ -130,7 +130,7 @@ class Applying:
 
 def outcome_of(applied: Applied) -> str:
     """Return what the journal says of a message that was applied; empty when there is nothing to say."""
-    notes = []
+    notes = ["held: nothing was applied until a person decides who is meant"] if applied.held else []
     if applied.superseded:
         notes.append(f"superseded-on-arrival: {', '.join(applied.superseded[:20])}")
     warnings = [issue for issue in applied.issues if issue.severity == "warning"]

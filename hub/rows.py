@@ -65,6 +65,20 @@ def redirected(value: Any, redirects: Mapping[str, str]) -> Any:
     return value
 
 
+def readdressed(value: Any, references: Mapping[str, str]) -> Any:
+    """Return *value* with the references that are keys of *references* changed; the same object when there are none."""
+    if isinstance(value, dict):
+        made = {key: readdressed(item, references) for key, item in value.items()}
+        reference = value.get("reference")
+        if isinstance(reference, str) and reference in references:
+            made["reference"] = references[reference]
+        return made if any(made[key] is not value[key] for key in value) else value
+    if isinstance(value, list):
+        items = [readdressed(item, references) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value
+
+
 def number_of(identifier: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return what tells one identifier from another."""
     return identifier.get("system"), identifier.get("value")

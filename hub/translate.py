@@ -7,24 +7,24 @@ everything that results is written with one call. Applying a message twice write
 Merged patients: a dead record carries a ``replaced-by`` link. Whatever later speaks of it lands on the survivor at the
 end of the chain of links. Nothing stored before is rewritten, so that a merge can be taken back; a search for the
 survivor follows the links. A link to a record of another owner leads nowhere. What no rule can settle (a dead number
-that comes back, two merges that contradict each other) becomes a Task of the work list, for a person.
+that comes back, two merges that contradict each other) becomes a Task of the work list, for a person; an ADT under a
+dead number that is newer than the merge is held until then, for the number may have been given to somebody else.
+:mod:`hub.merging` has the rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_mappings.hl7v2 import status
-from fhir_mappings.hl7v2.base import Attachment, Issue, Merge, Snapshot, Translation, Upsert
-from fhir_mappings.identifiers import naming_system, resource_id
+from fhir_mappings.hl7v2.base import Attachment, Issue, Merge, Move, Replace, Snapshot, Translation, Upsert
 from hub.access import DIRECTORY_TYPES, UNRESTRICTED
-from hub.clock import instant
-from hub.members import MEMBER_SYSTEM
+from hub.merging import Merging
 from hub.ports import NewVersion, ObjectRef, ObjectStore, Tx
 from hub.provenance import Context, provenance
-from hub.rows import Row, is_listed, number_of, redirected, replaced_by, row_of, visit_of
+from hub.rows import is_listed, redirected, row_of, visit_of
 
 Json = dict[str, Any]
 
@@ -44,6 +44,7 @@ class Applied:
         superseded: references of resources that already knew better.
         patient_id: the Patient the message is about, after merges.
         redirects: Patient id in the message -> Patient id it stands for now.
+        held: nothing of it was applied, because a person must decide first who is meant.
     """
 
     changed: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Applied:
     issues: tuple[Issue, ...] = ()
     patient_id: str | None = None
     redirects: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
 
 
 def store_attachments(objects: ObjectStore, translation: Translation) -> dict[str, ObjectRef]:
@@ -75,6 +77,9 @@ def apply(tx: Tx, translation: Translation, context: Context, attachments: Mappi
     work = _Work(tx, translation, context)
     work.load(_references(translation))
     work.follow_merges()
+    work.follow_replacements()
+    if work.hold():
+        return work.write(held=True)
     for change in translation.changes:
         match change:
             case Upsert():
@@ -83,6 +88,10 @@ def apply(tx: Tx, translation: Translation, context: Context, attachments: Mappi
                 work.snapshot(change)
             case Merge():
                 work.merge(change)
+            case Replace():
+                work.replace(change)
+            case Move():
+                work.move(change)
             case Attachment():
                 work.attach(change, attachments[change.binary_id])
     return work.write()
@@ -99,70 +108,20 @@ def _references(translation: Translation) -> list[str]:
             case Merge():
                 wanted[f"Patient/{change.survivor_id}"] = None
                 wanted[f"Patient/{change.dead_id}"] = None
+            case Replace():
+                wanted[f"{change.resource_type}/{change.survivor_id}"] = None
+                wanted[f"{change.resource_type}/{change.dead_id}"] = None
+            case Move():
+                wanted[f"Patient/{change.source_id}"] = None
+                wanted[f"Patient/{change.target_id}"] = None
+                wanted.update(dict.fromkeys(change.references))
             case Attachment():
                 wanted[f"Binary/{change.binary_id}"] = None
     return list(wanted)
 
 
-class _Work:
+class _Work(Merging):
     """The resources that one message touches, read once and written once."""
-
-    def __init__(self, tx: Tx, translation: Translation, context: Context) -> None:
-        self._tx = tx
-        self._translation = translation
-        self._context = context
-        self._asserted_at = translation.asserted_at
-        self._rows: dict[str, Row] = {}
-        self._order: dict[str, None] = {}
-        self._redirects: dict[str, str] = {}
-        self._merges = [change for change in translation.changes if isinstance(change, Merge)]
-        self._merging = {change.dead_id for change in self._merges}
-        self._contradicting: set[str] = set()
-        self._superseded: dict[str, None] = {}
-        self._issues: list[Issue] = []
-
-    # --- reading -----------------------------------------------------------------------------------------------
-
-    def load(self, references: Iterable[str]) -> None:
-        """Read the current versions of *references* that are not at hand yet."""
-        missing = [reference for reference in references if reference not in self._rows]
-        keys = [(kind, id_) for kind, _, id_ in (reference.partition("/") for reference in missing)]
-        found = self._tx.records.get_many(keys, UNRESTRICTED) if keys else {}
-        for kind, id_ in keys:
-            self._rows[f"{kind}/{id_}"] = row_of(found.get((kind, id_)))
-
-    def follow_merges(self) -> None:
-        """Find out which patients of the message are dead records, and who survives them."""
-        for reference in [name for name in self._rows if name.startswith("Patient/")]:
-            id_ = reference.partition("/")[2]
-            survivor = self._survivor(id_)
-            if survivor != id_:
-                self._redirects[id_] = survivor
-        for change in self._merges:
-            if self._contradicts(change):
-                self._contradicting.add(change.survivor_id)
-
-    def _contradicts(self, change: Merge) -> bool:
-        """Whether an earlier merge says that the survivor is the dead one, or that a third record survives."""
-        survivor_id = self._survivor(change.survivor_id)
-        already = replaced_by(self._rows[f"Patient/{change.dead_id}"].resource)
-        return survivor_id == change.dead_id or (already is not None and self._survivor(change.dead_id) != survivor_id)
-
-    def _survivor(self, id_: str) -> str:
-        seen = {id_}
-        while True:
-            self.load([f"Patient/{id_}"])
-            dead = self._rows[f"Patient/{id_}"]
-            following = replaced_by(dead.resource)
-            if following is None or following in seen:
-                return id_
-            self.load([f"Patient/{following}"])
-            survivor = self._rows[f"Patient/{following}"]
-            if None not in {dead.owner, survivor.owner} and dead.owner != survivor.owner:
-                # Whoever wrote that link cannot move its patient into another institution's record.
-                return id_
-            seen.add(following)
-            id_ = following
 
     # --- changes -----------------------------------------------------------------------------------------------
 
@@ -173,9 +132,12 @@ class _Work:
         if is_patient and id_ in self._contradicting:
             # Until a person has decided who is who, the statement stays in the journal.
             return
-        if is_patient and id_ in self._redirects and id_ not in self._merging:
+        if self._stand_ins:
+            change = self._replaced(change)
+        change = self._of_moved_visit(change)
+        if is_patient and id_ in self._redirects and id_ not in self._merging and not change.literal:
             change = self._for_survivor(change, id_)
-        elif self._redirects:
+        elif self._redirects and not change.literal:
             resource = redirected(change.resource, self._redirects)
             if resource is not change.resource:
                 change = replace(change, resource=resource)
@@ -192,35 +154,6 @@ class _Work:
             # Saying the same again at a later moment is news too: what was said in between must not win when it comes.
             row.confirmed = row.confirmed or (change.guard != "none" and self._asserted_at != row.asserted_at)
             row.asserted_at = self._asserted_at
-
-    def _fresh(self, reference: str) -> Row:
-        self.load([reference])
-        return self._rows[reference]
-
-    def _for_survivor(self, change: Upsert, dead_id: str) -> Upsert:
-        """Return *change* of a dead record as one of its survivor; its numbers stay marked as old ones."""
-        survivor_id = self._redirects[dead_id]
-        dead = self._rows[f"Patient/{dead_id}"]
-        old = {number_of(item) for item in (dead.resource or {}).get("identifier", [])}
-        own = {
-            number_of(item)
-            for item in (self._rows[f"Patient/{survivor_id}"].resource or {}).get("identifier", [])
-            if item.get("use") != "old"
-        }
-        resource = {**redirected(change.resource, self._redirects), "id": survivor_id}
-        if "identifier" in resource:
-            resource["identifier"] = [
-                {**item, "use": "old"} if number_of(item) in old and number_of(item) not in own else item
-                for item in resource["identifier"]
-            ]
-        if not change.create_only and (dead.asserted_at is None or self._asserted_at > dead.asserted_at):
-            self._work_item(
-                "unmerge-candidate",
-                survivor_id,
-                dead_id,
-                "已并入他人的患者号再次出现 / A patient number that was merged away is in use again",
-            )
-        return replace(change, resource=resource)
 
     def snapshot(self, change: Snapshot) -> None:
         """Retire what the message's list leaves out; an old list retires nothing, and adds only retired entries."""
@@ -261,37 +194,6 @@ class _Work:
                 references.append(reference)
         return references
 
-    def merge(self, change: Merge) -> None:
-        """Link the dead record to the survivor, both ways; settled merges are left as they are."""
-        dead_id = change.dead_id
-        survivor_id = self._survivor(change.survivor_id)
-        if self._contradicts(change):
-            other_id = dead_id if survivor_id != dead_id else change.survivor_id
-            text = "患者合并与先前的合并相矛盾 / A merge contradicts an earlier one"
-            self._work_item("merge-conflict", survivor_id, other_id, text)
-            return
-        dead_key, survivor_key = f"Patient/{dead_id}", f"Patient/{survivor_id}"
-        if replaced_by(self._rows[dead_key].resource) is not None:
-            return
-        dead_row, survivor_row = self._rows[dead_key], self._rows[survivor_key]
-        dead: Json = dict(dead_row.resource or {"resourceType": "Patient", "id": dead_id})
-        dead["active"] = False
-        dead["link"] = [*dead.get("link", []), {"other": {"reference": survivor_key}, "type": "replaced-by"}]
-        survivor: Json = dict(survivor_row.resource or {"resourceType": "Patient", "id": survivor_id, "active": True})
-        survivor["link"] = [*survivor.get("link", []), {"other": {"reference": dead_key}, "type": "replaces"}]
-        known = {number_of(item) for item in survivor.get("identifier", [])}
-        numbers = [{**item, "use": "old"} for item in dead.get("identifier", []) if number_of(item) not in known]
-        if numbers:
-            survivor["identifier"] = [*survivor.get("identifier", []), *numbers]
-        self._set(dead_key, dead_row, dead)
-        self._set(survivor_key, survivor_row, survivor)
-        # From now on the dead record speaks of the moment of the merge: what is told later of its number is news.
-        dead_row.asserted_at = max(dead_row.asserted_at or self._asserted_at, self._asserted_at)
-        self._redirects[dead_id] = survivor_id
-        for former, target in list(self._redirects.items()):
-            if target == dead_id:
-                self._redirects[former] = survivor_id
-
     def attach(self, change: Attachment, ref: ObjectRef) -> None:
         """Make the Binary that stands for the stored bytes."""
         reference = f"Binary/{change.binary_id}"
@@ -315,50 +217,14 @@ class _Work:
             self._set(reference, row, binary)
             row.asserted_at = self._asserted_at
 
-    def _work_item(self, code: str, patient_id: str, other_id: str, text: str) -> None:
-        base = self._context.base
-        id_ = resource_id(self._context.owner, "work-item", "Task", f"{code}|{patient_id}|{other_id}")
-        row = self._fresh(f"Task/{id_}")
-        self._issues.append(
-            Issue(
-                severity="warning",
-                code="conflict",
-                message=f"{text}.",
-                where="PID-3" if code != "merge-conflict" else "MRG-1",
-            )
-        )
-        if row.resource is not None:
-            return
-        institution = {"system": MEMBER_SYSTEM, "value": self._context.owner}
-        self._set(
-            f"Task/{id_}",
-            row,
-            {
-                "resourceType": "Task",
-                "id": id_,
-                "identifier": [
-                    {"system": naming_system(self._context.owner, "work-item", base=base), "value": id_},
-                ],
-                "status": "requested",
-                "intent": "order",
-                "priority": "urgent",
-                "code": {"coding": [{"system": f"{base}/CodeSystem/work-item", "code": code}], "text": text},
-                "focus": {"reference": f"Patient/{other_id}"},
-                "for": {"reference": f"Patient/{patient_id}"},
-                "authoredOn": instant(self._context.now),
-                "owner": {"type": "Organization", "identifier": institution},
-            },
-        )
-
     # --- writing -----------------------------------------------------------------------------------------------
 
-    def _set(self, reference: str, row: Row, resource: Json) -> None:
-        row.resource = resource
-        row.dirty = True
-        self._order[reference] = None
+    def write(self, *, held: bool = False) -> Applied:
+        """Write every new version and the Provenance; return what became of the message.
 
-    def write(self) -> Applied:
-        """Write every new version and the Provenance; return what became of the message."""
+        Args:
+            held: whether the message waits for a person, and what is written is only the work item that says so.
+        """
         changed = list(self._order)
         versions = [self._version(reference) for reference in changed]
         versions += [
@@ -388,6 +254,7 @@ class _Work:
             issues=tuple(issues),
             patient_id=self._redirects.get(patient_id, patient_id) if patient_id else None,
             redirects=dict(self._redirects),
+            held=held,
         )
 
     def _version(self, reference: str) -> NewVersion:

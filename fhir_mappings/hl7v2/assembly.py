@@ -149,10 +149,16 @@ class Assembly:
         guard: Guard = "none",
         defaults: Mapping[str, Any] | None = None,
         update_only: bool = False,
+        literal: bool = False,
     ) -> str:
         """Add a change and return the reference of its resource."""
         change = Upsert(
-            resource=resource, cleared=cleared, guard=guard, defaults=defaults or {}, update_only=update_only
+            resource=resource,
+            cleared=cleared,
+            guard=guard,
+            defaults=defaults or {},
+            update_only=update_only,
+            literal=literal,
         )
         self.changes.append(change)
         return change.reference
@@ -202,6 +208,15 @@ class Assembly:
                 code=100,
             )
         return segment
+
+    def structure(self, name: str, remedy: str) -> MalformedError:
+        """The error for segments that do not stand as the event wants them (code 100)."""
+        return MalformedError(
+            f"The segments of {self.event} do not stand as it wants them.",
+            where=f"{name} of segment {1 + max((one.index for one in self.message.all(name)), default=0)}",
+            remedy=remedy,
+            code=100,
+        )
 
     def missing(self, segment: Segment, number: int, remedy: str) -> MalformedError:
         """The error for a required field that is not valued (code 101)."""

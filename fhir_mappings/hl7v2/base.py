@@ -42,10 +42,12 @@ class Upsert:
     Attributes:
         resource: ``resourceType``, ``id`` and only the elements that the message speaks of.
         cleared: elements that the message nulls with ``""`` or that a full statement no longer makes; a dotted path
-            reaches into an object (``period.end``), ``value[x]`` stands for every type, what is given is not cleared.
+            reaches into an object (``period.end``), ``value[x]`` stands for every type, ``participant:ATND`` and
+            ``extension:ethnic-group`` for one entry of a list, what is given is not cleared.
         guard: which rule protects the stored resource.
         create_only: leave a stored resource alone altogether (a stub that a richer source fills).
         update_only: do nothing when nothing is stored (superseding a document that never arrived).
+        literal: this very record is meant, whatever it was merged into (ADT^A29 deletes a number, not a person).
         defaults: required elements that count only when the resource is made (``Encounter.status`` of an A08).
     """
 
@@ -54,6 +56,7 @@ class Upsert:
     guard: Guard = "none"
     create_only: bool = False
     update_only: bool = False
+    literal: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -94,6 +97,35 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replace:
+    """A number of the sender's gives way to another: visits (ADT^A42, A50) and accounts (A35, A41, A49) that are one.
+
+    The dead resource ends with an extension ``replaced-by`` that leads to the survivor, whose old number it becomes, and
+    what arrives later under the dead number lands on the survivor. Applying it twice changes nothing.
+    """
+
+    resource_type: Literal["Encounter", "Account"]
+    survivor_id: str
+    dead_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Visits and accounts belong to another patient of the sender from this moment on (ADT^A43, A44, A45).
+
+    What was said of a visit (diagnoses, orders, results) goes with it. An older message that still names the former
+    patient does not take it back.
+
+    Attributes:
+        references: ``Encounter/id`` or ``Account/id``; empty for all that the source has (A43).
+    """
+
+    source_id: str
+    target_id: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
     """Bytes that a message carried inline; the hub keeps them as an object and answers ``Binary/{binary_id}``.
 
@@ -110,7 +142,7 @@ class Attachment:
     context: str
 
 
-Change = Upsert | Snapshot | Merge | Attachment
+Change = Upsert | Snapshot | Merge | Replace | Move | Attachment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fhir_mappings.hl7v2 import visit_history
 from fhir_mappings.hl7v2.base import Upsert
 from fhir_mappings.identifiers import CANONICAL_BASE
 
@@ -30,9 +31,15 @@ _CORRECTIONS = frozenset({"amended", "corrected", "appended"})
 #: Objects that several messages fill together; other elements are replaced whole.
 _SHARED_OBJECTS = frozenset({"meta", "period", "hospitalization"})
 
+#: Lists that several fields fill together: what a message says of one field leaves the entries of the others.
+_KEYED = frozenset({"extension", "participant"})
+
 #: Extension of ``Encounter.status``: since when it stands, where a later message spoke of the visit but not of this.
 #: An A08 that overtook the A03 would otherwise keep the visit open for good.
 STATUS_AS_OF = f"{CANONICAL_BASE}/StructureDefinition/status-as-of"
+
+#: What a Patient holds of whom only a number is known.
+_NUMBER_ALONE = frozenset({"resourceType", "id", "meta", "identifier", "active", "managingOrganization", "link"})
 
 #: What only a visit that has ended has.
 _DISCHARGE = ("period.end", "hospitalization.dischargeDisposition", "hospitalization.destination")
@@ -132,17 +139,22 @@ def apply(
     kind = given["resourceType"]
     if kind == "Encounter" and older:
         merged = _older_visit(stored, upsert, asserted_at, stored_asserted_at)
+        _lists_of_visit(merged, stored, given, asserted_at, stored_asserted_at)
         return Applied(resource=merged, changed=merged != stored, superseded=True)
     if upsert.guard == "status" and kind != "Encounter" and not _result_counts(stored, given, older=older):
         merged = _united_identifiers(stored, given)
         return Applied(resource=merged, changed=merged != stored, superseded=True)
     if older and upsert.guard == "demographics":
         merged = _united_identifiers(stored, given)
+        if kind == "Patient" and stored.keys() <= _NUMBER_ALONE:
+            # A merge or a move made the record when it was but a number; whatever is known of it is news.
+            merged = {**given, **merged}
         return Applied(resource=merged, changed=merged != stored, superseded=True)
     merged = _merged(stored, given, upsert.cleared)
     superseded = False
     old, new = str(stored.get("status", "unknown")), str(given.get("status", ""))
     if kind == "Encounter" and upsert.guard == "status":
+        _lists_of_visit(merged, stored, given, asserted_at, stored_asserted_at)
         if new and not encounter_status_allows(old, new):
             merged["status"] = old
             superseded = True
@@ -231,7 +243,7 @@ def _older_visit(
     for name, value in upsert.resource.items():
         if name in _SHARED_OBJECTS and name in merged:
             merged[name] = {**value, **merged[name]}
-        elif name not in merged:
+        elif name not in merged or (name == "class" and merged[name].get("code") == "UNK"):
             merged[name] = value
     old, new = str(stored.get("status", "unknown")), str(upsert.resource.get("status", ""))
     since = _status_since(stored) or stored_asserted_at
@@ -246,6 +258,33 @@ def _older_visit(
             if rest not in stored.get(head, {}):
                 _clear(merged, path)
     return merged
+
+
+def _lists_of_visit(
+    merged: dict[str, Any],
+    stored: Mapping[str, Any],
+    given: Mapping[str, Any],
+    asserted_at: datetime,
+    stored_asserted_at: datetime | None,
+) -> None:
+    """Put into *merged* where the patient lay and as what, which no message says alone."""
+    before, now = visit_history.as_text(stored_asserted_at or asserted_at), visit_history.as_text(asserted_at)
+    if "location" in given:
+        merged["location"] = visit_history.places(
+            stored.get("location", []),
+            given["location"],
+            newer=not is_older(stored_asserted_at, asserted_at),
+            stored_as_of=before,
+            given_as_of=now,
+        )
+    changed = "classHistory" in given
+    if changed or "classHistory" in stored:
+        merged["classHistory"] = visit_history.classes(
+            stored.get("classHistory", []),
+            given.get("classHistory", []),
+            before=stored.get("class") if changed else given.get("class"),
+            before_as_of=before if changed else now,
+        )
 
 
 def _as_of(moment: datetime) -> dict[str, Any]:
@@ -271,6 +310,9 @@ def _merged(stored: Mapping[str, Any], given: Mapping[str, Any], cleared: frozen
             merged[name] = before + [item for item in value if item not in before]
         elif name in _SHARED_OBJECTS and isinstance(before, dict):
             merged[name] = {**before, **value}
+        elif name in _KEYED and isinstance(before, list) and isinstance(value, list):
+            keys = {_entry_key(name, item) for item in value}
+            merged[name] = [item for item in before if _entry_key(name, item) not in keys] + value
         else:
             _drop_choice_siblings(merged, name, given)
             merged[name] = value
@@ -303,7 +345,23 @@ def _is_choice(name: str, stem: str) -> bool:
     return name == stem or (name.startswith(stem) and name[len(stem)].isupper())
 
 
+def _entry_key(name: str, entry: Mapping[str, Any]) -> str:
+    """What tells one entry of a keyed list from another: the end of its URL, or the code of its type."""
+    if name == "extension":
+        return str(entry.get("url", "")).rpartition("/")[2]
+    codes = [coding.get("code", "") for kind in entry.get("type", ()) for coding in kind.get("coding", ())]
+    return str(codes[0]) if codes else ""
+
+
 def _clear(merged: dict[str, Any], path: str, keep: Collection[str] = ()) -> None:
+    name, keyed, key = path.partition(":")
+    if keyed:
+        left = [entry for entry in merged.get(name, ()) if _entry_key(name, entry) != key]
+        if left:
+            merged[name] = left
+        else:
+            merged.pop(name, None)
+        return
     head, _, rest = path.partition(".")
     if not rest:
         stem = head.removesuffix("[x]")

@@ -39,14 +39,7 @@ VERSIONS = frozenset(
 )
 
 MESSAGES: Mapping[str, Mapping[str, Translator]] = {
-    "ADT": {
-        **dict.fromkeys(
-            ("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A28", "A31"), adt.translate
-        ),
-        # A34 is what A40 was called before v2.3.1.
-        "A34": adt.merge,
-        "A40": adt.merge,
-    },
+    "ADT": adt.EVENTS,
     "ORM": {"O01": orm_o01.translate},
     "OML": dict.fromkeys(("O21", "O33", "O35"), orm_o01.translate),
     "OMG": {"O19": orm_o01.translate},
@@ -145,6 +138,9 @@ def _type(message: Message) -> tuple[str, str]:
             remedy="Send the message type and the event in MSH-9.",
             code=101,
         )
+    if code == "ADT" and not trigger:
+        # In v2.1 MSH-9 is the type alone, and EVN-1 says the event.
+        trigger = message.get("EVN-1").strip().upper()
     if not trigger and len(MESSAGES.get(code, {})) == 1:
         # ORM and ORU have one event each, which v2.1 senders leave out.
         trigger = next(iter(MESSAGES[code]))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from fhir_mappings import codes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, pid
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
-_CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
+CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
 
 
 def _category(content: Field, place: Place) -> list[str]:
     mapped = place.mapped("allergy_category", convert.code_of(content))
     return [mapped.target] if mapped else []
+
+
+def _type(content: Field, _place: Place) -> str | None:
+    """AL1-2 says the type too; a contraindication (MC) is no allergy, and the category reports what has no row."""
+    mapped = codes.lookup("allergy_type", convert.code_of(content))
+    return mapped.target if mapped else None
 
 
 def _criticality(content: Field, place: Place) -> str | None:
@@ -36,6 +43,7 @@ def _onset(content: Field, place: Place) -> dict[str, Any] | None:
 
 ROWS: tuple[Row, ...] = (
     Row(2, "category", _category),
+    Row(2, "type", _type),
     Row(3, "code", convert.concept),
     Row(4, "criticality", _criticality),
     Row(5, "reaction*", _reactions),
@@ -59,7 +67,7 @@ def add_allergies(segments: list[Segment], assembly: Assembly) -> frozenset[str]
                 "resourceType": "AllergyIntolerance",
                 "id": identity,
                 "meta": convert.segment_tag("AL1", assembly.ctx),
-                "clinicalStatus": {"coding": [{"system": _CLINICAL, "code": "active"}]},
+                "clinicalStatus": {"coding": [{"system": CLINICAL, "code": "active"}]},
                 **filled.elements,
                 "patient": pid.patient_reference(assembly),
             },

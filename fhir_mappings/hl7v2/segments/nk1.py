@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fhir_mappings import codes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, pid
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
 
-def _relationship(content: Field, place: Place) -> dict[str, Any] | None:
+def relationship(content: Field, place: Place) -> dict[str, Any] | None:
+    """Table 0063 as a CodeableConcept."""
     mapped = place.mapped("relationship", convert.code_of(content))
     text = convert.text_of(content)
     if mapped is None:
@@ -17,24 +19,42 @@ def _relationship(content: Field, place: Place) -> dict[str, Any] | None:
     return {"coding": [mapped.coding()], **({"text": text} if text else {})}
 
 
-def _gender(content: Field, place: Place) -> str | None:
+def _contact_role(content: Field, place: Place) -> dict[str, Any] | None:
+    """NK1-7 is of table 0131; Chinese feeds repeat the kinship of NK1-3 in it."""
+    mapped = codes.lookup("contact_role", convert.code_of(content))
+    return {"coding": [mapped.coding()]} if mapped else relationship(content, place)
+
+
+def _language(content: Field, place: Place) -> dict[str, Any] | None:
+    concept = convert.concept(content, place)
+    return {"language": concept} if concept else None
+
+
+def gender(content: Field, place: Place) -> str | None:
+    """Table 0001 as a code of FHIR."""
     mapped = place.mapped("administrative_sex", convert.code_of(content))
     return mapped.target if mapped else None
 
 
 ROWS: tuple[Row, ...] = (
     Row(2, "name*", convert.names),
-    Row(3, "relationship*", _relationship),
-    Row(7, "relationship*", _relationship, "-"),
+    Row(3, "relationship*", relationship),
+    Row(7, "relationship*", _contact_role, "-"),
     Row(4, "address*", convert.addresses),
     Row(5, "telecom*", convert.telecoms),
     Row(6, "telecom*", convert.work_telecoms, "-"),
+    Row(31, "telecom*", convert.telecoms, "-"),
     Row(40, "telecom*", convert.telecoms, "-"),
+    Row(41, "telecom*", convert.telecoms, "-"),
+    Row(30, "name*", convert.names, "-"),
+    Row(32, "address*", convert.addresses, "-"),
     Row(8, "period.start", convert.moment),
     Row(9, "period.end", convert.moment),
+    Row(12, "identifier*", convert.identifiers, "-"),
     Row(33, "identifier*", convert.identifiers, "-"),
-    Row(15, "gender", _gender),
+    Row(15, "gender", gender),
     Row(16, "birthDate", convert.date),
+    Row(20, "communication*", _language),
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_mappings.hl7v2 import datatypes
-from fhir_mappings.hl7v2.assembly import Assembly, Filled, Place, Row, fill
-from fhir_mappings.hl7v2.segments import convert
+from fhir_mappings.hl7v2.assembly import Assembly, Filled, Place, Row, fill, put
+from fhir_mappings.hl7v2.segments import convert, pd1, rol
 from fhir_mappings.hl7v2.segments.z import fill_z
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 from fhir_mappings.identifiers import check_resident_id
@@ -86,6 +86,16 @@ def _citizenship(content: Field, place: Place) -> dict[str, Any] | None:
     return {"url": url, "extension": [{"url": "code", "valueCodeableConcept": concept}]}
 
 
+def _religion(content: Field, place: Place) -> dict[str, Any] | None:
+    concept = convert.concept(content, place)
+    return {"url": f"{_FHIR}/patient-religion", "valueCodeableConcept": concept} if concept else None
+
+
+def _driving_licence(content: Field, place: Place) -> dict[str, Any] | None:
+    """PID-20: a DLN, whose first component is the number."""
+    return datatypes.cx_identifier(content.first, place.ctx, kind="driving-licence")
+
+
 def _birth_place(content: Field, _place: Place) -> dict[str, Any] | None:
     text = content.repetitions[0].component(1)
     return {"url": f"{_FHIR}/patient-birthPlace", "valueAddress": {"text": text}} if text else None
@@ -135,8 +145,9 @@ ROWS: tuple[Row, ...] = (
     Row(2, "identifier*", _patient_number, "-"),
     Row(4, "identifier*", convert.identifiers, "-"),
     Row(19, "identifier*", _national_id, "-"),
+    Row(20, "identifier*", _driving_licence, "-"),
     Row(5, "name*", convert.names),
-    Row(6, "extension*", _mothers_name, "-"),
+    Row(6, "extension*", _mothers_name, "extension:patient-mothersMaidenName"),
     Row(7, "", _birth, "birthDate"),
     Row(8, "gender", _gender),
     Row(9, "name*", convert.aliases, "-"),
@@ -146,12 +157,13 @@ ROWS: tuple[Row, ...] = (
     Row(14, "telecom*", convert.work_telecoms, "-"),
     Row(15, "communication", _language),
     Row(16, "maritalStatus", _marital),
-    Row(22, "extension*", _ethnicity, "-"),
-    Row(23, "extension*", _birth_place, "-"),
+    Row(17, "extension*", _religion, "extension:patient-religion"),
+    Row(22, "extension*", _ethnicity, "extension:ethnic-group"),
+    Row(23, "extension*", _birth_place, "extension:patient-birthPlace"),
     Row(24, "", _multiple_birth, "multipleBirth[x]"),
     Row(25, "", _birth_order, "-"),
-    Row(26, "extension*", _citizenship, "-"),
-    Row(28, "extension*", _citizenship, "-"),
+    Row(26, "extension*", _citizenship, "extension:patient-citizenship"),
+    Row(28, "extension*", _citizenship, "extension:patient-nationality"),
     # PID-29 stands after PID-30 so that the moment of death wins over the bare yes.
     Row(30, "", _death, "deceased[x]"),
     Row(29, "", _death_moment, "deceased[x]"),
@@ -211,6 +223,12 @@ def patient(segment: Segment, assembly: Assembly) -> Filled:
     """Return the elements of the Patient that PID describes; ``id`` is set and the assembly knows the patient."""
     assembly.patient_id = patient_id(segment, assembly)
     filled = fill(ROWS, segment, assembly)
+    second = assembly.message.first("PD1")
+    if second is not None:
+        fill(pd1.ROWS, second, assembly, into=filled)
+    doctors = rol.general_practitioners(assembly)
+    if doctors:
+        put(filled.elements, "generalPractitioner*", doctors)
     fill_z("Patient", assembly.message.segments, assembly, filled)
     filled.elements = {
         "resourceType": "Patient",

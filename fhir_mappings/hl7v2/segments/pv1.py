@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from fhir_mappings import codes
@@ -11,8 +12,11 @@ from fhir_mappings.hl7v2.segments import convert
 from fhir_mappings.hl7v2.segments.z import fill_z
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
+PLANNED = "extension-Encounter"
+#: FHIR R5 has elements for these moments, R4 the extensions that stand for them.
+_R5_ENCOUNTER = f"http://hl7.org/fhir/5.0/StructureDefinition/{PLANNED}"
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
-_UNKNOWN_CLASS = {"system": "http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "code": "UNK", "display": "unknown"}
+UNKNOWN_CLASS = {"system": "http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "code": "UNK", "display": "unknown"}
 
 #: Events that say nothing about where the visit stands; a stored status stays (hl7.org v2-to-FHIR has "unknown").
 SNAPSHOT_EVENTS = frozenset({"A08", "A28", "A31"})
@@ -77,11 +81,11 @@ ROWS: tuple[Row, ...] = (
     Row(2, "class", _class),
     Row(4, "type*", _concepts),
     Row(10, "serviceType", convert.concept),
-    Row(7, "participant*", _participants("ATND", "attender")),
-    Row(8, "participant*", _participants("REF", "referrer"), "-"),
-    Row(9, "participant*", _participants("CON", "consultant"), "-"),
-    Row(17, "participant*", _participants("ADM", "admitter"), "-"),
-    Row(52, "participant*", _participants("PART", "Participation"), "-"),
+    Row(7, "participant*", _participants("ATND", "attender"), "participant:ATND"),
+    Row(8, "participant*", _participants("REF", "referrer"), "participant:REF"),
+    Row(9, "participant*", _participants("CON", "consultant"), "participant:CON"),
+    Row(17, "participant*", _participants("ADM", "admitter"), "participant:ADM"),
+    Row(52, "participant*", _participants("PART", "Participation"), "participant:PART"),
     Row(44, "period.start", convert.moment),
     Row(45, "period.end", convert.moment),
     Row(5, "hospitalization.preAdmissionIdentifier", _pre_admission),
@@ -108,11 +112,50 @@ def _length_days(content: Field, place: Place) -> dict[str, Any] | None:
     return {"value": value, "unit": "d", "system": "http://unitsofmeasure.org", "code": "d"}
 
 
+def _planned(name: str) -> Convert:
+    def convert_field(content: Field, place: Place) -> list[dict[str, Any]]:
+        moment = convert.moment(content, place)
+        return [{"url": f"{_R5_ENCOUNTER}.{name}", "valueDateTime": moment}] if moment else []
+
+    return convert_field
+
+
+def _arrival(content: Field, place: Place) -> list[dict[str, Any]]:
+    mapped = place.mapped("mode_of_arrival", convert.code_of(content))
+    url = "http://hl7.org/fhir/StructureDefinition/encounter-modeOfArrival"
+    return [{"url": url, "valueCoding": mapped.coding()}] if mapped else []
+
+
+def _priority(content: Field, place: Place) -> dict[str, Any] | None:
+    mapped = codes.lookup("encounter_priority", convert.code_of(content))
+    return {"coding": [mapped.coding()]} if mapped else convert.concept(content, place)
+
+
+def _description(content: Field, _place: Place) -> dict[str, Any] | None:
+    text = content.text().strip()
+    div = f'<div xmlns="http://www.w3.org/1999/xhtml">{escape(text)}</div>'
+    return {"status": "additional", "div": div} if text else None
+
+
+def _protection(content: Field, _place: Place) -> list[dict[str, Any]]:
+    """PV2-22: the v2-to-FHIR row keeps the Y; what readers of FHIR look for is the confidentiality it means."""
+    if content.component(1).strip().upper() != "Y":
+        return []
+    system = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+    return [{"system": system, "code": "R", "display": "restricted"}]
+
+
 PV2_ROWS: tuple[Row, ...] = (
+    Row(1, "location*", _locations("planned"), "-"),
+    Row(8, "extension*", _planned("plannedStartDate"), f"extension:{PLANNED}.plannedStartDate"),
+    Row(9, "extension*", _planned("plannedEndDate"), f"extension:{PLANNED}.plannedEndDate"),
+    Row(12, "text", _description),
+    Row(22, "meta.security*", _protection, "meta.security"),
+    Row(38, "extension*", _arrival, "extension:encounter-modeOfArrival"),
     Row(3, "reasonCode*", _concepts),
     Row(11, "length", _length_days),
-    Row(13, "participant*", _participants("REF", "referrer"), "-"),
-    Row(25, "priority", convert.concept),
+    Row(13, "participant*", _participants("REF", "referrer"), "participant:REF"),
+    Row(25, "priority", _priority),
 )
 
 
@@ -184,7 +227,7 @@ def add_encounter(assembly: Assembly, filled: Filled, *, extra_clears: frozenset
         filled.elements,
         cleared=filled.open_clears() | extra_clears,
         guard="status",
-        defaults={"status": "finished" if finished else "unknown", "class": _UNKNOWN_CLASS},
+        defaults={"status": "finished" if finished else "unknown", "class": UNKNOWN_CLASS},
     )
 
 
@@ -201,4 +244,4 @@ def mention_encounter(assembly: Assembly) -> str | None:
 
 def intern_encounter(filled: Filled, assembly: Assembly) -> str:
     """Add the Encounter for the case that it is not known yet; return its reference."""
-    return assembly.intern({"status": "unknown", "class": _UNKNOWN_CLASS, **filled.elements})
+    return assembly.intern({"status": "unknown", "class": UNKNOWN_CLASS, **filled.elements})
