@@ -66,6 +66,33 @@ def line_of(connection: object) -> Line:
     )
 
 
+def tell_refusal(log: Any, error: OSError, *, peer: str) -> None:
+    """Write into *log* why a handshake failed, in words: what is wrong with the certificate, or what the peer did.
+
+    It is a warning where somebody has to set something right; a peer that only knocks, as load balancers do, is not.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        log.warning("tls_refused", peer=peer, why=f"the peer's certificate is not trusted: {error.verify_message}")
+    elif isinstance(error, ssl.SSLError) and error.reason and not isinstance(error, ssl.SSLEOFError):
+        said = _REASONS.get(error.reason, error.reason.replace("_", " ").lower())
+        log.warning("tls_refused", peer=peer, why=said)
+    else:
+        log.info("tls_refused", peer=peer, why="the peer broke off", error=type(error).__name__)
+
+
+#: OpenSSL's names for what happens again and again when a partner is set up.
+_REASONS = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer showed no certificate",
+    "NO_SHARED_CIPHER": "the peer offers no suite of BCP 195",
+    "UNSUPPORTED_PROTOCOL": "the peer offers only versions older than TLS 1.2",
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS here",
+    "HTTP_REQUEST": "the peer does not speak TLS here",
+    "TLSV1_ALERT_UNKNOWN_CA": "the peer does not trust the hub's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the peer does not trust the hub's certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the peer does not trust the hub's certificate",
+}
+
+
 def _profile(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_SUITES)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from adapters._tls import line_of, server_context
+from adapters._tls import line_of, server_context, tell_refusal
 from adapters.dimse import metrics
 from adapters.dimse.association import Association
 from adapters.dimse.upper_layer import UpperLayer, tune
@@ -115,9 +115,10 @@ class DimseServer:
         try:
             tune(connection)
             if tls:
-                assert self._tls is not None
-                connection.settimeout(TLS_HANDSHAKE_S)
-                connection = self._tls.wrap_socket(connection, server_side=True)
+                secured = self._secured(connection, peer[0])
+                if secured is None:
+                    return
+                connection = secured
             layer = UpperLayer(
                 connection,
                 max_pdu_bytes=self._settings.max_pdu_bytes,
@@ -133,7 +134,7 @@ class DimseServer:
             if association.fatal is not None:
                 self._fatal = association.fatal
         except OSError as error:
-            metrics.associations.labels("tls-failed" if tls else "reset").inc()
+            metrics.associations.labels("reset").inc()
             _log.info("connection_lost", peer=peer[0], error=type(error).__name__)
         finally:
             with contextlib.suppress(OSError):
@@ -143,6 +144,17 @@ class DimseServer:
                 if association is not None:
                     self._running.pop(association, None)
                 self._threads.discard(threading.current_thread())
+
+    def _secured(self, connection: socket.socket, peer: str) -> ssl.SSLSocket | None:
+        """Return the connection after its handshake, or ``None`` where there was none; the log says why."""
+        assert self._tls is not None
+        connection.settimeout(TLS_HANDSHAKE_S)
+        try:
+            return self._tls.wrap_socket(connection, server_side=True)
+        except OSError as error:
+            metrics.associations.labels("tls-failed").inc()
+            tell_refusal(_log, error, peer=peer)
+            return None
 
     def _finish(self) -> None:
         self._stopping.set()

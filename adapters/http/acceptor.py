@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import structlog
 
+from adapters._tls import tell_refusal
+
 #: Waited for each open connection, up to _MOST of them, before another is taken.
 _STEP_S = 0.001
 _MOST = 5
@@ -87,7 +89,7 @@ class Acceptor:
             self._watch()
         for _ in range(_TOGETHER if self._open_connections() >= _MOST else 1):
             try:
-                accepted, _ = self._listener.accept()
+                accepted, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return  # Another process was quicker, or the peer has gone again.
             except OSError as error:
@@ -99,11 +101,11 @@ class Acceptor:
             with contextlib.suppress(OSError):
                 # It fails on a connection that is broken already, which reading from it will tell.
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._connect(accepted))
+            task = self._loop.create_task(self._connect(accepted, str(address[0])))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, accepted: socket.socket) -> None:
+    async def _connect(self, accepted: socket.socket, peer: str) -> None:
         try:
             await self._loop.connect_accepted_socket(
                 self._factory,
@@ -113,7 +115,10 @@ class Acceptor:
             )
         except OSError as error:  # ssl.SSLError is one
             accepted.close()
-            _log.info("connection_lost", error=type(error).__name__)
+            if self._tls is None:
+                _log.info("connection_lost", error=type(error).__name__)
+            else:
+                tell_refusal(_log, error, peer=peer)
         except BaseException:
             accepted.close()
             raise

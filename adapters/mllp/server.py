@@ -24,7 +24,7 @@ from typing import Protocol
 
 import structlog
 
-from adapters._tls import line_of
+from adapters._tls import line_of, tell_refusal
 from adapters.mllp import metrics
 from adapters.mllp.frames import BrokenFrame, Deframer, Fault, Frame, Garbage, encode_frame
 from hub.certificates import OPEN_LINE, Line
@@ -268,8 +268,10 @@ class _Connection:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, self._socket, ssl=tls, ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None
             )
-        except BaseException:
+        except BaseException as error:
             self._socket.close()
+            if isinstance(error, ssl.SSLError):
+                tell_refusal(log, error, peer=self._peer)
             raise
         self._line = line_of(transport.get_extra_info("ssl_object"))
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)

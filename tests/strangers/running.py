@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from hub.actor import Actor
 from hub.cli.common import services
 from hub.config import Settings
 from tests.flows.hub_process import HubProcess
+
+Hub = TypeVar("Hub", bound="RunningHub")
 
 
 class RunningHub(HubProcess):
@@ -54,7 +56,11 @@ class RunningHub(HubProcess):
 
 def running_hub(folder: Path, resources: list[dict[str, Any]], **settings: str) -> RunningHub:
     """Return a started hub with the members of *resources*."""
-    hub = RunningHub(folder, **settings)
+    return started(RunningHub(folder, **settings), resources)
+
+
+def started(hub: Hub, resources: list[dict[str, Any]]) -> Hub:
+    """Start *hub* with the members of *resources*, and return it."""
     hub.prepare(resources)
     codes = [
         identifier["value"]

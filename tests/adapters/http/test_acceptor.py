@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+import structlog
 
 from adapters.http.acceptor import Acceptor
 
@@ -96,5 +97,8 @@ def test_a_peer_that_speaks_no_tls_does_not_disturb_the_next(caplog: pytest.LogC
             await acceptor.wait_closed()
             assert taken == []
 
-    asyncio.run(scenario())
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(scenario())
     assert "never retrieved" not in caplog.text
+    told = {"event": "tls_refused", "peer": "127.0.0.1", "why": "the peer does not speak TLS here"}
+    assert logs == [{**told, "log_level": "warning"}] * 2

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -302,7 +303,7 @@ def test_the_tls_port_serves_and_a_plain_peer_there_gets_nothing(tmp_path: Path)
     certificate, key = _certificate(tmp_path)
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate, key)
-    with door(Recorder(), limits(), tls=server_side) as running:
+    with structlog.testing.capture_logs() as logs, door(Recorder(), limits(), tls=server_side) as running:
         assert running.tls_address is not None
         with Peer(running.tls_address, tls=ssl.create_default_context(cafile=certificate)) as peer:
             peer.send(encode_frame(b"secret"))
@@ -310,6 +311,7 @@ def test_the_tls_port_serves_and_a_plain_peer_there_gets_nothing(tmp_path: Path)
         with Peer(running.tls_address) as peer:
             peer.send(encode_frame(b"plain"))
             assert peer.answer() is None
+    assert [one["why"] for one in logs if one["event"] == "tls_refused"] == ["the peer does not speak TLS here"]
 
 
 def test_a_message_over_tls_speaks_for_the_member_whose_certificate_it_is(
