@@ -8,10 +8,9 @@ transfer syntax than the stored one. Then they are turned into it without loss, 
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -20,15 +19,15 @@ from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.ahead import ahead
 from adapters.dicomweb.bodies import ranged, started, stream
 from adapters.dicomweb.errors import uid
+from adapters.dicomweb.held import Pixels, held
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
 from adapters.pixels import frames as pixels
-from adapters.pixels.part10 import swapped
 from adapters.pixels.pool import Pool
 from adapters.pixels.stored import StoredPixels, transcodable
 from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes
 from fhir_mappings.dicom import xml_model
-from fhir_mappings.dicom.elements import BINARY_VRS, Element
+from fhir_mappings.dicom.elements import Element
 from fhir_mappings.dicom.scanner import DEFLATED, scan
 from fhir_mappings.json import loads
 from hub.errors import Category, HubError
@@ -42,8 +41,6 @@ _OCTETS = "application/octet-stream"
 _CHUNK_BYTES = 1 << 20
 #: Frames one request may name.
 _MAX_FRAMES = 1000
-#: Frames and bulk values that must be changed on their way out (big endian, deflated) are held whole, up to this size.
-_MAX_HELD_BYTES = 256 << 20
 
 
 class Retrieve:
@@ -196,6 +193,10 @@ class Retrieve:
             stored = row.TransferSyntaxUID if compressed else EXPLICIT_LITTLE
             chosen, media_type, syntax = _frame_type(accepted(request), stored)
             if syntax != stored:
+                if row.pixel_offset is None and row.TransferSyntaxUID not in DEFLATED:
+                    raise not_acceptable(
+                        "Frames in floating point are handed out as they are: application/octet-stream."
+                    )
                 return self._recoded(request, row, numbers, chosen, media_type, syntax)
             if compressed:
                 layout = pixels.encapsulated_frames(source, header, offset, count)
@@ -244,8 +245,8 @@ class Retrieve:
 
         return stream(request, whole(), None, body.content_type)
 
-    def _open(self, row: InstanceRow) -> _Pixels:
-        return _Pixels(self._services.objects.open(row.digest), row)
+    def _open(self, row: InstanceRow) -> Pixels:
+        return Pixels(self._services.objects.open(row.digest), row)
 
     def _native(self, row: InstanceRow, header: Mapping[str, Any], number: int) -> Iterator[bytes]:
         with self._open(row) as (source, offset):
@@ -283,7 +284,7 @@ class Retrieve:
             if element.fragments:
                 return self._pixels(request, row, None)
             if scanned.deflated or not scanned.little_endian:
-                data = _held(source, element, deflated=scanned.deflated, big=not scanned.little_endian)
+                data = held(source, element, deflated=scanned.deflated, big=not scanned.little_endian)
             else:
                 data = None
         ranges = [one for one in accepted(request) if one.takes(_OCTETS)]
@@ -301,57 +302,6 @@ class Retrieve:
             body = MultipartBody([part], _OCTETS)
             return stream(request, body, body.size, body.content_type)
         return ranged(request, content, size, _OCTETS, etag=row.digest)
-
-
-class _Pixels:
-    """The stream that holds an instance's pixel data, and where in it the value begins."""
-
-    def __init__(self, stream: BinaryIO, row: InstanceRow) -> None:
-        self._stream = stream
-        self._row = row
-
-    def __enter__(self) -> tuple[BinaryIO, int]:
-        try:
-            if self._row.pixel_offset is not None:
-                return self._stream, self._row.pixel_offset
-            if self._row.TransferSyntaxUID in DEFLATED:
-                return self._inflated()
-        except BaseException:
-            self._stream.close()
-            raise
-        self._stream.close()
-        raise HubError(Category.NOT_FOUND, "The instance has no pixel data.", where="(7FE0,0010)")
-
-    def _inflated(self) -> tuple[BinaryIO, int]:
-        import io
-
-        element = next((one for one in scan(self._stream).dataset if one.tag == 0x7FE00010), None)
-        if element is None:
-            raise HubError(Category.NOT_FOUND, "The instance has no pixel data.", where="(7FE0,0010)")
-        return io.BytesIO(_inflate(self._stream, element.offset + element.length)), element.offset
-
-    def __exit__(self, *exc: object) -> None:
-        self._stream.close()
-
-
-def _inflate(stream: BinaryIO, wanted: int) -> bytes:
-    """Return the first *wanted* bytes of the inflated data set of a Part 10 file; the scan has bounded them."""
-    if wanted > _MAX_HELD_BYTES:
-        raise HubError(Category.UNSUPPORTED, "The deflated value is too large.", remedy="Retrieve the whole instance.")
-    stream.seek(140)
-    stream.seek(144 + int.from_bytes(stream.read(4), "little"))
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), wanted)
-
-
-def _held(stream: BinaryIO, element: Element, *, deflated: bool, big: bool) -> bytes:
-    """Return a value that cannot be sent straight from the object, as little endian bytes."""
-    if element.length > _MAX_HELD_BYTES:
-        raise HubError(Category.UNSUPPORTED, "The value is too large.", remedy="Retrieve the whole instance.")
-    if deflated:
-        return _inflate(stream, element.offset + element.length)[element.offset :]
-    stream.seek(element.offset)
-    data = stream.read(element.length)
-    return swapped(data, BINARY_VRS.get(element.vr, 1)) if big else data
 
 
 def _one(data: bytes) -> Iterator[bytes]:
