@@ -49,6 +49,8 @@ class Upsert:
         update_only: do nothing when nothing is stored (superseding a document that never arrived).
         literal: this very record is meant, whatever it was merged into (ADT^A29 deletes a number, not a person).
         defaults: required elements that count only when the resource is made (``Encounter.status`` of an A08).
+        by_item: lists that the message changes item by item (SIU^S18 to S22), each with the items that leave it; what
+            the resource gives of such a list joins it.
     """
 
     resource: dict[str, Any]
@@ -58,6 +60,7 @@ class Upsert:
     update_only: bool = False
     literal: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    by_item: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:

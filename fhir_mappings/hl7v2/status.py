@@ -151,6 +151,8 @@ def apply(
             merged = {**given, **merged}
         return Applied(resource=merged, changed=merged != stored, superseded=True)
     merged = _merged(stored, given, upsert.cleared)
+    for name, leaving in upsert.by_item.items():
+        _change_items(merged, name, stored.get(name, []), leaving)
     superseded = False
     old, new = str(stored.get("status", "unknown")), str(given.get("status", ""))
     if kind == "Encounter" and upsert.guard == "status":
@@ -297,6 +299,23 @@ def _status_since(stored: Mapping[str, Any]) -> datetime | None:
         if extension.get("url") == STATUS_AS_OF:
             return datetime.fromisoformat(extension["valueDateTime"])
     return None
+
+
+def _change_items(merged: dict[str, Any], name: str, before: list[Any], leaving: Collection[Any]) -> None:
+    """Let the items of *merged* join those of *before*, the same actor once, and take out what is *leaving*."""
+    given = merged.get(name, [])
+    replaced = [_item_key(item) for item in (*given, *leaving)]
+    items = [item for item in before if _item_key(item) not in replaced]
+    items += [item for item in given if item not in items and _item_key(item) not in map(_item_key, leaving)]
+    if items:
+        merged[name] = items
+    else:
+        merged.pop(name, None)
+
+
+def _item_key(item: Mapping[str, Any]) -> Any:
+    actor = item.get("actor")
+    return (actor.get("reference") or actor.get("display")) if isinstance(actor, dict) else item
 
 
 def _merged(stored: Mapping[str, Any], given: Mapping[str, Any], cleared: frozenset[str]) -> dict[str, Any]:

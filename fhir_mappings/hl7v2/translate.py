@@ -27,6 +27,7 @@ from fhir_mappings.hl7v2.messages import (
     ref_i12,
     rri_i12,
     siu_s12,
+    siu_s23,
     vxu_v04,
 )
 from fhir_mappings.hl7v2.tokenizer import Message
@@ -63,7 +64,12 @@ MESSAGES: Mapping[str, Mapping[str, Translator]] = {
     "OUL": dict.fromkeys(("R21", "R22", "R23", "R24"), oru_r01.translate),
     "REF": dict.fromkeys(("I12", "I13", "I14"), ref_i12.translate),
     "RRI": dict.fromkeys(("I12", "I13", "I14"), rri_i12.translate),
-    "SIU": dict.fromkeys(("S12", "S13", "S14", "S15", "S16", "S17", "S26"), siu_s12.translate),
+    "SIU": {
+        **dict.fromkeys(
+            ("S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S21", "S22", "S26"), siu_s12.translate
+        ),
+        **dict.fromkeys(("S23", "S24"), siu_s23.translate),
+    },
     "MDM": dict.fromkeys(
         ("T01", "T02", "T03", "T04", "T05", "T06", "T07", "T08", "T09", "T10", "T11"), mdm_t02.translate
     ),

@@ -1,6 +1,8 @@
-"""SIU^S12 to S17 and S26: bookings (HL7 v2 chapter 10.4) as FHIR Appointment. v2-to-FHIR: SIU_S12, SCH[Appointment].
+"""SIU^S12 to S22 and S26: bookings (HL7 v2 chapter 10.4) as FHIR Appointment. v2-to-FHIR: SIU_S12, SCH[Appointment].
 
-The event says where the booking stands and wins over SCH-25, which senders leave as it was.
+The event says where the booking stands and wins over SCH-25, which senders leave as it was. S18 to S22 speak of single
+services and resources of a booking: those they name join it or leave it, and all others stay. S23 and S24, which are about
+no booking, are in :mod:`.siu_s23`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any
 
 from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
-from fhir_mappings.hl7v2.base import WorkflowEvent
+from fhir_mappings.hl7v2.base import Upsert, WorkflowEvent
 from fhir_mappings.hl7v2.segments import convert, nte, pid, pv1
 from fhir_mappings.hl7v2.tokenizer import Segment
 
@@ -31,7 +33,11 @@ _EVENTS = {
     "S16": "appointment.cancelled",
     "S17": "appointment.deleted",
     "S26": "appointment.no-show",
+    **dict.fromkeys(("S18", "S19", "S20", "S21", "S22"), "appointment.modified"),
 }
+#: Events about services and resources, and those of them that take away what has no action code of its own.
+_RESOURCE_EVENTS = frozenset({"S18", "S19", "S20", "S21", "S22"})
+_TAKES_AWAY = frozenset({"S20", "S21", "S22"})
 _MAPPED = frozenset({"MSH", "SCH", "TQ1", "NTE", "PID", "PV1", "PV2", "RGS", "AIS", "AIG", "AIL", "AIP", "DG1"})
 _MINUTES = {"MIN": 1, "M": 1, "H": 60, "HR": 60, "S": 0, "": 1}
 
@@ -54,7 +60,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
         raise assembly.missing(segment, 1, "Send the booking's number in SCH-1 or SCH-2.")
     pid.add_patient(assembly.require_one("PID"), assembly)
     pv1.mention_encounter(assembly)
-    status = _STATUS[trigger]
+    status = _STATUS.get(trigger, "")
     filled = fill(ROWS, segment, assembly)
     appointment: dict[str, Any] = {
         "resourceType": "Appointment",
@@ -66,20 +72,17 @@ def translate(assembly: Assembly, trigger: str) -> None:
             for kind, code, value in (("placer-appointment", "PLAC", placer), ("filler-appointment", "FILL", filler))
             if value
         ],
-        "status": status,
+        **({"status": status} if status else {}),
         **filled.elements,
     }
-    _compare_status(segment, status, assembly)
+    if status:
+        _compare_status(segment, status, assembly)
     reason = segment.get(6, 2).strip() or segment.get(6).strip()
     if reason and status == "cancelled":
         # SCH-6 is why the event happened, which for a cancellation is its reason.
         appointment["cancelationReason"] = {"text": reason}
-    appointment.update(_times(segment, status, assembly))
-    services = [
-        concept
-        for item in message.all("AIS")
-        if (concept := convert.concept(item.field(3), Place(assembly, item, 3))) and item.get(2).strip() != "D"
-    ]
+    appointment.update(times(segment, status, assembly))
+    services, ended = _services(trigger, assembly)
     if services:
         appointment["serviceType"] = services
     texts = nte.notes(message.all("NTE"))
@@ -92,11 +95,22 @@ def translate(assembly: Assembly, trigger: str) -> None:
     ]
     if orders:
         appointment["basedOn"] = orders[:1]
-    appointment["participant"] = _participants(assembly)
+    appointment["participant"], removed = _participants(trigger, assembly)
     for item in message.segments:
         if item.name not in _MAPPED:
             assembly.skip(item)
-    reference = assembly.upsert(appointment, cleared=filled.open_clears() | {"cancelationReason"}, guard="demographics")
+    by_item: dict[str, tuple[Any, ...]] = {}
+    if trigger in _RESOURCE_EVENTS:
+        by_item = {"participant": tuple(removed), "serviceType": tuple(ended)}
+    change = Upsert(
+        resource=appointment,
+        cleared=filled.open_clears() | ({"cancelationReason"} if status else frozenset()),
+        guard="demographics",
+        defaults={"status": "booked"},
+        by_item=by_item,
+    )
+    assembly.changes.append(change)
+    reference = change.reference
     assembly.workflow_events.append(
         WorkflowEvent(
             kind=_EVENTS[trigger],
@@ -120,7 +134,7 @@ def _compare_status(segment: Segment, status: str, assembly: Assembly) -> None:
         place.warn("SCH-25 says another status than the event, which decides.", code="conflict")
 
 
-def _times(segment: Segment, status: str, assembly: Assembly) -> dict[str, Any]:
+def times(segment: Segment, status: str, assembly: Assembly) -> dict[str, Any]:
     """Start and end: TQ1-7/8, SCH-11.4/5, else AIS-4; the end from the duration where it is not given."""
     timing, service = assembly.message.first("TQ1"), assembly.message.first("AIS")
     candidates = (
@@ -160,20 +174,40 @@ def _minutes(segment: Segment, service: Segment | None) -> int:
     return 0
 
 
-def _participants(assembly: Assembly) -> list[dict[str, Any]]:
-    """The patient, then persons (AIP), places (AIL) and things (AIG); action code D takes one off the list."""
-    made: list[dict[str, Any]] = [{"actor": pid.patient_reference(assembly), "status": "accepted"}]
-    for item in assembly.message.segments:
-        if item.name not in {"AIP", "AIL", "AIG"} or item.get(2).strip().upper() == "D":
-            continue
-        place = Place(assembly, item, 3)
-        if item.name == "AIP":
-            actors = convert.practitioners(item.field(3), place)
-        elif item.name == "AIL":
-            where = convert.location(item.field(3), place)
-            actors = [where] if where else []
-        else:
-            text = convert.text_of(item.field(3)) or convert.code_of(item.field(3))
-            actors = [{"display": text}] if text else []
-        made += [{"actor": actor, "status": "accepted"} for actor in actors]
+def _leaves(segment: Segment, trigger: str) -> bool:
+    """Whether the service or resource leaves the booking: action code D (table 0206), else what the event does."""
+    action = segment.get(2).strip().upper()
+    return action == "D" or (action not in {"A", "U"} and trigger in _TAKES_AWAY)
+
+
+def _services(trigger: str, assembly: Assembly) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The services (AIS) that the booking has, and those that leave it."""
+    made: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for item in assembly.message.all("AIS"):
+        concept = convert.concept(item.field(3), Place(assembly, item, 3))
+        if concept:
+            made[_leaves(item, trigger)].append(concept)
     return made
+
+
+def actors(item: Segment, assembly: Assembly) -> list[dict[str, Any]]:
+    """Return who or what an AIP, AIL or AIG names, as references."""
+    place = Place(assembly, item, 3)
+    if item.name == "AIP":
+        return convert.practitioners(item.field(3), place)
+    if item.name == "AIL":
+        where = convert.location(item.field(3), place)
+        return [where] if where else []
+    text = convert.text_of(item.field(3)) or convert.code_of(item.field(3))
+    return [{"display": text}] if text else []
+
+
+def _participants(trigger: str, assembly: Assembly) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The patient, then persons (AIP), places (AIL) and things (AIG); and those that leave the booking."""
+    made: list[dict[str, Any]] = [{"actor": pid.patient_reference(assembly), "status": "accepted"}]
+    removed: list[dict[str, Any]] = []
+    for item in assembly.message.segments:
+        if item.name in {"AIP", "AIL", "AIG"}:
+            into = removed if _leaves(item, trigger) else made
+            into += [{"actor": actor, "status": "accepted"} for actor in actors(item, assembly)]
+    return made, removed
