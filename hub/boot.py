@@ -47,6 +47,7 @@ SENDERS: Mapping[str, str] = {
     "commitment-request": "adapters.dimse.commitment_sender",
     "availability": "adapters.dimse.availability",
     "priors": "adapters.dimse.priors_sender",
+    "workitem-event": "adapters.dimse.ups_events",
 }
 #: Packages of which every process needs nearly all; commands are left out, and the drivers that a setting chooses.
 _SHARED = ("fhir_mappings", "hub", "storage.sql")

@@ -19,7 +19,7 @@ from hub.ports import MemberEndpoint, NewDelivery, SendResult
 MAIN = ""
 #: Work at a destination that may wait long for an answer, or is wanted by another program behind the same address. Each has
 #: a slot of its own: it goes in its own order, beside the others, and none of it delays images.
-SLOTS = ("availability", "commitment", "commitment-request", "priors")
+SLOTS = ("availability", "commitment", "commitment-request", "priors", "workitem-event")
 
 
 def lane_name(destination: str, key: str, *, slot: str = MAIN) -> str:

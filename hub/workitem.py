@@ -14,7 +14,6 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -32,6 +31,8 @@ from hub.clock import instant
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
+from hub.workitem_events import Item, WorkitemEvents
+from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -51,47 +52,6 @@ _READ_ONLY = frozenset({"patient", "auditor"})
 _ATTEMPTS = 4
 
 
-class Reason(Enum):
-    """Why a request is refused: what the standard has a status for (PS3.4 tables CC.2.1-3 to CC.2.6-4)."""
-
-    OVER = "The workitem is COMPLETED or CANCELED and may no longer be updated."
-    NO_LOCK = "The Transaction UID is missing."
-    WRONG_LOCK = "The Transaction UID is incorrect."
-    CLAIMED = "The workitem is already IN PROGRESS."
-    TO_SCHEDULED = "A workitem becomes SCHEDULED by its creation only."
-    NOT_READY = "The workitem does not meet the requirements of the final state."
-    ABSENT = "There is no such workitem."
-    NOT_SCHEDULED = "A workitem is created in the state SCHEDULED."
-    UNCLAIMED = "The workitem is not IN PROGRESS."
-    IS_COMPLETED = "The workitem is already COMPLETED."
-    UNREACHABLE = "The performer of the workitem cannot be contacted."
-    DUPLICATE = "There is a workitem with this UID."
-
-
-class Remark(Enum):
-    """What a success adds: the warnings of PS3.4 and the Warning headers of PS3.18."""
-
-    NONE = ""
-    CREATED_MODIFIED = "The Workitem was created with modifications."
-    ALREADY_CANCELED = "The UPS is already in the requested state of CANCELED."
-    ALREADY_COMPLETED = "The UPS is already in the requested state of COMPLETED."
-
-
-class WorkitemError(HubError):
-    """A request that the state of a workitem does not allow."""
-
-    def __init__(self, reason: Reason, *, where: str = "", remedy: str = "", status: int | None = None) -> None:
-        category = {
-            Reason.ABSENT: Category.NOT_FOUND,
-            Reason.NO_LOCK: Category.INCORRECT,
-            Reason.WRONG_LOCK: Category.INCORRECT,
-            Reason.NOT_SCHEDULED: Category.INCORRECT,
-            Reason.TO_SCHEDULED: Category.INCORRECT,
-        }.get(reason, Category.CONFLICT)
-        super().__init__(category, reason.value, where=where, remedy=remedy, status=status)
-        self.reason = reason
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A workitem as it is stored."""
@@ -108,36 +68,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Change:
-    """What a change leaves: the new data set, the new lock, or nothing new at all."""
+    """What a change leaves: the new data set, the new lock, or nothing new at all; *asked* = its performer is asked."""
 
     attributes: Json
     lock: str
     remark: Remark = Remark.NONE
     kept: bool = True
-
-
-def judge_state(state: str, wanted: str, *, given: bool, right: bool) -> Reason | Remark:
-    """Return what table CC.1.1-2 says to a change from *state* to *wanted*; ``Remark.NONE`` is a change.
-
-    Args:
-        given: a Transaction UID came with the request.
-        right: it is the one that the item was claimed with; of an item that nobody has claimed, any is.
-    """
-    if wanted == SCHEDULED:
-        return Reason.TO_SCHEDULED
-    if not given:
-        return Reason.NO_LOCK
-    if not right:
-        return Reason.WRONG_LOCK
-    if wanted == IN_PROGRESS:
-        if state in FINAL:
-            return Reason.OVER
-        return Remark.NONE if state == SCHEDULED else Reason.CLAIMED
-    if state == SCHEDULED:
-        return Reason.UNCLAIMED
-    if state == wanted:
-        return Remark.ALREADY_CANCELED if state == CANCELED else Remark.ALREADY_COMPLETED
-    return Remark.NONE if state == IN_PROGRESS else Reason.OVER
+    asked: bool = False
 
 
 class Workitems:
@@ -145,6 +82,7 @@ class Workitems:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._events = WorkitemEvents(services)
 
     def create(self, envelope: Envelope, uid: str, dataset: Mapping[str, Any]) -> tuple[str, Remark]:
         """Keep a new item; return its UID, made here where *uid* is empty.
@@ -243,11 +181,13 @@ class Workitems:
         return self._change(envelope, uid, _texts("CS", {mapping.STATE: state}), judge)
 
     def request_cancellation(self, envelope: Envelope, uid: str, told: Mapping[str, Any]) -> Remark:
-        """Cancel an item that nobody has claimed; *told* may hold the reason and whom to ask (table CC.2.2-1).
+        """Cancel an item that nobody has claimed, or tell who subscribes to it that its cancellation is asked for.
+
+        Args:
+            told: may hold the reason and whom to ask (table CC.2.2-1).
 
         Raises:
-            WorkitemError: UNREACHABLE once it is claimed, for the performer gets no word from the hub; IS_COMPLETED;
-                ABSENT.
+            WorkitemError: UNREACHABLE when it is claimed and nobody else subscribes to it; IS_COMPLETED; ABSENT.
         """
 
         def judge(found: Found) -> _Change:
@@ -256,14 +196,36 @@ class Workitems:
             if found.state == COMPLETED:
                 raise WorkitemError(Reason.IS_COMPLETED, where="ProcedureStepState")
             if found.state == IN_PROGRESS:
-                raise WorkitemError(
-                    Reason.UNREACHABLE, where="ProcedureStepState", remedy="Ask the performer to cancel it."
-                )
+                return _Change(attributes=found.attributes, lock="", kept=False, asked=True)
             attributes = {**found.attributes, **_texts("CS", {mapping.STATE: CANCELED})}
             progress = self._cancellation(found.attributes, told)
             return _Change(attributes={**attributes, mapping.PROGRESS: {"vr": "SQ", "Value": [progress]}}, lock="")
 
         return self._change(envelope, uid, told, judge)
+
+    def change_subscription(
+        self, envelope: Envelope, uid: str, told: Mapping[str, Any], change: SubscriptionChange
+    ) -> None:
+        """Change what the Receiving AE in *told* hears of the item *uid*, or of all where it is a well-known UID; audited.
+
+        Raises:
+            WorkitemError: ABSENT, UNKNOWN_RECEIVER, INAPPROPRIATE.
+            HubError: incorrect for a filter that cannot be matched; forbidden for those who only read.
+        """
+        _may_change(envelope.actor)
+
+        def work(tx: Tx) -> None:
+            found = None if uid in mapping.WORKLISTS else self.find(tx, envelope.actor, uid)
+            if change is SubscriptionChange.SUBSCRIBE:
+                self._events.subscribe(tx, envelope, None if found is None else _told(found), uid, told)
+            elif change is SubscriptionChange.UNSUBSCRIBE:
+                self._events.unsubscribe(tx, envelope, uid, told)
+            else:
+                self._events.suspend(tx, envelope, uid, told)
+            owner, patient = (found.stored.owner, found.stored.patient_id) if found is not None else ("", "")
+            tx.audit.write(self._line(envelope, "E", uid, owner, patient))
+
+        self._services.database.write(work)
 
     def find(self, tx: Tx, actor: Actor, uid: str) -> Found:
         """Return the item that *actor* means: the own institution's, else the first in scope. Raises ABSENT."""
@@ -307,7 +269,12 @@ class Workitems:
                 attributes = change.attributes | _texts("DT", {mapping.MODIFIED: self._moment(now)})
                 self._keep(tx, envelope, uid, owner, attributes, change.lock, dataset=dataset, before=found, now=now)
             else:
-                tx.audit.write(self._line(envelope, "R", uid, owner, found.stored.patient_id))
+                if change.asked and not self._events.cancel_asked(tx, _told(found), envelope, dataset):
+                    raise WorkitemError(
+                        Reason.UNREACHABLE, where="ProcedureStepState", remedy="Ask the performer to cancel it."
+                    )
+                action = "E" if change.asked else "R"
+                tx.audit.write(self._line(envelope, action, uid, owner, found.stored.patient_id))
             return change.remark
 
         return self._again(lambda: self._services.database.write(work))
@@ -378,6 +345,15 @@ class Workitems:
             )
         )
         tx.audit.write(self._line(envelope, "C" if before is None else "U", uid, owner, patient))
+        item = Item(
+            uid=uid,
+            task_id=id_,
+            owner=owner,
+            patient_id=patient,
+            authored=str(task["authoredOn"]),
+            attributes=attributes,
+        )
+        self._events.changed(tx, item, None if before is None else before.attributes, envelope.correlation_id)
 
     def _open(self, tx: Tx, id_: str, performers: frozenset[str], state: str, now: datetime) -> None:
         """Let the scheduled performers see the item, and nobody who is none any more."""
@@ -462,6 +438,17 @@ class Workitems:
 def task_id(owner: str, uid: str) -> str:
     """Return the id of the Task that the owner's workitem is."""
     return resource_id(owner, "ups", "Task", uid)
+
+
+def _told(found: Found) -> Item:
+    return Item(
+        uid=first(found.attributes, mapping.INSTANCE_UID),
+        task_id=found.stored.id,
+        owner=found.stored.owner,
+        patient_id=found.stored.patient_id,
+        authored=str(found.task["authoredOn"]),
+        attributes=found.attributes,
+    )
 
 
 def _texts(vr: str, values: Mapping[str, str]) -> Json:

@@ -8,7 +8,7 @@ at most. A question that leaves more is told to name more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,18 @@ def selected(attributes: Mapping[str, Json], wanted: Mapping[str, Json]) -> Json
     return found
 
 
+def matches(keys: Iterable[Key], attributes: Mapping[str, Any], zone: str) -> bool:
+    """Return whether the item with *attributes* fits all *keys*."""
+    for one in keys:
+        values = mapping.values(attributes, one.path)
+        if isinstance(one.match, Span):
+            if not any(_inside(one.match, value, zone) for value in values):
+                return False
+        elif not fits(one.match, values):
+            return False
+    return True
+
+
 class WorkitemSearch:
     """One question in progress."""
 
@@ -212,15 +224,7 @@ class WorkitemSearch:
         return parse("Task", pairs, base_urls=[base])
 
     def _fits(self, attributes: Json) -> bool:
-        zone = self._services.settings.time_zone
-        for one in self._keys:
-            values = mapping.values(attributes, one.path)
-            if isinstance(one.match, Span):
-                if not any(_inside(one.match, value, zone) for value in values):
-                    return False
-            elif not fits(one.match, values):
-                return False
-        return True
+        return matches(self._keys, attributes, self._services.settings.time_zone)
 
     def _audit(self, hits: Sequence[Hit]) -> None:
         asked = []

@@ -48,7 +48,7 @@ _WORKITEMS: Mapping[tuple[str, str], str] = {
     ("PUT", "state"): "ChangeWorkitemState",
     ("POST", "cancelrequest"): "RequestCancellation",
 }
-_NO_EVENTS = "Subscriptions are not offered: no events are reported. 不提供订阅与事件通知。"
+_NO_EVENTS = "Subscriptions are not offered here: an AE subscribes by DIMSE (UPS Watch). 此处不提供订阅；请用 DIMSE 的 UPS Watch。"
 _LEVELS: Mapping[str, Level] = {"studies": "study", "series": "series", "instances": "instance"}
 
 

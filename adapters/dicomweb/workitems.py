@@ -1,8 +1,8 @@
 """UPS-RS: workitems over HTTP (PS3.18 chapter 11): Create, Retrieve, Update, Change State, Request Cancellation, Search.
 
 What may be done is decided in :mod:`hub.workitem`, with the words of PS3.4 annex CC; here they become status codes and
-Warning headers. Subscriptions are not offered: the hub reports no events of workitems, and a subscription that is taken
-and never served would be worse than none.
+Warning headers. Subscriptions are not offered here, because their events go by WebSocket (section 11.13), which this HTTP
+server does not speak, and a subscription that is taken and never served would be worse than none; AEs subscribe by DIMSE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from fhir_mappings.dicom.performed_step import first
 from fhir_mappings.json import loads
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.workitem import Reason, WorkitemError, Workitems
+from hub.workitem import Workitems
+from hub.workitem_rules import Reason, WorkitemError
 from hub.workitem_search import RETURNED, Key, WorkitemSearch, key
 
 if TYPE_CHECKING:

@@ -75,10 +75,10 @@ OFFERS: Mapping[str, Offer] = {
     "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment", peer_scp=True),
     "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
     "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
-    # Push, Pull and Query; no events are reported, so Watch and Event are not offered.
+    # Push, Watch, Pull and Query; events are reported on associations of the hub's own, so Event is not offered.
     **{
         f"1.2.840.10008.5.1.4.34.6.{kind}": Offer("ups", "adapters.dimse.ups:UnifiedProcedureStep")
-        for kind in (1, 3, 5)
+        for kind in (1, 2, 3, 5)
     },
 }
 #: Every word of the setting ``services``.

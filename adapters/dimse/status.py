@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fhir_mappings.errors import MappingError
 from hub.errors import Category, HubError
-from hub.workitem import Reason, Remark
+from hub.workitem_rules import Reason, Remark
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -83,6 +83,8 @@ BY_UPS_REASON: Mapping[Reason, int] = {
     Reason.IS_COMPLETED: 0xC311,
     Reason.UNREACHABLE: 0xC312,
     Reason.DUPLICATE: DUPLICATE_SOP_INSTANCE,
+    Reason.UNKNOWN_RECEIVER: 0xC308,
+    Reason.INAPPROPRIATE: 0xC314,
 }
 BY_UPS_REMARK: Mapping[Remark, int] = {
     Remark.NONE: SUCCESS,

@@ -1,8 +1,8 @@
-"""Unified Procedure Step as SCP: Push, Pull and Query (PS3.4 annex CC; PS3.7 section 10).
+"""Unified Procedure Step as SCP: Push, Pull, Watch and Query (PS3.4 annex CC; PS3.7 section 10).
 
 N-CREATE, N-SET, N-GET and N-ACTION name the SOP class UPS Push in their command sets whatever context they come by
-(PS3.4 section CC.3.1); the context says what may be asked. Nothing is subscribed to here: the hub reports no events, so the
-SOP classes Watch and Event are not offered.
+(PS3.4 section CC.3.1); the context says what may be asked. Who subscribes by Watch is told on associations that the hub opens
+(:mod:`adapters.dimse.ups_events`).
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ from fhir_mappings.dicom import workitem as mapping
 from fhir_mappings.dicom.performed_step import first
 from fhir_mappings.errors import MappingError
 from hub.errors import Category, HubError
-from hub.workitem import Remark, WorkitemError, Workitems
+from hub.workitem import Workitems
+from hub.workitem_rules import Remark, SubscriptionChange, WorkitemError
 from hub.workitem_search import WorkitemSearch, keys_of, selected
 
 _log = structlog.get_logger("adapters.dimse")
 
-PUSH, PULL, QUERY = (f"1.2.840.10008.5.1.4.34.6.{number}" for number in (1, 3, 5))
+PUSH, WATCH, PULL, QUERY = (f"1.2.840.10008.5.1.4.34.6.{number}" for number in (1, 2, 3, 5))
 _CHANGE_STATE, _REQUEST_CANCEL = 1, 2
-_SUBSCRIPTIONS = frozenset({3, 4, 5})
+_SUBSCRIPTIONS = frozenset(one.value for one in SubscriptionChange)
 #: Operations of each SOP class (PS3.4 table CC.2-1).
 _OPERATIONS: Mapping[str, frozenset[int]] = {
     PUSH: frozenset({dimse.N_CREATE_RQ, dimse.N_GET_RQ, dimse.N_ACTION_RQ}),
     PULL: frozenset({dimse.C_FIND_RQ, dimse.N_GET_RQ, dimse.N_SET_RQ, dimse.N_ACTION_RQ}),
+    WATCH: frozenset({dimse.C_FIND_RQ, dimse.N_GET_RQ, dimse.N_ACTION_RQ}),
     QUERY: frozenset({dimse.C_FIND_RQ}),
 }
-_ACTIONS: Mapping[str, int] = {PUSH: _REQUEST_CANCEL, PULL: _CHANGE_STATE}
+_ACTIONS: Mapping[str, frozenset[int]] = {
+    PUSH: frozenset({_REQUEST_CANCEL}),
+    PULL: frozenset({_CHANGE_STATE}),
+    WATCH: frozenset({_REQUEST_CANCEL, *_SUBSCRIPTIONS}),
+}
 
 
 class UnifiedProcedureStep(Query):
@@ -100,11 +106,17 @@ class UnifiedProcedureStep(Query):
     def _act(self, message: Message, data: bytes) -> None:
         uid = dimse.uid(message.command, dimse.REQUESTED_SOP_INSTANCE_UID)
         kind = int.from_bytes(message.command.get(dimse.ACTION_TYPE_ID, b""), "little")
-        if kind in _SUBSCRIPTIONS:
-            raise _RefusedError(status.UPS_NO_EVENT_REPORTS, "The hub reports no events of workitems.")
-        if kind != _ACTIONS[message.context.abstract_syntax]:
+        if kind not in _ACTIONS[message.context.abstract_syntax]:
+            if kind in _SUBSCRIPTIONS:
+                raise _RefusedError(status.UPS_NO_EVENT_REPORTS, "Subscribe by the SOP class UPS Watch.")
             raise _RefusedError(status.NO_SUCH_ACTION, "Action Type ID is not one of this SOP class.")
         told = self._read(message, data) if data else {}
+        if kind in _SUBSCRIPTIONS:
+            change = SubscriptionChange(kind)
+            envelope = self._exchange.envelope(f"UPS {change.name.capitalize()}")
+            self._items().change_subscription(envelope, uid, told, change)
+            self._done(message, uid, Remark.NONE, kind=kind)
+            return
         if kind == _REQUEST_CANCEL:
             remark = self._items().request_cancellation(self._exchange.envelope("UPS Request Cancel"), uid, told)
         else:

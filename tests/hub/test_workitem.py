@@ -19,7 +19,8 @@ from hub.actor import Actor
 from hub.boot import Services
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.workitem import Reason, Remark, WorkitemError, Workitems, judge_state, task_id
+from hub.workitem import Workitems, task_id
+from hub.workitem_rules import Reason, Remark, WorkitemError, judge_state
 from tests.support import services as support
 from tests.support.workitems import KEY, UID, code, performed, stopped, text, workitem
 

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 from adapters.dimse import command as dimse
 from adapters.dimse import status
 from adapters.dimse.negotiation import Context
-from adapters.dimse.ups import PULL, PUSH, QUERY
+from adapters.dimse.ups import PULL, PUSH, QUERY, WATCH
 from fhir_mappings.dicom import identifier
 from hub.boot import Services
-from hub.workitem import Reason, Remark
+from hub.workitem_rules import Reason, Remark
 from tests.support import services as support
 from tests.support.dimse import Door, FakeServices, Peer, running
 from tests.support.dimse_peer import answer, associated, data_pdus
@@ -138,7 +138,7 @@ def test_what_is_another_institutions_is_not_there(door: Door) -> None:
         assert find(stranger, {"00741000": {"vr": "CS"}}) == (0, [])
 
 
-def test_nothing_is_subscribed_to_because_nothing_would_be_reported(door: Door) -> None:
+def test_nothing_is_subscribed_to_but_by_watch_and_event_is_the_hubs_to_propose(door: Door) -> None:
     with client(door) as orderer:
         assert create(orderer, workitem()) == 0
         for kind in (3, 4, 5):
@@ -147,7 +147,8 @@ def test_nothing_is_subscribed_to_because_nothing_would_be_reported(door: Door) 
     for kind in (2, 4):
         entity.add_requested_context(f"1.2.840.10008.5.1.4.34.6.{kind}")
     association = entity.associate("127.0.0.1", door.port, ae_title="YIXIE")
-    assert association.accepted_contexts == []
+    assert [one.abstract_syntax for one in association.accepted_contexts] == [WATCH]
+    association.release()
 
 
 @pytest.mark.parametrize(
