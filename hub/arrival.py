@@ -31,6 +31,8 @@ INLINE_MAX_BYTES = 64 * 1024
 _NAME_MAX = 64
 #: Begins the peer of what was picked up from a member's folder; the id of that endpoint follows.
 FOLDER_PEER = "folder/"
+#: Begins the peer of what the hub read from a member's database view; the view's name follows.
+VIEW_PEER = "view/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +216,8 @@ def _cut(text: str) -> tuple[Message | None, MappingError | None]:
 
 
 def address_of(peer: str) -> str:
-    """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare or is a folder."""
-    if peer.startswith(FOLDER_PEER):
+    """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare or no address."""
+    if peer.startswith((FOLDER_PEER, VIEW_PEER)):
         return peer
     try:
         return str(ipaddress.ip_address(peer.strip("[]")))

@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     #: Largest frame, decoded, that is transcoded or rendered.
     max_frame_bytes: int = Field(default=150 * MIB, ge=1)
 
+    #: TOML file of hospitals' database views that are read instead of messages; it holds their passwords. Empty = none.
+    views: Path | None = None
+
     #: A study is complete this long after its last association ended.
     study_quiet_s: float = 30.0
     #: How long a study waits for images that its modality says it made, or is still making (MPPS).

@@ -129,8 +129,10 @@ class Directory:
         """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``.
 
         An endpoint that is only sent to has neither name, and nobody is recognised by it. A member's folder (an address
-        ``file:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``.
+        ``file:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``. What the hub
+        itself has read from a view (``view/{name}``) came over no network of the member's.
         """
+        from_view = peer_ip.startswith("view/")
         from_folder = peer_ip.startswith("folder/")
         for one in self._now().endpoints:
             if one.address.startswith("file:") != from_folder or (from_folder and peer_ip != f"folder/{one.id}"):
@@ -141,7 +143,7 @@ class Directory:
                 continue
             if one.sending_application and one.sending_application != application:
                 continue
-            if (from_folder or _inside(peer_ip, one.cidr)) and self.member(one.member):
+            if (from_folder or from_view or _inside(peer_ip, one.cidr)) and self.member(one.member):
                 return one
         return None
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("hub.pending")
 
 #: Doors whose messages may wait to be processed.
-DOORS = ("mllp", "hl7-http", "hl7-folder")
+DOORS = ("mllp", "hl7-http", "hl7-folder", "hl7-view")
 #: Mark of journal entries that were answered before they were processed; the order key follows it.
 STORED_FLAG = "stored"
 #: Lanes of stored messages that are worked on at a time. More gain nothing, as the interpreter runs one of them, but

@@ -123,7 +123,7 @@ class _Stored:
                     list(tx.alerts.all()),
                     {
                         door: len(tx.journal.pending(door=door, limit=10_000))
-                        for door in ("mllp", "hl7-http", "dimse", "fhir")
+                        for door in ("mllp", "hl7-http", "hl7-folder", "hl7-view", "dimse", "fhir")
                     },
                 )
             )

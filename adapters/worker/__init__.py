@@ -20,6 +20,7 @@ from adapters.worker.folders import FolderLoop
 from adapters.worker.housekeeping import Housekeeping
 from adapters.worker.timers import TimerLoop
 from adapters.worker.uploads import UploadLoop
+from adapters.worker.views import ViewLoop
 from hub.errors import HubError
 from hub.ports import UploadingStore
 
@@ -49,6 +50,7 @@ class WorkerDoor:
             "housekeeping": Housekeeping(services).turn,
             "exports": ExportLoop(services, stop).turn,
             "folders": FolderLoop(services).turn,
+            "views": ViewLoop(services).turn,
         }
         if isinstance(services.objects, UploadingStore):
             loops["uploads"] = UploadLoop(services.objects, stop).turn

@@ -1,0 +1,158 @@
+"""Reads the views of hospitals (:mod:`adapters.dbview`): how far, again from where, and what is known already.
+
+Theory of operation. The mark, up to which a view has been read, is nothing of its own: a process that begins to read takes
+it from the last row of that view in the journal, so it is kept in the transaction that keeps the row. A look
+begins ``overlap`` before the mark; a row that was read before is the same bytes, hence the same control id, and the intake
+answers it as it did. A row that changed under its key is a new message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from adapters.dbview.settings import Key, View, load
+from fhir_mappings.json import loads
+from hub.arrival import VIEW_PEER
+from hub.errors import Category, HubError
+from hub.ports import Entry, Tx
+
+if TYPE_CHECKING:
+    from adapters.dbview.reader import Reader
+    from hub.boot import Services
+
+log = structlog.get_logger("adapters.worker.views")
+
+DOOR = "hl7-view"
+IDLE_S = 60.0
+#: How often the loop looks whether a view is due.
+POLL_S = 1.0
+LEASE_S = 120.0
+#: Journal entries looked through at a time for the last one of a view; done when a process begins to read it.
+_PAGE = 200
+
+
+class ViewLoop:
+    """Looks into every view when it is due.
+
+    Raises:
+        HubError: incorrect, when the file of views or a URL in it is of no use.
+    """
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._looks = [_Look(services, one) for one in load(services.settings.views)]
+        self._due = dict.fromkeys((one.view.name for one in self._looks), 0.0)
+
+    def turn(self) -> float:
+        """Look into what is due; returns the seconds until the next time.
+
+        Raises:
+            HubError: transient, when the hub's own stores cannot work now.
+        """
+        for look in self._looks:
+            now = self._clock()
+            if now < self._due[look.view.name]:
+                continue
+            more = look.once()
+            self._due[look.view.name] = now if more else now + look.view.poll_s
+        return POLL_S if self._looks else IDLE_S
+
+
+class _Look:
+    """One view between its looks: the mark, and digests of what stands in the overlap."""
+
+    def __init__(self, services: Services, view: View) -> None:
+        from adapters.dbview.reader import Reader
+
+        self.view = view
+        self._services = services
+        self._reader: Reader = Reader(view)
+        self._known: dict[str, Key] = {}
+        self._mark: Key = view.start
+        self._epoch: int | None = None
+        self._away = False
+
+    def once(self) -> bool:
+        """Take at most ``limit`` rows; returns whether there may be more."""
+        services, view = self._services, self.view
+        now = services.clock()
+        if services.directory.member(view.institution) is None:
+            self._tell("There is no active member of that code.")
+            return False
+        name = f"view {view.name}"
+        epoch = services.database.write(lambda tx: tx.timers.lease(name, services.node, now=now, lease_s=LEASE_S))
+        if epoch is None:
+            return False
+        if self._epoch is None or epoch != self._epoch + 1:
+            # Another process may have read since this one last looked.
+            self._mark = self._journalled()
+            self._known.clear()
+        self._epoch = epoch
+        start = view.before(self._mark)
+        self._known = {digest: key for digest, key in self._known.items() if not _less(key, start)}
+        taken = 0
+        rows = self._reader.rows(start)
+        try:
+            while taken < view.limit:
+                try:
+                    found = next(rows, None)
+                except HubError as error:
+                    # Of the hospital's making: told once, tried again when due.
+                    self._tell(error.message)
+                    return False
+                if found is None:
+                    self._away = False
+                    return False
+                key, row = found
+                digest = hashlib.sha256(row).hexdigest()
+                if digest in self._known:
+                    continue
+                self._services.messages.receive(
+                    row, f"{VIEW_PEER}{view.name}", door=DOOR, institution_hint=view.institution
+                )
+                self._known[digest] = key
+                self._mark = key if _less(self._mark, key) else self._mark
+                taken += 1
+        finally:
+            rows.close()  # type: ignore[attr-defined]
+        return True
+
+    def _journalled(self) -> Key:
+        """Return the key of the row of this view that the journal has last; where there is none, the start."""
+        services, view = self._services, self.view
+        entry, before = None, None
+        while entry is None:
+            page = services.database.read(partial(self._page, before))
+            entry = next((one for one in page if one.peer == f"{VIEW_PEER}{view.name}"), None)
+            if entry is None and len(page) < _PAGE:
+                return view.start
+            before = page[-1].seq
+        body = entry.body if entry.body is not None else services.objects.read(entry.digest)
+        try:
+            return view.key_of(loads(body)[view.key])
+        except (ValueError, KeyError, TypeError) as error:
+            raise HubError(
+                Category.INCORRECT,
+                f"The rows of view {view.name} in the journal have another key than its settings say.",
+                where=f"view {view.name}",
+                remedy="Give the view another name when its key changes.",
+            ) from error
+
+    def _page(self, before: int | None, tx: Tx) -> Sequence[Entry]:
+        return tx.journal.search({"door": DOOR, "institution": self.view.institution}, limit=_PAGE, before_seq=before)
+
+    def _tell(self, why: str) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("view_away", view=self.view.name, error=why)
+
+
+def _less(one: Key, other: Key) -> bool:
+    return one < other  # type: ignore[operator]
