@@ -19,6 +19,7 @@ from fhir_mappings.text import full_pinyin
 from hub.clock import Clock, utc_now
 from hub.config import Settings
 from hub.ports import Database, ObjectStore, Sender
+from hub.ports.packing import FrameCodec
 
 if TYPE_CHECKING:
     from hub.directory import Directory
@@ -148,8 +149,10 @@ def assemble(settings: Settings, *, node: str) -> Services:
     Raises:
         HubError: unavailable or fault when a store is missing or weaker than the rules demand.
     """
-    objects: ObjectStore = importlib.import_module("storage.objects").open_from(settings)
+    inner = importlib.import_module("storage.objects").open_from(settings)
     database: Database = importlib.import_module("storage.sql").open_database(settings, node=node)
+    codec: FrameCodec = importlib.import_module("adapters.pixels.lossless").open_codec(settings)
+    objects: ObjectStore = importlib.import_module("storage.objects.packed").packed_store(inner, database, codec)
     return Services(settings=settings, database=database, objects=objects, node=node)
 
 

@@ -128,6 +128,14 @@ class Settings(BaseSettings):
     #: Largest frame, decoded, that is transcoded or rendered.
     max_frame_bytes: int = Field(default=150 * MIB, ge=1)
 
+    #: A member's images are recompressed (its setting ``recompression``) when nothing was received, sent or retrieved for so long.
+    recompression_idle_s: float = Field(default=30.0, ge=0)
+    #: Bytes of originals that are recompressed in a second, at most.
+    recompression_bytes_per_s: int = Field(default=8 * MIB, ge=1)
+    #: How long an original stays beside its packed form, so that copies made of the database first and of the objects
+    #: afterwards hold one of them; longer than such a copy takes.
+    recompression_keep_s: float = Field(default=86_400.0, ge=0)
+
     #: TOML file of hospitals' database views that are read instead of messages; it holds their passwords. Empty = none.
     views: Path | None = None
 

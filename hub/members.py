@@ -18,6 +18,8 @@ from hub.actor import ROLES
 from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
+from hub.recompression import SETTING as RECOMPRESSION
+from hub.recompression import wrong_part
 from hub.retention_policy import SETTING as RETENTION
 from hub.retention_policy import is_policy
 from hub.routing import Rule
@@ -159,6 +161,13 @@ def distil(
                     "The setting retention is no policy, or keeps for less than 15 years.",
                     f"{reference}.retention",
                     "Give years after the patient's last study, by modality if wanted, like 30 or years=30 US=15.",
+                )
+            if (part := wrong_part(str(settings.get(RECOMPRESSION, "")))) is not None:
+                raise _wrong(
+                    f"The setting recompression cannot be read at {part}.",
+                    f"{reference}.recompression",
+                    "Write it like transfer-syntax=jpeg-ls modalities=CT,MR after-days=30, with jpeg-ls or jpeg-2000;"
+                    " there is no encoder of HTJ2K here.",
                 )
             routes = _routes(reference, one)
             kinds = [coding.get("code", "") for concept in one.get("type", ()) for coding in concept.get("coding", ())]

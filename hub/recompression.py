@@ -7,10 +7,18 @@ it was sent; see :mod:`hub.ports.packing`.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+from hub.errors import Category, HubError
+
+if TYPE_CHECKING:
+    from hub.boot import Services
+    from hub.ports import Tx
 
 #: Name of the setting of a member's Organization.
 SETTING = "recompression"
@@ -42,6 +50,8 @@ REASONS: Mapping[str, str] = {
 }
 #: Reasons that may lie in the moment.
 RETRIED = ("codec",)
+#: How long a pause lasts at most, and how often the lease is asked for.
+_PAUSE_S, _ASK_S = 24 * 3600.0, 0.25
 _CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 
 
@@ -79,6 +89,33 @@ class Policy:
         if not (days.isascii() and days.isdigit() and int(days) <= MOST_DAYS):
             raise ValueError(f"after-days={days}")
         return cls(syntax=SYNTAXES[said["transfer-syntax"]], modalities=modalities, after_days=int(days))
+
+
+@contextlib.contextmanager
+def paused(services: Services, *, wait_s: float = 900.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Let no original give way to its packed form in the meantime, on any node, for a day at most.
+
+    Raises:
+        HubError: busy when a node is still at work on one object after *wait_s*.
+    """
+    until = time.monotonic() + wait_s
+    while (epoch := services.database.write(lambda tx: _lease(tx, services))) is None:
+        if time.monotonic() > until:
+            raise HubError(
+                Category.BUSY,
+                "另一进程正在压缩影像 / Images are being recompressed, or another backup is running.",
+                where="recompression",
+                remedy="Try again when it has ended; a backup that was killed holds its place for a day.",
+            )
+        sleep(_ASK_S)
+    try:
+        yield
+    finally:
+        services.database.write(lambda tx: tx.timers.release(LEASE, epoch))
+
+
+def _lease(tx: Tx, services: Services) -> int | None:
+    return tx.timers.lease(LEASE, services.node, now=services.clock(), lease_s=_PAUSE_S)
 
 
 def wrong_part(text: str) -> str | None:

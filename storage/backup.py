@@ -32,6 +32,7 @@ from hub.clock import instant
 from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import ObjectStore
+from storage.objects.packed import behind
 from storage.objects.spooled import SpooledStore
 from storage.sql.migrate import newest
 
@@ -71,6 +72,8 @@ def backup(
     for key in sorted((settings.data_dir / "keys").glob("[!.]*")):
         files[f"keys/{key.name}"] = _copy(key, target / "keys" / key.name)
     count = size = 0
+    # Packed forms are copied as they lie; the rows of the database say what they stand for.
+    store = behind(store)
     if isinstance(store, SpooledStore):
         # Waiting objects are copied like the others; reading all of them must not empty the cache of what is in use.
         store = store.uncached()

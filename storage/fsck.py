@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,11 +18,12 @@ import sqlalchemy as sa
 
 from hub.ports import Database, ObjectRef
 from storage.objects import SweepableStore
+from storage.objects.packed import PackedStore, behind
 from storage.objects.spooled import SpooledStore
 from storage.objects.sweep import Damage, Swept, check
 from storage.objects.sweep import scrub as scrub_objects
 from storage.objects.sweep import sweep as sweep_objects
-from storage.sql.schema import imaging_instance, imaging_series, journal, record, record_history
+from storage.sql.schema import imaging_instance, imaging_series, journal, object_packing, record, record_history
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -77,12 +79,14 @@ def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: b
         deep: read every object that a row names and compare its hash; else its presence and size only.
     """
     report = Report(repaired=repair)
+    whole, store = store, behind(store)
     cached = set(_read(database, _cached_metadata))
 
     def rows() -> Iterator[ObjectRef]:
-        for ref in named(database):
+        for one in named(database):
             report.rows += 1
-            yield ref
+            # What is packed has only its packed form; the original may still stand beside it.
+            yield one.ref if one.packed is None or store.stat(one.ref.digest) is not None else one.packed
 
     seen: set[str] = set()
     damages = check(store, rows(), deep=deep)
@@ -91,7 +95,14 @@ def fsck(database: Database, store: SweepableStore, data_dir: Path, *, repair: b
     for damage in damages:
         if damage.digest not in seen:
             seen.add(damage.digest)
-            (report.missing if damage.reason == "missing" else report.wrong).append(damage.digest)
+            lost = _read(database, partial(_original_of, packed=damage.digest))
+            seen.add(lost)
+            (report.missing if damage.reason == "missing" else report.wrong).append(lost)
+    if deep and isinstance(whole, PackedStore):
+        for one in named(database):
+            if one.packed is not None and one.ref.digest not in seen and not whole.verify(one.ref.digest):
+                seen.add(one.ref.digest)
+                report.wrong.append(one.ref.digest)
     for digest in sorted(cached):
         if store.stat(digest) is None or (deep and not store.verify(digest)):
             report.forgotten.append(digest)
@@ -118,7 +129,15 @@ def _check_copies(store: SpooledStore, rows: Iterable[ObjectRef], report: Report
 
 def sweep(database: Database, store: SweepableStore) -> Swept:
     """Remove orphans that nobody has touched for days; returns what was seen and removed."""
-    return sweep_objects(store, referenced(database))
+    known = referenced(database)
+
+    def named_by_rows(digests: Sequence[str]) -> Collection[str]:
+        _came_back(database, digests)
+        return known(digests)
+
+    swept = sweep_objects(store, named_by_rows)
+    _forget_packings(database)
+    return swept
 
 
 def scrub(store: SweepableStore, day: int) -> Iterator[str]:
@@ -129,17 +148,37 @@ def scrub(store: SweepableStore, day: int) -> Iterator[str]:
 # --- what rows name ----------------------------------------------------------------------------------------------
 
 
-def named(database: Database) -> Iterator[ObjectRef]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """An object that a row needs, and its packed form if it has one."""
+
+    ref: ObjectRef
+    packed: ObjectRef | None
+
+
+def named(database: Database) -> Iterator[Named]:
     """Yield every object that a row needs, page by page, so that a running hub is not held up."""
-    instances = sa.select(imaging_instance.c.iid.label("key"), imaging_instance.c.digest, imaging_instance.c.size)
-    messages = sa.select(journal.c.seq.label("key"), journal.c.digest, journal.c.size).where(
-        journal.c.body.is_(None), journal.c.size > 0, journal.c.door.not_in(_IMAGING_DOORS)
-    )
+    packing = object_packing
+    instances = sa.select(
+        imaging_instance.c.iid.label("key"),
+        imaging_instance.c.digest,
+        imaging_instance.c.size,
+        packing.c.packed_digest,
+        packing.c.packed_size,
+    ).join(packing, packing.c.digest == imaging_instance.c.digest, isouter=True)
+    none = sa.null()
+    messages = sa.select(
+        journal.c.seq.label("key"),
+        journal.c.digest,
+        journal.c.size,
+        none.label("packed_digest"),
+        none.label("packed_size"),
+    ).where(journal.c.body.is_(None), journal.c.size > 0, journal.c.door.not_in(_IMAGING_DOORS))
     yield from _pages(database, instances, imaging_instance.c.iid)
     yield from _pages(database, messages, journal.c.seq)
 
 
-def _pages(database: Database, statement: sa.Select[Any], key: sa.Column[int]) -> Iterator[ObjectRef]:
+def _pages(database: Database, statement: sa.Select[Any], key: sa.Column[int]) -> Iterator[Named]:
     last = 0
     while True:
         page_statement = statement.where(key > last).order_by(key).limit(_PAGE)
@@ -147,7 +186,9 @@ def _pages(database: Database, statement: sa.Select[Any], key: sa.Column[int]) -
         if not page:
             return
         last = page[-1].key
-        yield from (ObjectRef(digest=row.digest, size=row.size) for row in page)
+        for row in page:
+            packed = ObjectRef(digest=row.packed_digest, size=row.packed_size) if row.packed_digest else None
+            yield Named(ref=ObjectRef(digest=row.digest, size=row.size), packed=packed)
 
 
 def referenced(database: Database) -> Callable[[Sequence[str]], Collection[str]]:
@@ -168,7 +209,43 @@ def referenced(database: Database) -> Callable[[Sequence[str]], Collection[str]]
 
 def _of_images(connection: Connection, digests: Sequence[str]) -> set[str]:
     statement = sa.select(imaging_instance.c.digest).where(imaging_instance.c.digest.in_(digests))
-    return set(connection.execute(statement).scalars())
+    packed = (
+        sa.select(object_packing.c.packed_digest)
+        .join(imaging_instance, imaging_instance.c.digest == object_packing.c.digest)
+        .where(object_packing.c.packed_digest != "", object_packing.c.packed_digest.in_(digests))
+    )
+    return {*connection.execute(statement).scalars(), *connection.execute(packed).scalars()}
+
+
+def _original_of(connection: Connection, *, packed: str) -> str:
+    """Return the digest of the object that *packed* is the packed form of; another object is its own."""
+    packing = object_packing
+    statement = sa.select(packing.c.digest).where(packing.c.packed_digest != "", packing.c.packed_digest == packed)
+    return connection.execute(statement).scalar() or packed
+
+
+def _came_back(database: Database, digests: Sequence[str]) -> None:
+    """Let originals that were sent again after they were packed be removed again."""
+    packing = object_packing
+    there = packing.c.settled & packing.c.digest.in_(digests)
+    found = _read(
+        database, lambda connection: list(connection.execute(sa.select(packing.c.digest).where(there)).scalars())
+    )
+    if found:
+        again = sa.update(packing).where(packing.c.digest.in_(found)).values(settled=False)
+        database.write(lambda tx: cast("SqlTx", tx).connection.execute(again))
+
+
+def _forget_packings(database: Database) -> None:
+    """Remove what is said of objects that no instance names any more."""
+    packing = object_packing
+    nobody = sa.select(packing.c.digest).where(
+        ~sa.exists(sa.select(imaging_instance.c.iid).where(imaging_instance.c.digest == packing.c.digest))
+    )
+    found = _read(database, lambda connection: list(connection.execute(nobody).scalars()))
+    for page in (found[start : start + _PAGE] for start in range(0, len(found), _PAGE)):
+        gone = sa.delete(packing).where(packing.c.digest.in_(page))
+        database.write(lambda tx, of=gone: cast("SqlTx", tx).connection.execute(of))  # type: ignore[misc]
 
 
 def _cached_metadata(connection: Connection) -> list[str]:

@@ -38,6 +38,8 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "objects_swept": ("Orphaned objects removed.", ()),
     "objects_damaged": ("Objects found damaged by the nightly re-reading.", ()),
     "object_reads": ("Objects opened, by where the copy was: spool, cache or s3.", ("tier",)),
+    "packings": ("Objects looked at for lossless recompression: packed, or why not.", ("outcome",)),
+    "packed_bytes_saved": ("Bytes of originals removed, less those of their packed forms.", ()),
     "pixel_asked": ("Pixel jobs asked for; those not yet in hub_pixel_jobs wait or run.", ("work",)),
     "pixel_jobs": ("Pixel jobs ended: done, refused, killed by a limit, busy or failed.", ("work", "outcome")),
     "uploads": ("Attempts to upload an object from the spool to S3.", ("outcome",)),

@@ -1,8 +1,8 @@
 """The worker: everything that happens without anybody asking.
 
-Deliveries, timers, messages answered before they were processed, uploads, alerts and housekeeping, each in a thread of
-its own, so that a slow one does not hold up the others. All of it is in the database or in the stores; a worker that
-dies loses nothing.
+Deliveries, timers, messages answered before they were processed, files picked up, uploads, recompression, alerts and
+housekeeping, each in a thread of its own, so that a slow one does not hold up the others. All of it is in the database or
+in the stores; a worker that dies loses nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from adapters.worker.delivery import DeliveryLoop
 from adapters.worker.exports import ExportLoop
 from adapters.worker.folders import FolderLoop
 from adapters.worker.housekeeping import Housekeeping
+from adapters.worker.recompression import RecompressionLoop
 from adapters.worker.timers import TimerLoop
 from adapters.worker.uploads import UploadLoop
 from adapters.worker.views import ViewLoop
 from hub.errors import HubError
 from hub.ports import UploadingStore
+from hub.ports.packing import PackingStore
 
 if TYPE_CHECKING:
     from hub.boot import Door, Services
@@ -52,6 +54,8 @@ class WorkerDoor:
             "folders": FolderLoop(services).turn,
             "views": ViewLoop(services).turn,
         }
+        if isinstance(services.objects, PackingStore):
+            loops["recompression"] = RecompressionLoop(services, services.objects, stop).turn
         if isinstance(services.objects, UploadingStore):
             loops["uploads"] = UploadLoop(services.objects, stop).turn
         threads = [threading.Thread(target=_repeat, args=(name, turn, stop), name=name) for name, turn in loops.items()]

@@ -24,7 +24,10 @@ def _progress() -> Progress:
 
 def backup(target: Annotated[Path, typer.Argument(metavar="DIR", help="目标目录 / folder for the copy")]) -> None:
     """备份 / Copy database, objects and keys to DIR; the hub may run meanwhile."""
-    with services() as opened, _progress() as progress:
+    from hub.recompression import paused
+
+    # An original that went after the database was copied would be in no copy, and its packed form under no name.
+    with services() as opened, paused(opened), _progress() as progress:
         bar = progress.add_task("对象 / objects", total=None)
         manifest = tool("storage.backup").backup(
             opened.settings,

@@ -12,7 +12,7 @@ from hub import workflows
 from hub.cli.common import command_settings, say, services, tool
 from hub.config import Settings
 from hub.errors import HubError
-from hub.ports import UploadingStore
+from hub.ports import Database, UploadingStore
 
 audit = typer.Typer(help="审计 / the audit trail", no_args_is_help=True)
 
@@ -36,6 +36,7 @@ def check() -> None:
             if isinstance(opened.objects, UploadingStore):
                 failed |= _told("spool", partial(_waiting, opened.objects))
                 failed |= _told("s3", partial(_healthy, opened.objects.reachable, "takes uploads"))
+            failed |= _told("recompression", partial(_packed, opened.database))
             members = opened.directory.members()
             say(
                 f"{'members':<12}{'ok' if members else 'none yet: hub members import sample_data/members'}  {len(members)}"
@@ -66,6 +67,15 @@ def _binds(found: Settings) -> str:
 def _healthy(ask: Callable[[], None], text: str) -> str:
     ask()
     return text
+
+
+def _packed(database: Database) -> str:
+    found = database.read(lambda tx: tx.packings.totals())
+    why = "".join(f"; {number} {reason}" for reason, number in sorted(found.refused.items()))
+    return (
+        f"{found.settled} objects packed, {found.saved_bytes} of {found.original_bytes} bytes saved;"
+        f" {found.waiting} with the original beside; {sum(found.refused.values())} stay as they are{why}"
+    )
 
 
 def _waiting(store: UploadingStore) -> str:

@@ -23,6 +23,7 @@ from hub.ports import AuditLine, NewEntry, NewVersion, Tx
 from storage.backup import MANIFEST, backup, restore
 from storage.fsck import fsck
 from storage.objects import open_from
+from storage.objects.packed import PackedSpooledStore
 from storage.objects.spooled import SpooledStore
 from tests.support.databases import PostgresServer, migrate
 from tests.support.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
@@ -386,7 +387,8 @@ def test_a_hub_whose_objects_wait_for_s3_comes_back_whole(tmp_path: Path, seawee
     first = settings("first")
     services = opened(first)
     store = services.objects
-    assert isinstance(store, SpooledStore)
+    assert isinstance(store, PackedSpooledStore)
+    assert isinstance(store.inner, SpooledStore)
     sent = fill(services, 1)
     assert store.upload(threading.Event()).sent == 1
     waits = fill(services, 2)
@@ -399,7 +401,8 @@ def test_a_hub_whose_objects_wait_for_s3_comes_back_whole(tmp_path: Path, seawee
     fresh = settings("fresh")
     restore(fresh, lambda: open_from(fresh, direct=True), tmp_path / "copy")
     again = opened(fresh)
-    assert isinstance(again.objects, SpooledStore)
+    assert isinstance(again.objects, PackedSpooledStore)
+    assert isinstance(again.objects.inner, SpooledStore)
     # A restore has ended when S3 has everything.
     assert again.objects.waiting().count == 0
     assert all(again.objects.verify(digest) for digest in (sent, waits))
