@@ -35,6 +35,25 @@ _LINE_FEED = re.compile(r"(\n+)")
 _PATH = re.compile(r"([A-Z][A-Z0-9]{2})-(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 
 
+def _component(repetition: str, number: int, sub: int, delimiters: Delimiters) -> str:
+    """Return the meaning of subcomponent *sub* of component *number* of a repetition as it is written."""
+    if delimiters.component in repetition:
+        parts = repetition.split(delimiters.component, number)
+        return _meaning(parts[number - 1], sub, delimiters) if number <= len(parts) else ""
+    return _meaning(repetition, sub, delimiters) if number == 1 else ""
+
+
+def _meaning(component: str, sub: int, delimiters: Delimiters) -> str:
+    if delimiters.subcomponent in component:
+        subs = component.split(delimiters.subcomponent, sub)
+        component = subs[sub - 1] if sub <= len(subs) else ""
+    elif sub > 1:
+        return ""
+    if component == NULL:
+        return ""
+    return unescape(component, delimiters) if delimiters.escape in component else component
+
+
 class Component:
     """One component; the standard numbers its subcomponents from 1."""
 
@@ -83,15 +102,7 @@ class Repetition:
     def component(self, number: int, sub: int = 1) -> str:
         """Return the meaning of subcomponent *sub* of component *number*, both from 1; empty when absent or null."""
         parts = self._split()
-        if number > len(parts):
-            return ""
-        part = parts[number - 1]
-        if self._delimiters.subcomponent in part:
-            subs = part.split(self._delimiters.subcomponent)
-            part = subs[sub - 1] if sub <= len(subs) else ""
-        elif sub > 1:
-            return ""
-        return "" if part == NULL else unescape(part, self._delimiters)
+        return _meaning(parts[number - 1], sub, self._delimiters) if number <= len(parts) else ""
 
     def text(self) -> str:
         """Return the whole repetition as one value, for types without components: ST, TX, FT, NM, DTM."""
@@ -106,13 +117,19 @@ class Repetition:
 class Field:
     """One field of a segment."""
 
-    __slots__ = ("_delimiters", "_repetitions", "raw", "where")
+    __slots__ = ("_delimiters", "_number", "_repetitions", "_segment", "raw")
 
-    def __init__(self, raw: str, delimiters: Delimiters, where: str) -> None:
+    def __init__(self, raw: str, delimiters: Delimiters, segment: Segment, number: int) -> None:
         self.raw = raw
-        self.where = where
         self._delimiters = delimiters
+        self._segment = segment
+        self._number = number
         self._repetitions: tuple[Repetition, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        """The field's place in words for error messages: ``OBX-5 of segment 3``, counted from 1."""
+        return f"{self._segment.name}-{self._number} of segment {self._segment.index + 1}"
 
     @property
     def is_absent(self) -> bool:
@@ -155,7 +172,14 @@ class Field:
 
     def component(self, number: int, sub: int = 1) -> str:
         """Return the meaning of that component of the first repetition; empty when absent or null."""
-        return self.first.component(number, sub) if self.raw else ""
+        raw = self.raw
+        if not raw:
+            return ""
+        delimiters = self._delimiters
+        if delimiters.repetition in raw:
+            return self.first.component(number, sub)
+        # Nearly all fields are this simple, and nothing is made for them.
+        return _component(raw, number, sub, delimiters)
 
     def text(self) -> str:
         """Return the whole field as one value, for non-repeating types without components."""
@@ -192,12 +216,11 @@ class Segment:
         place = number
         if self.name in _HEADERS:
             if number == 1:
-                return Field(delimiters.field, _VERBATIM, f"{self.name}-1")
+                return Field(delimiters.field, _VERBATIM, self, 1)
             if number == 2:
                 delimiters = _VERBATIM
             place = number - 1
-        where = f"{self.name}-{number} of segment {self.index + 1}"
-        return Field(parts[place] if 0 < place < len(parts) else "", delimiters, where)
+        return Field(parts[place] if 0 < place < len(parts) else "", delimiters, self, number)
 
     def get(self, number: int, component: int = 1, sub: int = 1) -> str:
         """Return the meaning of that component of the first repetition; empty when absent or null."""
@@ -208,9 +231,8 @@ class Segment:
             number -= 1
         if number >= len(parts) or not parts[number]:
             return ""
-        return Repetition(parts[number].split(self._delimiters.repetition, 1)[0], self._delimiters).component(
-            component, sub
-        )
+        delimiters = self._delimiters
+        return _component(parts[number].split(delimiters.repetition, 1)[0], component, sub, delimiters)
 
     def _split(self) -> list[str]:
         if self._fields is None:
