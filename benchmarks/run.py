@@ -20,7 +20,19 @@ from benchmarks.measure import Row
 from benchmarks.scale import SCALES, Scale
 
 #: Benchmarks in the order of the table.
-NAMES = ("cstore", "mllp", "fhir", "qido_metadata", "retrieve", "objects", "memory", "idle", "viewer", "growth")
+NAMES = (
+    "cstore",
+    "mllp",
+    "engine",
+    "fhir",
+    "qido_metadata",
+    "retrieve",
+    "objects",
+    "memory",
+    "idle",
+    "viewer",
+    "growth",
+)
 
 
 def measure(names: Sequence[str], scale: Scale, folder: Path) -> tuple[list[Row], list[str]]:

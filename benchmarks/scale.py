@@ -26,6 +26,8 @@ class Scale:
     series_slices: int
     memory_bytes: int
     memory_instances: int
+    stored_rows: int
+    steady_messages: int
 
 
 SCALES = {
@@ -49,6 +51,8 @@ SCALES = {
             series_slices=600,
             memory_bytes=2 << 30,
             memory_instances=5000,
+            stored_rows=1_000_000,
+            steady_messages=200_000,
         ),
         Scale(
             name="small",
@@ -68,6 +72,8 @@ SCALES = {
             series_slices=200,
             memory_bytes=256 << 20,
             memory_instances=500,
+            stored_rows=50_000,
+            steady_messages=4_000,
         ),
         Scale(
             name="tiny",
@@ -87,6 +93,8 @@ SCALES = {
             series_slices=4,
             memory_bytes=1 << 20,
             memory_instances=4,
+            stored_rows=2_000,
+            steady_messages=80,
         ),
     )
 }
