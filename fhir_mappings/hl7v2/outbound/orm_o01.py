@@ -51,7 +51,9 @@ def orm_o01(
             16: ["", reason] if reason else None,
         },
     )
-    builder.segment("OBR", _obr(request, placer, filler, accession, priority, requester, target))
+    # An order that is only taken back or answered may be known by its number alone, and OBR-4 is required.
+    if request.get("code"):
+        builder.segment("OBR", _obr(request, placer, filler, accession, priority, requester, target))
     for ordinal, note in enumerate(request.get("note", []), start=1):
         builder.segment("NTE", {1: str(ordinal), 3: str(note.get("text", ""))})
     for ordinal, condition in enumerate(conditions, start=1):

@@ -142,6 +142,10 @@ def _results(
         holders: list[tuple[Json, str]] = [(one, str(place)) for place, one in enumerate(components, start=1)]
         if not components or _value(observation, target) != ("", None):
             holders.insert(0, (observation, ""))
+        elif (repeated := _repeated(observation, target)) is not None:
+            # One result with several values: a reader that knows only the first still has the right one.
+            yield {**_obx(observation, {**components[0], **observation}, "", target), **repeated}, notes
+            continue
         for place, (holder, sub_id) in enumerate(holders, start=1):
             # A note is about the whole observation, so it stands behind its last OBX.
             yield _obx(observation, holder, sub_id, target), notes if place == len(holders) else []
@@ -154,6 +158,18 @@ def _results(
             11: REPORT_STATUS.get(str(report.get("status", "")), "") or "F",
         }
         yield impression, []
+
+
+def _repeated(observation: Json, target: OutboundTarget) -> dict[int, FieldValue] | None:
+    """Return OBX-2, 5 and 6 of an Observation whose components are values of the same thing; ``None`` of any other."""
+    components: list[Json] = observation["component"]
+    if any(one.get("code") != observation.get("code") for one in components):
+        return None
+    kinds, values = zip(*(_value(one, target) for one in components), strict=True)
+    units = [_unit(one.get("valueQuantity", {}), target) for one in components]
+    if len(set(kinds)) > 1 or any(one != units[0] for one in units) or any(isinstance(one, Repeat) for one in values):
+        return None
+    return {2: kinds[0], 5: Repeat(["" if one is None else one for one in values]), 6: units[0]}
 
 
 def _obx(observation: Json, holder: Json, sub_id: str, target: OutboundTarget) -> dict[int, FieldValue]:
@@ -170,7 +186,7 @@ def _obx(observation: Json, holder: Json, sub_id: str, target: OutboundTarget) -
         3: fields.concept(holder.get("code"), target),
         4: sub_id,
         5: value,
-        6: str(quantity.get("unit", "") or quantity.get("code", "")),
+        6: _unit(quantity, target),
         7: _range(ranges[0]) if ranges else "",
         8: Repeat(flags) if flags else None,
         11: OBSERVATION_STATUS.get(str(observation.get("status", "")), ""),
@@ -209,6 +225,14 @@ def _value(holder: Json, target: OutboundTarget) -> tuple[str, FieldValue]:
             # Only FT may hold line breaks (chapter 2A.33); they travel as \.br\.
             return ("FT" if "\n" in text else "TX"), text
     return "", None
+
+
+def _unit(quantity: Json, target: OutboundTarget) -> FieldValue:
+    """Return OBX-6: the unit as it is read, or code, unit and system where it is coded."""
+    unit, code = str(quantity.get("unit", "")), str(quantity.get("code", ""))
+    if not code or not quantity.get("system"):
+        return unit or code
+    return [code, unit, fields.code_system(str(quantity["system"]), target)]
 
 
 def _number(value: Any) -> str:
