@@ -28,6 +28,7 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", "/.well-known/smart-configuration", oauth.smart_configuration),
         ("POST", "/oauth/token", oauth.token),
         ("POST", "/hl7", v2.receive),
+        ("GET", "/hl7/reconcile", v2.reconcile),
         ("POST", "/fhir", fhir.bundle),
         ("POST", "/fhir/", fhir.bundle),
         ("GET", "/fhir/_history", fhir.history),

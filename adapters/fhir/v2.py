@@ -9,6 +9,7 @@ it must be.
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,7 @@ from fhir_mappings.hl7v2.wrapping import SOAP_1_2, Wrapped, envelope_of, fault, 
 from fhir_mappings.text import codec_for
 from hub.errors import Category, HubError
 from hub.outcome import as_hub_error, status_of
+from hub.reconcile import reconcile
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -35,7 +37,7 @@ _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._\-]{1,40})""", re.IGNOREC
 
 
 class V2Handler:
-    """``POST /hl7``."""
+    """``POST /hl7``, ``GET /hl7/reconcile``."""
 
     def __init__(self, services: Services, workers: Workers) -> None:
         self._services = services
@@ -63,6 +65,20 @@ class V2Handler:
         if wrapped.kind == "json":
             return _row_answer(answer, wrapped, request)
         return _soap(wrap(answer, wrapped), wrapped.soap, request, charset=wrapped.charset)
+
+    async def reconcile(self, request: Request) -> Response:
+        """Answer ``GET /hl7/reconcile?date=YYYY-MM-DD`` with what was announced and what is here, both ways."""
+        given = request.query_params
+        try:
+            day = date.fromisoformat(given.get("date", ""))
+        except ValueError as error:
+            raise HubError(
+                Category.INCORRECT, "The day is missing or is none.", where="date", remedy="Give date=2025-06-12."
+            ) from error
+        if set(given) != {"date"}:
+            raise HubError(Category.INCORRECT, "Only date is known here.", where="query", remedy="Leave the rest out.")
+        found = await self._workers.run(lambda: reconcile(self._services, actor_of(request, self._services), day))
+        return json_response(found, request)
 
     def _taken(self, request: Request, raw: bytes) -> tuple[Wrapped | None, MappingError | None, bytes | None]:
         actor = actor_of(request, self._services)

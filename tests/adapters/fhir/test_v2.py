@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from fhir_mappings.hl7v2.wrapping import SOAP_1_1, SOAP_1_2
 from hub.actor import HUB, Actor
 from hub.boot import Services
 from hub.ports import Entry
+from tests.support import images
 from tests.support.http import Client, client_of
 from tests.support.services import running
-from tests.support.v2 import adt
+from tests.support.v2 import Ticking, adt
 
 ROW: dict[str, Any] = {
     "orgCode": "YLYY",
@@ -169,3 +171,72 @@ def test_a_row_of_another_institution_is_refused(kn: Client) -> None:
     answer = kn.post("/hl7", json=ROW)
     assert (answer.status_code, answer.json()["success"]) == (422, False)
     assert answer.json()["message"]
+
+
+# --- reconciliation ----------------------------------------------------------------------------------------------
+
+NOON = datetime(2025, 6, 12, 4, tzinfo=UTC)
+
+
+@pytest.fixture
+def noon(tmp_path: Path) -> Iterator[Services]:
+    """Services at whose clock it is noon of 12 June 2025 in China."""
+    with running(tmp_path, clock=Ticking(NOON)) as one:
+        yield one
+
+
+def image(services: Services, number: int, day: str = "20250612", institution: str = "YL", **more: str) -> str:
+    uid = f"{images.ROOT}.{number}"
+    images.receive(services, images.ct(study=uid, StudyDate=day, **more), Actor(institution=institution))
+    return uid
+
+
+def told(client: Client, number: int, state: str = "检查完成", **changes: str) -> None:
+    row = {**ROW, "studyUid": f"{images.ROOT}.{number}", "accessionNumber": f"A{number}", "state": state, **changes}
+    assert client.post("/hl7", json=row).status_code == 200
+
+
+def test_a_day_is_reconciled_both_ways(noon: Services) -> None:
+    client = client_of(build(noon), noon, Actor(institution="YL"))
+    for number in (1, 2, 3):
+        told(client, number)
+    told(client, 3, "报告完成", updateTime="2025-06-12 09:30:00")
+    told(client, 4, "登记完成")
+    image(noon, 1)
+    # Made the day before, so counted there; but it is here, which is what matters.
+    image(noon, 2, "20250611")
+    silent = image(noon, 5, AccessionNumber="A5")
+    image(noon, 6, institution="KN")
+
+    answer = client.get("/hl7/reconcile", params={"date": "2025-06-12"}).json()
+
+    assert answer == {
+        "date": "2025-06-12",
+        "announced": {"total": 4, "登记完成": 1, "检查完成": 2, "报告完成": 1},
+        "received": {"total": 2},
+        "missingImages": [{"studyUid": f"{images.ROOT}.3", "accessionNumber": "A3", "state": "报告完成"}],
+        "missingRows": [{"studyUid": silent, "accessionNumber": "A5"}],
+    }
+    lines = noon.database.read(lambda tx: list(tx.audit.search({}, institution=None, limit=100, before=None)))
+    assert "reconcile" in json.dumps(lines, default=str)
+
+
+def test_an_institution_reconciles_only_what_is_its_own(noon: Services) -> None:
+    client = client_of(build(noon), noon, Actor(institution="YL"))
+    told(client, 1)
+    image(noon, 1)
+    other = client_of(build(noon), noon, Actor(institution="QH"))
+    answer = other.get("/hl7/reconcile?date=2025-06-12").json()
+    assert (answer["announced"], answer["received"]) == ({"total": 0}, {"total": 0})
+    assert client.get("/hl7/reconcile?date=2025-06-11").json()["announced"] == {"total": 0}
+
+
+def test_who_may_not_see_studies_reconciles_none(noon: Services) -> None:
+    for actor in (Actor(institution="YY", roles=frozenset({"operator"})),):
+        assert client_of(build(noon), noon, actor).get("/hl7/reconcile?date=2025-06-12").status_code == 403
+    assert client_of(build(noon), noon, None).get("/hl7/reconcile?date=2025-06-12").status_code == 401
+
+
+@pytest.mark.parametrize("query", ["", "?date=today", "?date=2025-06-12&all=1"])
+def test_a_day_that_is_none_is_refused(yl: Client, query: str) -> None:
+    assert yl.get(f"/hl7/reconcile{query}").status_code == 400
