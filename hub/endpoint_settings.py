@@ -85,7 +85,7 @@ def _are_services(value: str) -> bool:
 
 
 #: Words of the setting ``services``; the DIMSE door's table of services is held against them by a test.
-SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist", "ups"})
+SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist", "ups", "availability"})
 
 #: Words of the setting ``send``: what :mod:`hub.dispatch.news` can tell a partner of the records that it may see.
 EVENTS = frozenset({"ADT^A08", "ADT^A31", "ADT^A40", "ORU^R01", "MDM^T02", "MDM^T06", "MDM^T08", "MDM^T10", "MDM^T11"})

@@ -75,6 +75,7 @@ OFFERS: Mapping[str, Offer] = {
     "1.2.840.10008.1.20.1": Offer("commitment", "adapters.dimse.commitment:Commitment", peer_scp=True),
     "1.2.840.10008.3.1.2.3.3": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
     "1.2.840.10008.3.1.2.3.4": Offer("mpps", "adapters.dimse.mpps:PerformedProcedureStep"),
+    "1.2.840.10008.5.1.4.33": Offer("availability", "adapters.dimse.availability_notices:Availability"),
     # Push, Watch, Pull and Query; events are reported on associations of the hub's own, so Event is not offered.
     **{
         f"1.2.840.10008.5.1.4.34.6.{kind}": Offer("ups", "adapters.dimse.ups:UnifiedProcedureStep")

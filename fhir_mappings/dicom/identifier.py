@@ -52,13 +52,18 @@ class Identifier:
     character_set: str = ""
 
 
-def read(data: bytes, transfer_syntax: str, *, charset_override: str | None = None) -> Identifier:
+def read(
+    data: bytes, transfer_syntax: str, *, charset_override: str | None = None, limits: ScanLimits = _LIMITS
+) -> Identifier:
     """Return the data set in *data*.
+
+    Args:
+        limits: for a service whose data sets are longer than identifiers are.
 
     Raises:
         MalformedError: it breaks the standard or a limit.
     """
-    scanned = scan(BytesIO(data), transfer_syntax, limits=_LIMITS, instance=False)
+    scanned = scan(BytesIO(data), transfer_syntax, limits=limits, instance=False)
     label = scanned.top.get(0x00080005)
     declared = label.value.decode("ascii", "replace").strip(" \0") if label and isinstance(label.value, bytes) else ""
     decoder = choose_decoder(
