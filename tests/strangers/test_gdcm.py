@@ -1,21 +1,28 @@
 """GDCM's gdcmscu on a running hub: echo, store and find.
 
 Debian's gdcmscu 3.0.21 does its work, releases the association, and then falls over its own closed stream, whoever the peer is
-(DCMTK's storescp too); so it is judged by what it did, and writes unbuffered. Its receiver for C-MOVE falls over the first data set it gets, and is
-not tried.
+(DCMTK's storescp too); so it is judged by what it did, and writes unbuffered. Its receiver for C-MOVE takes one transfer
+syntax an association, from anybody; why that excludes it is shown at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from pydicom import dcmread
+from pynetdicom import AE, build_context, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove
 
 from tests.strangers.running import RunningHub
 from tests.support.corpus import AS_STORED, dataset_of
-from tests.support.dicom import IMPLICIT, ROOT, make_ct
+from tests.support.dicom import EXPLICIT, IMPLICIT, ROOT, make_ct
+from tests.support.dimse_hub import run
 from tests.support.strangers import ran
 
 
@@ -54,3 +61,54 @@ def test_what_gdcm_stores_it_finds(hub: RunningHub, kn: httpx.Client, tmp_path: 
     assert statuses(said) == {"65280", "0"}
     nobody = gdcmscu(hub, "--find", "--studyroot", "--study", "--key", f"20,d={study}.9", "--key", "10,20")
     assert statuses(nobody) == {"0"}
+
+
+def gdcm_moves(folder: Path, port: int, receiver: int) -> tuple[str, int]:
+    """Let gdcmscu move a study from the archive at *port* to itself; return what it fell over, and how many files it wrote."""
+    folder.mkdir()
+    command = [
+        "gdcmscu", "--aetitle", "KN_PACS", "--call", "YIXIE", "--move", "--studyroot", "--study",
+        "--port-scp", str(receiver), "--key", f"20,d={ROOT}.712", "-o", str(folder), "127.0.0.1", str(port),
+    ]  # fmt: skip
+    done = ran(command)
+    return done.stderr.strip().rpartition("\n")[2], len(list(folder.iterdir()))
+
+
+@contextlib.contextmanager
+def archive(file: Path, receiver: int, *syntaxes: list[str]) -> Iterator[int]:
+    """Run pynetdicom's archive of one image, which proposes a context for each list of *syntaxes*; yield its port."""
+    image = dcmread(file)
+
+    def move(_event: evt.Event) -> Iterator[Any]:
+        contexts = [build_context(image.SOPClassUID, one) for one in syntaxes]
+        yield "127.0.0.1", receiver, {"contexts": contexts}
+        yield 1
+        yield 0xFF00, image
+
+    ae = AE("YIXIE")
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_MOVE, move)])
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.tool("gdcmscu", "storescu")
+def test_gdcms_own_receiver_knows_one_transfer_syntax_whoever_sends(hub: RunningHub, tmp_path: Path) -> None:
+    """It reads everything in the syntax of the last context that it took, so a second context of a class is its end.
+
+    The hub proposes one context for each syntax in which it can send an image, as PS3.8 section 9.3.2.2 lets it; so does the
+    other archive here, and both meet the same end. Where this fails because GDCM has been mended, C-MOVE is to be tried.
+    """
+    file = tmp_path / "one.dcm"
+    make_ct(file, study=712, patient_id="P712", size=32, transfer_syntax=EXPLICIT)
+    with archive(file, hub.their_port, [EXPLICIT]) as port:
+        said, files = gdcm_moves(tmp_path / "one-context", port, hub.their_port)
+        assert (said, files) == ("ProtocolStream as nullptr is invalid", 1)
+    with archive(file, hub.their_port, [EXPLICIT], [IMPLICIT]) as port:
+        theirs = gdcm_moves(tmp_path / "two-contexts", port, hub.their_port)
+    assert theirs == ("Should not happen (imp)", 0)
+    sent = run("storescu", "-xe", "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", hub.ports["dimse"], file)
+    assert sent.returncode == 0, sent.stderr
+    assert gdcm_moves(tmp_path / "hub", hub.ports["dimse"], hub.their_port) == theirs
