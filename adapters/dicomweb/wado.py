@@ -24,7 +24,7 @@ from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
 from adapters.pixels import frames as pixels
 from adapters.pixels.pool import Pool
-from adapters.pixels.stored import StoredPixels, transcodable
+from adapters.pixels.stored import StoredPixels, compressible, transcodable
 from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes
 from fhir_mappings.dicom import xml_model
 from fhir_mappings.dicom.elements import Element
@@ -94,7 +94,7 @@ class Retrieve:
 
     def _transcoded(self, row: InstanceRow, syntax: str) -> Iterator[bytes]:
         with self.opened(row) as stored:
-            yield from stored.transcode(self._pool, syntax)
+            yield from stored.transcode(self._pool, syntax, row.digest)
 
     def opened(self, row: InstanceRow) -> StoredPixels:
         """Return the object opened for its pixels."""
@@ -191,7 +191,7 @@ class Retrieve:
         with self._open(row) as (source, offset):
             compressed = pixels.is_encapsulated(source, offset)
             stored = row.TransferSyntaxUID if compressed else EXPLICIT_LITTLE
-            chosen, media_type, syntax = _frame_type(accepted(request), stored)
+            chosen, media_type, syntax = _frame_type(accepted(request), stored, row.BitsAllocated or 0)
             if syntax != stored:
                 if row.pixel_offset is None and row.TransferSyntaxUID not in DEFLATED:
                     raise not_acceptable(
@@ -341,10 +341,12 @@ def may_be(row: InstanceRow, syntax: str) -> bool:
         return True
     # Offsets into deflated objects mean nothing, so the size of the image tells that there is one.
     has_pixels = row.pixel_offset is not None or (row.TransferSyntaxUID in DEFLATED and row.Rows is not None)
-    return transcodable(row.TransferSyntaxUID, has_pixels=has_pixels, target=syntax)
+    return transcodable(row.TransferSyntaxUID, has_pixels=has_pixels, target=syntax) or compressible(
+        row.TransferSyntaxUID, row.BitsAllocated or 0, has_pixels=has_pixels, target=syntax
+    )
 
 
-def _frame_type(ranges: Sequence[Accepted], stored: str) -> tuple[Accepted, str, str]:
+def _frame_type(ranges: Sequence[Accepted], stored: str, bits: int) -> tuple[Accepted, str, str]:
     """Return the range that takes frames stored as *stored*, the media type to name them by, and their transfer syntax."""
     own = SYNTAXES.get(stored)
     own_type = own.media_type if own is not None else _OCTETS
@@ -362,6 +364,14 @@ def _frame_type(ranges: Sequence[Accepted], stored: str) -> tuple[Accepted, str,
             meant = one.transfer_syntax == "" and one.media_type == target.media_type
             if named or meant:
                 return one, target.media_type, target.uid
+        # With loss only for who says so by the UID; a media type alone never means it.
+        known = SYNTAXES.get(one.transfer_syntax)
+        if (
+            known is not None
+            and one.takes(known.media_type)
+            and compressible(stored, bits, has_pixels=True, target=known.uid)
+        ):
+            return one, known.media_type, known.uid
     possible = dict.fromkeys(
         f"{media_type}; transfer-syntax={syntax}"
         for media_type, syntax in ((own_type, stored), *((one.media_type, one.uid) for one in targets))

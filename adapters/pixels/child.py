@@ -91,9 +91,15 @@ def _trouble(category: Category, message: str, where: str) -> dict[str, Any]:
 
 def _frame(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
     from adapters.pixels.codec import decode, encode
+    from adapters.pixels.syntaxes import LOSSY
 
     array, image = decode(Image(**head["image"]), head["syntax"], parts[0])
-    data, image = encode(array, image, head["target"])
+    if head["target"] in LOSSY:
+        from adapters.pixels import lossy
+
+        data, image = lossy.encode(array, image, head["target"])
+    else:
+        data, image = encode(array, image, head["target"])
     return {"photometric": image.photometric, "planar": image.planar}, data
 
 

@@ -17,7 +17,16 @@ from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.processing import convert_color_space
 
 from adapters.pixels.image import Image
-from adapters.pixels.syntaxes import EXPLICIT_LITTLE, JPEG_2000, JPEG_BASELINE, JPEG_EXTENDED, JPEG_LS, NATIVE, RLE
+from adapters.pixels.syntaxes import (
+    EXPLICIT_LITTLE,
+    JPEG_2000,
+    JPEG_2000_LOSSY,
+    JPEG_BASELINE,
+    JPEG_EXTENDED,
+    JPEG_LS,
+    NATIVE,
+    RLE,
+)
 from hub.errors import Category, HubError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +36,7 @@ _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}) | {0xF7}
 #: Markers that stand alone.
 _LONE = frozenset({0x01, *range(0xD0, 0xD9)})
 #: Widest samples that each encoder takes.
-_MOST_BITS = {JPEG_LS: 16, JPEG_2000: 24, RLE: 32}
+_MOST_BITS = {JPEG_LS: 16, JPEG_2000: 24, RLE: 32, JPEG_BASELINE: 8, JPEG_2000_LOSSY: 16}
 
 #: The JPEG 2000 encoder makes six resolutions, each half of the one before, whatever it is told.
 _LEAST_SIDE = 32
@@ -85,25 +94,7 @@ def encode(array: Array, image: Image, target: str) -> tuple[bytes, Image]:
         if image.bits_allocated == 1:
             return np.packbits(array.reshape(-1), bitorder="little").tobytes(), image
         return np.ascontiguousarray(array, dtype=_dtype(image)).tobytes(), replace(image, planar=0)
-    if image.bits_allocated == 1 or image.bits_stored > _MOST_BITS[target] or image.bits_allocated > 32:
-        raise HubError(
-            Category.UNSUPPORTED,
-            f"This transfer syntax cannot hold {image.bits_stored} bits in {image.bits_allocated}.",
-            where="(0028,0100)",
-        )
-    if target == JPEG_2000 and min(image.rows, image.columns) < _LEAST_SIDE:
-        raise HubError(
-            Category.UNSUPPORTED,
-            f"JPEG 2000 is made here of {_LEAST_SIDE} rows and columns or more.",
-            where="(0028,0010)",
-        )
-    low, high = _range(image)
-    if int(array.min()) < low or int(array.max()) > high or image.high_bit != image.bits_stored - 1:
-        raise HubError(
-            Category.UNSUPPORTED,
-            "Bits outside the stored ones are in use, which this transfer syntax would lose.",
-            where="(0028,0101)",
-        )
+    check_encodable(array, image, target)
     photometric = image.photometric
     if target == JPEG_2000 and photometric == "RGB":
         # The reversible colour transform compresses better and is exact (PS3.5 section 8.2.4).
@@ -125,6 +116,29 @@ def encode(array: Array, image: Image, target: str) -> tuple[bytes, Image]:
     )
     # RLE is by plane in itself, and says so by convention (PS3.5 annex G).
     return bytes(data), replace(image, photometric=photometric, planar=int(target == RLE and image.samples > 1))
+
+
+def check_encodable(array: Array, image: Image, target: str) -> None:
+    """Raise HubError(unsupported) where *target* cannot hold such pixels."""
+    if image.bits_allocated == 1 or image.bits_stored > _MOST_BITS[target] or image.bits_allocated > 32:
+        raise HubError(
+            Category.UNSUPPORTED,
+            f"This transfer syntax cannot hold {image.bits_stored} bits in {image.bits_allocated}.",
+            where="(0028,0100)",
+        )
+    if target in {JPEG_2000, JPEG_2000_LOSSY} and min(image.rows, image.columns) < _LEAST_SIDE:
+        raise HubError(
+            Category.UNSUPPORTED,
+            f"JPEG 2000 is made here of {_LEAST_SIDE} rows and columns or more.",
+            where="(0028,0010)",
+        )
+    low, high = _range(image)
+    if int(array.min()) < low or int(array.max()) > high or image.high_bit != image.bits_stored - 1:
+        raise HubError(
+            Category.UNSUPPORTED,
+            "Bits outside the stored ones are in use, which this transfer syntax would lose.",
+            where="(0028,0101)",
+        )
 
 
 def to_rgb(array: Array, image: Image) -> Array:

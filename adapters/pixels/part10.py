@@ -23,6 +23,7 @@ _WIDTHS = {
     "FD": 8, "OD": 8, "OV": 8, "SV": 8, "UV": 8,
 }  # fmt: skip
 _PIXEL_REPRESENTATION = 0x00280103
+_SOP_INSTANCE, _MEDIA_STORAGE_SOP_INSTANCE = 0x00080018, 0x00020003
 _OFFSET_TABLES = frozenset({0x7FE00001, 0x7FE00002})
 _DIGITAL_SIGNATURES = 0xFFFAFFFA
 _TRANSFER_SYNTAX = 0x00020010
@@ -43,6 +44,9 @@ def file_head(scanned: Scan, source: BinaryIO, syntax: str, changes: Changes) ->
         one.tag: (one.vr, one.value) for one in scanned.meta if isinstance(one.value, bytes) and one.tag != 0x00020000
     }
     meta |= {_TRANSFER_SYNTAX: ("UI", uid), **_WRITER}
+    renamed = changes.get(_SOP_INSTANCE)
+    if renamed is not None:
+        meta[_MEDIA_STORAGE_SOP_INSTANCE] = renamed
     body = b"".join(element(tag, vr, value) for tag, (vr, value) in sorted(meta.items()))
     group = element(0x00020000, "UL", len(body).to_bytes(4, "little"))
     return b"\0" * 128 + b"DICM" + group + body + elements(scanned, source, changes=changes)
@@ -74,6 +78,11 @@ def head(tag: int, vr: str, length: int) -> bytes:
     """Return tag, VR and length."""
     start = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode("ascii")
     return start + (struct.pack("<HI", 0, length) if vr in LONG_VRS else struct.pack("<H", length))
+
+
+def item(body: bytes) -> bytes:
+    """Return one item of a sequence."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
 
 
 class _Writer:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, BinaryIO, Self
 
-from adapters.pixels import frames, part10
+from adapters.pixels import derived, frames, part10
 from adapters.pixels.image import Image
 from adapters.pixels.look import Look
 from adapters.pixels.pool import Pool
-from adapters.pixels.syntaxes import EXPLICIT_LITTLE, NATIVE, SYNTAXES, decodes, video
+from adapters.pixels.syntaxes import EXPLICIT_LITTLE, LOSSY, NATIVE, SYNTAXES, decodes, video
 from fhir_mappings.dicom.elements import PIXEL_DATA, Element, Scan
 from fhir_mappings.dicom.header import header_of
 from fhir_mappings.dicom.scanner import scan
@@ -213,12 +213,12 @@ class StoredPixels:
 
     # --- whole instances -------------------------------------------------------------------------------------
 
-    def transcode(self, pool: Pool, target: str) -> Iterator[bytes]:
-        """Yield the object as a Part 10 file in *target*; the SOP Instance UID stays, because nothing is lost.
+    def transcode(self, pool: Pool, target: str, digest: str = "") -> Iterator[bytes]:
+        """Yield the object as a Part 10 file in *target*; the SOP Instance UID stays where nothing is lost, and only there.
 
         The offset table is left empty, which PS3.5 section A.4 allows, so that frames go out as they are made.
         """
-        if target not in SYNTAXES or not SYNTAXES[target].encodes:
+        if target not in LOSSY and (target not in SYNTAXES or not SYNTAXES[target].encodes):
             raise HubError(Category.UNSUPPORTED, "Instances cannot be turned into this transfer syntax.", where=target)
         native = PIXEL_DATA not in self.scanned.top or not self.pixels.fragments
         if target == EXPLICIT_LITTLE and native:
@@ -227,6 +227,8 @@ class StoredPixels:
             return
         first, answer = self.transcoded(pool, 1, target)
         changes: dict[int, tuple[str, bytes] | None] = {0x00280004: ("CS", _padded(answer["photometric"]))}
+        if target in LOSSY:
+            changes |= derived.lossy(self.header, digest, target, self.image.frame_bytes / max(len(first), 1))
         if self.image.samples > 1:
             changes[0x00280006] = ("US", struct.pack("<H", answer["planar"]))
         yield part10.file_head(self.scanned, self._source, target, changes)
@@ -276,6 +278,11 @@ def transcodable(syntax: str, *, has_pixels: bool, target: str) -> bool:
     if not has_pixels or video(syntax):
         return target == EXPLICIT_LITTLE and syntax in NATIVE
     return decodes(syntax)
+
+
+def compressible(syntax: str, bits: int, *, has_pixels: bool, target: str) -> bool:
+    """Return whether an instance may be compressed into *target* with loss, as far as its row in the index tells."""
+    return has_pixels and target in LOSSY and bits <= LOSSY[target] and decodes(syntax)
 
 
 def _item(data: bytes) -> bytes:

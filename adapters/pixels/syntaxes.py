@@ -13,6 +13,7 @@ JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
+JPEG_2000_LOSSY = "1.2.840.10008.1.2.4.91"
 RLE = "1.2.840.10008.1.2.5"
 
 
@@ -45,7 +46,7 @@ _ALL = (
     Syntax(uid=JPEG_LS, media_type="image/jls", encodes=True),
     Syntax(uid="1.2.840.10008.1.2.4.81", media_type="image/jls"),
     Syntax(uid=JPEG_2000, media_type="image/jp2", encodes=True),
-    Syntax(uid="1.2.840.10008.1.2.4.91", media_type="image/jp2"),
+    Syntax(uid=JPEG_2000_LOSSY, media_type="image/jp2"),
     # Multi-component volumes are one code stream for many frames; no codec of ours takes them apart.
     Syntax(uid="1.2.840.10008.1.2.4.92", media_type="image/jpx", decodes=False),
     Syntax(uid="1.2.840.10008.1.2.4.93", media_type="image/jpx", decodes=False),
@@ -57,6 +58,8 @@ _ALL = (
 SYNTAXES: Mapping[str, Syntax] = {one.uid: one for one in _ALL}
 #: What frames and instances can be turned into, best known first; all are exact.
 TARGETS = tuple(one for one in _ALL if one.encodes)
+#: What pixels are compressed into with loss, and the most bits of a sample; only for who names the transfer syntax.
+LOSSY: Mapping[str, int] = {JPEG_BASELINE: 8, JPEG_2000_LOSSY: 16}
 NATIVE = frozenset({EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED})
 
 
