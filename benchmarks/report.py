@@ -27,6 +27,12 @@ GROWTH_BEGIN, GROWTH_END = "<!-- growth:begin -->", "<!-- growth:end -->"
 PLOT = "growth.svg"
 _GROWTH = "growth-"
 _GROWN = re.compile(re.escape(GROWTH_BEGIN) + r".*?" + re.escape(GROWTH_END), re.DOTALL)
+#: The same for what a v2 message costs (:mod:`benchmarks.hl7_cost`).
+ENGINE_BEGIN, ENGINE_END = "<!-- engine:begin -->", "<!-- engine:end -->"
+STAGES_PLOT = "stages.svg"
+_STAGES, _STORED, _FEEDS = "stages-", "v2growth-", "v2feeds-"
+_ENGINE = re.compile(re.escape(ENGINE_BEGIN) + r".*?" + re.escape(ENGINE_END), re.DOTALL)
+_APART = (_GROWTH, _STAGES, _STORED, _FEEDS)
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5a9e", "#e0902f", "#444444")
 _MARKED = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
 
@@ -111,7 +117,7 @@ def verdict(row: Row) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return the Markdown table of *rows*."""
     lines = ["| work | hub | peer | ratio | target | reached | |", "|---|---|---|---|---|---|---|"]
-    for row in (one for one in rows if not one.key.startswith(_GROWTH)):
+    for row in (one for one in rows if not one.key.startswith(_APART)):
         peer = f"{row.peer_name}: {spread(row.peer, row.unit)}" if row.peer else "–"
         ratio = f"{row.ratio:.2f}" if row.ratio is not None else "–"
         cells = (row.work, spread(row.hub, row.unit), peer, ratio, target(row.target, row.unit), verdict(row), row.note)
@@ -119,9 +125,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def growth(rows: Sequence[Row]) -> str:
-    """Return the Markdown table of how cost grows: a line for each kind of work, a column for each size of the index."""
-    series = _series(rows)
+def growth(rows: Sequence[Row], prefix: str = _GROWTH) -> str:
+    """Return the Markdown table of how cost grows: a line for each kind of work, a column for each size of what is stored."""
+    series = _series(rows, prefix)
     if not series:
         return ""
     sizes = list(dict.fromkeys(row.note for found in series.values() for row in found))
@@ -132,10 +138,10 @@ def growth(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _series(rows: Sequence[Row], prefix: str = _GROWTH) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.key.startswith(_GROWTH):
+        if row.key.startswith(prefix):
             found.setdefault(row.work, []).append(row)
     return found
 
@@ -191,6 +197,55 @@ def publish_growth(rows: Sequence[Row], *, page: Path = PERFORMANCE) -> None:
 def growth_section(rows: Sequence[Row]) -> str:
     """Return what stands between the marks of the growth table."""
     return f"{GROWTH_BEGIN}\n{growth(rows)}\n\n![cost relative to the smallest index]({PLOT})\n{GROWTH_END}"
+
+
+def stages_plot(rows: Sequence[Row]) -> str:
+    """Return an SVG picture of the stages: a bar for each kind of message, cut in proportion to what each stage takes."""
+    series = _series(rows, _STAGES)
+    kinds = list(dict.fromkeys(row.note for found in series.values() for row in found))
+    spent = {
+        kind: [(stage, next(row.hub.median for row in found if row.note == kind)) for stage, found in series.items()]
+        for kind in kinds
+    }
+    left, inner, line = 150, 560, 34
+    height = 60 + line * len(kinds)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="860" height="{height}" fill="white"/>',
+    ]
+    for place, (kind, found) in enumerate(spent.items()):
+        top, x, whole = 10 + line * place, float(left), sum(value for _, value in found) or 1.0
+        parts.append(f'<text x="{left - 8}" y="{top + 16}" text-anchor="end">{kind}</text>')
+        for number_, (_, value) in enumerate(found):
+            width = inner * value / whole
+            colour = _COLOURS[number_ % len(_COLOURS)]
+            parts.append(f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="24" fill="{colour}"/>')
+            x += width
+        parts.append(f'<text x="{left + inner + 8}" y="{top + 16}">{number(whole)} ms</text>')
+    for number_, stage in enumerate(series):
+        x, y = left + 110 * number_, 30 + line * len(kinds)
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{_COLOURS[number_ % len(_COLOURS)]}"/>')
+        parts.append(f'<text x="{x + 18}" y="{y + 11}">{stage}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def engine_section(rows: Sequence[Row]) -> str:
+    """Return what stands between the marks of the engine's tables."""
+    tables = [
+        growth(rows, _STAGES),
+        f"![share of each stage]({STAGES_PLOT})",
+        growth(rows, _STORED),
+        growth(rows, _FEEDS),
+    ]
+    return f"{ENGINE_BEGIN}\n{chr(10).join(one + chr(10) for one in tables)}{ENGINE_END}"
+
+
+def publish_engine(rows: Sequence[Row], *, page: Path = PERFORMANCE) -> None:
+    """Put the tables and the picture of what a v2 message costs into *page* and beside it."""
+    if _series(rows, _STAGES):
+        before = page.read_text("utf-8")
+        page.write_text(_ENGINE.sub(lambda _: engine_section(rows), before, count=1), "utf-8")
+        (page.parent / STAGES_PLOT).write_text(stages_plot(rows), "utf-8")
 
 
 def facts(known: Mapping[str, Any], scale: str) -> str:

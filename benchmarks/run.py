@@ -82,11 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not report.publish(path, report.section(rows, known, scale.name)):
                 print(f"{path.name} has no section for the table", file=sys.stderr)
         report.publish_growth(rows)
+        report.publish_engine(rows)
     print(report.facts(known, scale.name))
     print()
     print(report.table(rows))
     print()
-    print(report.growth(rows))
+    for table in ("growth-", "stages-", "v2growth-", "v2feeds-"):
+        print(report.growth(rows, table))
+        print()
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -13,9 +13,10 @@ from xml.parsers import expat
 from fhir_mappings import text as text_rule
 from fhir_mappings.errors import MalformedError
 
-#: The bounds of one document. A v2 message of 16 MiB with one element for each component stays below; depth is that of JSON.
+#: The bounds of one document; depth is that of JSON. So many elements take some 40 MB while they are read, and are a result
+#: of several thousand OBX; text inside them costs no more than its size.
 MAX_BYTES = 16 << 20
-MAX_ELEMENTS = 500_000
+MAX_ELEMENTS = 100_000
 MAX_DEPTH = 64
 
 _ENCODING = re.compile(rb"""\A(?:\xef\xbb\xbf)?\s*<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._\-]{1,40})["']""")

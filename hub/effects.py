@@ -37,8 +37,8 @@ class Effects:
         self._clock = clock
         self._dispatcher = Dispatcher(settings, directory, objects, clock)
         self._router = Router(settings, directory, clock)
-        self._news = News(settings, directory, objects, clock)
         self._priors = PriorRequests(directory, clock)
+        self._news = News(settings, directory, objects, clock)
 
     def carry_out(
         self,

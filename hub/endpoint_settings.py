@@ -237,6 +237,13 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="其可见病历变化时发给对方的消息；缺省为无 / messages that tell it of changes to records it may see; none when absent",
     ),
     Setting(
+        name="validate-out",
+        kinds=("mllp",),
+        fits={"off", "warn", "reject"}.__contains__,
+        words="off, warn or reject",
+        meaning="发送前按标准校验消息；`reject` 不合格则不发送 / messages are validated before they are sent; off when absent",
+    ),
+    Setting(
         name="ack",
         kinds=("mllp",),
         fits={"processed", "stored"}.__contains__,

@@ -295,8 +295,7 @@ class Merging:
     def move(self, change: Move) -> None:
         """Give the visits and accounts, and what was said of the visits, to the patient they belong to."""
         source = f"Patient/{change.source_id}"
-        target = f"Patient/{self._redirects.get(change.target_id, change.target_id)}"
-        renamed = {change.source_id: target.removeprefix("Patient/")}
+        target = self._redirects.get(change.target_id, change.target_id)
         references = [self._stand_ins.get(one, one) for one in change.references]
         if not references:
             references = [*self._owned("Encounter", "patient", source), *self._owned("Account", "patient", source)]
@@ -307,13 +306,15 @@ class Merging:
             if status.is_older(row.asserted_at, self._asserted_at) and row.stored:
                 self._superseded[reference] = None
                 continue
-            self._give(reference, renamed)
+            # Whose it was is not asked: an earlier move may still be on its way.
+            former = dict.fromkeys(_patients_of(row.resource), target)
+            self._give(reference, former)
             row.confirmed = row.confirmed or row.asserted_at != self._asserted_at
             row.asserted_at = self._asserted_at
             if reference.startswith("Encounter/"):
                 for kind, parameter in _OF_VISIT:
                     for one in self._owned(kind, parameter, reference):
-                        self._give(one, renamed)
+                        self._give(one, former)
 
     def _owned(self, kind: str, parameter: str, target: str) -> list[str]:
         found = self._tx.records.referring(kind, parameter, target, UNRESTRICTED, limit=MOVED_MAX)
@@ -346,6 +347,13 @@ class Merging:
         if not subject or not said or subject == said:
             return change
         return replace(change, resource=redirected(change.resource, {said: subject}))
+
+
+def _patients_of(resource: Json) -> list[str]:
+    subject = resource.get("subject", [])
+    found = subject if isinstance(subject, list) else [subject]
+    references = [str(one.get("reference", "")) for one in found]
+    return [one.removeprefix("Patient/") for one in references if one.startswith("Patient/")]
 
 
 def _replaced_by(resource: Json | None) -> str | None:

@@ -40,6 +40,15 @@ _LISTENED = frozenset(
 )
 
 
+#: Kinds that v2 senders state without a reason, though a table may demand one.
+_WITHOUT_REASON = frozenset(
+    {
+        *("report.corrected", "referral.rejected", "referral.cancelled"),
+        *("order.cancel", "order.rejected", "order.cancelled"),
+    }
+)
+
+
 class MessageEvents:
     """Carries the workflow events of messages to the Tasks they are about."""
 
@@ -173,6 +182,6 @@ class MessageEvents:
 
 def _default_reason(event: WorkflowEvent) -> Json | None:
     # A table may demand a reason where a v2 message has no field that carries one; the message itself is the reason.
-    if event.kind in {"report.corrected", "referral.rejected", "order.cancel", "referral.cancelled"}:
+    if event.kind in _WITHOUT_REASON:
         return {"text": f"HL7 v2 {event.kind}"}
     return None

@@ -172,7 +172,10 @@ class _Work(Merging):
         )
         for reference in kept if newer else (name for name in scope if name not in kept):
             row = self._rows.get(reference)
-            if row is None or row.resource is None or (newer and row.stored):
+            if row is None or row.resource is None:
+                continue
+            if newer and row.asserted_at is not None and row.asserted_at > self._asserted_at:
+                # A newer list has spoken of this one; of the others this message spoke last, and the newer left them out.
                 continue
             retired = status.retire(row.resource)
             if retired != row.resource:

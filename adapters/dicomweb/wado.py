@@ -22,10 +22,11 @@ from adapters.dicomweb.errors import uid
 from adapters.dicomweb.held import Pixels, held
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
+from adapters.dicomweb.offers import by_syntax, frame_type
 from adapters.pixels import frames as pixels
 from adapters.pixels.pool import Pool
-from adapters.pixels.stored import StoredPixels, compressible, transcodable
-from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes
+from adapters.pixels.stored import StoredPixels
+from adapters.pixels.syntaxes import EXPLICIT_LITTLE
 from fhir_mappings.dicom import xml_model
 from fhir_mappings.dicom.elements import Element
 from fhir_mappings.dicom.scanner import DEFLATED, scan
@@ -65,7 +66,7 @@ class Retrieve:
         if not wanted:
             raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}".')
         rows = self._services.imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"))
-        chosen, fitting = _by_syntax(wanted, rows)
+        chosen, fitting = by_syntax(wanted, rows)
         if not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1:
             return self.single(request, rows[0], chosen.transfer_syntax or rows[0].TransferSyntaxUID)
         parts = [self.part(row, chosen.transfer_syntax or row.TransferSyntaxUID) for row in fitting]
@@ -191,7 +192,7 @@ class Retrieve:
         with self._open(row) as (source, offset):
             compressed = pixels.is_encapsulated(source, offset)
             stored = row.TransferSyntaxUID if compressed else EXPLICIT_LITTLE
-            chosen, media_type, syntax = _frame_type(accepted(request), stored, row.BitsAllocated or 0)
+            chosen, media_type, syntax = frame_type(accepted(request), stored, row.BitsAllocated or 0)
             if syntax != stored:
                 if row.pixel_offset is None and row.TransferSyntaxUID not in DEFLATED:
                     raise not_acceptable(
@@ -322,61 +323,6 @@ def uids(request: Request) -> tuple[str, str | None, str | None]:
     study = uid(request, "study")
     assert study is not None
     return study, uid(request, "series"), uid(request, "instance")
-
-
-def _by_syntax(wanted: Sequence[Accepted], rows: Sequence[InstanceRow]) -> tuple[Accepted, Sequence[InstanceRow]]:
-    """Return the first range that fits any instance as it is stored or can be sent, and the instances it fits."""
-    for one in wanted:
-        fitting = [row for row in rows if one.transfer_syntax == "" or may_be(row, one.transfer_syntax)]
-        if fitting:
-            return one, fitting
-    possible = dict.fromkeys(row.TransferSyntaxUID for row in rows)
-    possible |= dict.fromkeys(one.uid for one in TARGETS if any(may_be(row, one.uid) for row in rows))
-    raise not_acceptable(f"Ask with transfer-syntax=* for what is stored, or with one of {', '.join(possible)}.")
-
-
-def may_be(row: InstanceRow, syntax: str) -> bool:
-    """Return whether the instance is in transfer syntax *syntax*, or can be turned into it."""
-    if row.TransferSyntaxUID == syntax:
-        return True
-    # Offsets into deflated objects mean nothing, so the size of the image tells that there is one.
-    has_pixels = row.pixel_offset is not None or (row.TransferSyntaxUID in DEFLATED and row.Rows is not None)
-    return transcodable(row.TransferSyntaxUID, has_pixels=has_pixels, target=syntax) or compressible(
-        row.TransferSyntaxUID, row.BitsAllocated or 0, has_pixels=has_pixels, target=syntax
-    )
-
-
-def _frame_type(ranges: Sequence[Accepted], stored: str, bits: int) -> tuple[Accepted, str, str]:
-    """Return the range that takes frames stored as *stored*, the media type to name them by, and their transfer syntax."""
-    own = SYNTAXES.get(stored)
-    own_type = own.media_type if own is not None else _OCTETS
-    targets = TARGETS if decodes(stored) else ()
-    for one in ranges:
-        if one.transfer_syntax in {"", stored}:
-            # Octets without a word on the transfer syntax are uncompressed ones (PS3.18 table 8.7.3-4); viewers that take
-            # any write ``transfer-syntax=*`` and read the syntax from the part's Content-Type.
-            plain = one.media_type == _OCTETS and not one.any_syntax and not one.transfer_syntax
-            for media_type in (own_type, _OCTETS):
-                if one.takes(media_type) and not (plain and stored != EXPLICIT_LITTLE):
-                    return one, media_type, stored
-        for target in targets:
-            named = one.transfer_syntax == target.uid and one.takes(target.media_type)
-            meant = one.transfer_syntax == "" and one.media_type == target.media_type
-            if named or meant:
-                return one, target.media_type, target.uid
-        # With loss only for who says so by the UID; a media type alone never means it.
-        known = SYNTAXES.get(one.transfer_syntax)
-        if (
-            known is not None
-            and one.takes(known.media_type)
-            and compressible(stored, bits, has_pixels=True, target=known.uid)
-        ):
-            return one, known.media_type, known.uid
-    possible = dict.fromkeys(
-        f"{media_type}; transfer-syntax={syntax}"
-        for media_type, syntax in ((own_type, stored), *((one.media_type, one.uid) for one in targets))
-    )
-    raise not_acceptable(f"Possible here are {', '.join(possible)}.")
 
 
 def frame_numbers(text: str) -> Sequence[int]:

@@ -18,9 +18,10 @@ from adapters._http import Workers, actor_of
 from adapters.dicomweb.errors import checked_uid
 from adapters.dicomweb.looks import icc, number, quality, side, which_annotations, window, wrong
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable, ranges_of
+from adapters.dicomweb.offers import may_be
 from adapters.dicomweb.presentation import Presented, has_image, is_state, read
 from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, image_type
-from adapters.dicomweb.wado import Retrieve, may_be
+from adapters.dicomweb.wado import Retrieve
 from adapters.pixels.look import Look
 from adapters.pixels.syntaxes import TARGETS
 from hub.errors import Category, HubError

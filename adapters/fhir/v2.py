@@ -88,18 +88,19 @@ class V2Handler:
             wrapped = unwrap(raw) if kind_of(raw) else None
         except MappingError as error:
             wrong = error
-        _compare_charset(request, raw)
+        _compare_charset(request, raw, wrapped)
         # What cannot be unwrapped is kept and audited too; only its answer says more than an acknowledgement could.
         answer = self._services.messages.receive(raw, peer_of(request), door=DOOR, institution_hint=actor.institution)
         return wrapped, wrong, answer
 
 
-def _compare_charset(request: Request, raw: bytes) -> None:
+def _compare_charset(request: Request, raw: bytes, wrapped: Wrapped | None) -> None:
     """Tell the log of a Content-Type that names another character set than the bytes are in; the bytes decide."""
     named = _CHARSET.search(request.headers.get("content-type", ""))
     if named is None or raw.isascii():
         return
-    found, label = decode_message(raw).charset, named.group(1)
+    label = named.group(1)
+    found = wrapped.charset if wrapped is not None else decode_message(raw).charset
     if codec_for(label) != found:
         log.warning("content_type_mislabelled", declared=label, found=found, peer=peer_of(request))
 

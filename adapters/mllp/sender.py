@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import structlog
+
 from adapters._tls import client_context
 from adapters.mllp.client import MllpClient, NoAnswer
 from fhir_mappings.errors import MappingError
@@ -22,6 +24,8 @@ from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
 
 if TYPE_CHECKING:
     from hub.boot import Services
+
+log = structlog.get_logger("adapters.mllp.sender")
 
 
 def open_sender(services: Services) -> Sender:
@@ -41,8 +45,12 @@ class MllpSender:
         """Send the payload and wait for its acknowledgement; never raises for a partner's fault.
 
         AA and CA are success. AR and CR are permanent. AE and CE are tried again unless the endpoint's setting
-        ``retry-ae`` is false, because senders and receivers differ in what they mean by them.
+        ``retry-ae`` is false, because senders and receivers differ in what they mean by them. With the setting
+        ``validate-out`` a message is judged first; ``reject`` keeps back what is not fit, as a dead letter.
         """
+        unfit = self._unfit(delivery, endpoint)
+        if unfit is not None:
+            return unfit
         try:
             line = self._line(endpoint)
         except (ValueError, OSError) as error:
@@ -65,6 +73,22 @@ class MllpSender:
                     ack=answer, error="The answer does not acknowledge this message (MSA-2 is not its MSH-10)."
                 )
             return result
+
+    @staticmethod
+    def _unfit(delivery: Delivery, endpoint: MemberEndpoint) -> SendResult | None:
+        """Return the refusal of a message that the endpoint's own setting does not let out."""
+        level = str(endpoint.settings.get("validate-out", "off"))
+        if level == "off" or UNANSWERED in delivery.headers:
+            return None
+        from fhir_mappings.hl7v2.outbound.validation import findings
+
+        found = findings(decode_message(delivery.payload).text)
+        if not found:
+            return None
+        log.warning("message_unfit", destination=endpoint.id, control_id=delivery.control_id, findings=found[:20])
+        if level != "reject":
+            return None
+        return SendResult(error=f"Not sent (validate-out): {'; '.join(found[:20])}", permanent=True)
 
     def close(self) -> None:
         """Close all connections."""

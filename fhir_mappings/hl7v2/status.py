@@ -141,10 +141,8 @@ def apply(
         merged = _older_visit(stored, upsert, asserted_at, stored_asserted_at)
         _lists_of_visit(merged, stored, given, asserted_at, stored_asserted_at)
         return Applied(resource=merged, changed=merged != stored, superseded=True)
-    if upsert.guard == "status" and kind != "Encounter" and not _result_counts(stored, given, older=older):
-        merged = _united_identifiers(stored, given)
-        return Applied(resource=merged, changed=merged != stored, superseded=True)
-    if older and upsert.guard == "demographics":
+    late_result = upsert.guard == "status" and kind != "Encounter" and not _result_counts(stored, given, older=older)
+    if late_result or (older and upsert.guard == "demographics"):
         merged = _united_identifiers(stored, given)
         if kind == "Patient" and stored.keys() <= _NUMBER_ALONE:
             # A merge or a move made the record when it was but a number; whatever is known of it is news.
@@ -162,6 +160,8 @@ def apply(
             superseded = True
         elif new:
             merged.pop("_status", None)
+            if new not in {"finished", "unknown"}:
+                _drop_discharge(merged, given)
         elif old != "unknown" and stored_asserted_at is not None and stored_asserted_at < asserted_at:
             merged.setdefault("_status", _as_of(stored_asserted_at))
     elif kind in {"ServiceRequest", "MedicationRequest"} and new and not request_status_allows(old, new):
@@ -254,12 +254,16 @@ def _older_visit(
         for path in upsert.cleared.intersection(_DISCHARGE):
             _clear(merged, path)
     if merged["status"] not in {"finished", "unknown"}:
-        # A discharge that was taken back meanwhile, or never was, leaves no end behind.
-        for path in _DISCHARGE:
-            head, _, rest = path.partition(".")
-            if rest not in stored.get(head, {}):
-                _clear(merged, path)
+        _drop_discharge(merged, stored)
     return merged
+
+
+def _drop_discharge(merged: dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Take out what only an ended visit has and *said* does not say: a discharge that was taken back, or never was."""
+    for path in _DISCHARGE:
+        head, _, rest = path.partition(".")
+        if rest not in said.get(head, {}):
+            _clear(merged, path)
 
 
 def _lists_of_visit(
@@ -279,13 +283,15 @@ def _lists_of_visit(
             stored_as_of=before,
             given_as_of=now,
         )
+    elif "location" in merged and stored_asserted_at is not None and stored_asserted_at < asserted_at:
+        merged["location"] = visit_history.unspoken(merged["location"], before)
     changed = "classHistory" in given
     if changed or "classHistory" in stored:
         merged["classHistory"] = visit_history.classes(
             stored.get("classHistory", []),
             given.get("classHistory", []),
-            before=stored.get("class") if changed else given.get("class"),
-            before_as_of=before if changed else now,
+            before=stored.get("class") if changed else None,
+            before_as_of=before,
         )
 
 

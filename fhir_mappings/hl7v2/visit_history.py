@@ -22,6 +22,10 @@ Json = dict[str, Any]
 TRANSFER = f"{CANONICAL_BASE}/StructureDefinition/transfer"
 
 
+#: Extension of an entry that is no transfer: when it was stated, where later messages did not speak of the place.
+STATED = f"{CANONICAL_BASE}/StructureDefinition/stated"
+
+
 def takes_back(entry: Mapping[str, Any]) -> Json:
     """Return *entry* marked as the place to which a cancelled transfer leads back."""
     return {**entry, "extension": [{"url": TRANSFER, "valueCode": "takes-back"}]}
@@ -36,16 +40,25 @@ def places(stored: Sequence[Json], given: Sequence[Json], *, newer: bool, stored
         given_as_of: the moment of which the message speaks.
     """
     moves = {one["period"]["start"]: one for one in (*stored, *given) if _start(one)}
+    stated, said = _stated(stored), _stated(given)
+    stated_at = _since(stated, stored_as_of)
     if not moves:
-        return list(given) if newer or not stored else list(stored)
+        if newer:
+            return list(given)
+        # What came after it may have said nothing of the place.
+        if not stored or (stated and said and _moment(given_as_of) > _moment(stated_at)):
+            return [as_of(one, given_as_of) if one is said else one for one in given]
+        return list(stored)
     log = sorted(moves.values(), key=lambda one: _moment(one["period"]["start"]))
     first = _moment(log[0]["period"]["start"])
-    stated, said = _stated(stored), _stated(given)
-    origin = _origin([*stored, *given]) or _before(stated, stored_as_of, first) or _before(said, given_as_of, first)
+    origin = _origin([*stored, *given])
+    if origin is None and _mark(log[0]) != "takes-back":
+        # A transfer without PV1-6 leads away from where the patient was said to lie.
+        origin = _before(stated, stated_at, first)
     # Whoever names another place after the last transfer knows of one that nobody told.
-    for place, as_of in ((stated, stored_as_of), (said, given_as_of)):
-        if place and _moment(as_of) > _moment(log[-1]["period"]["start"]) and place["location"] != log[-1]["location"]:
-            log.append({**place, "period": {"start": as_of}})
+    for place, moment in ((stated, stated_at), (said, given_as_of)):
+        if place and _moment(moment) > _moment(log[-1]["period"]["start"]) and place["location"] != log[-1]["location"]:
+            log.append({"location": place["location"], "status": "active", "period": {"start": moment}})
     made = [_shaped(one, after) for one, after in zip(log, [*log[1:], None], strict=True)]
     # Readers look at the first entry for where the patient is.
     made.reverse()
@@ -54,8 +67,23 @@ def places(stored: Sequence[Json], given: Sequence[Json], *, newer: bool, stored
     return made + [one for one in (given if newer else stored) if _is_aside(one)]
 
 
+def as_of(entry: Json, moment: str) -> Json:
+    """Return the place *entry* with the moment when it was stated, for later messages that do not speak of it."""
+    return {"extension": [{"url": STATED, "valueDateTime": moment}], **entry}
+
+
+def unspoken(stored: Sequence[Json], moment: str) -> list[Json]:
+    """Return ``Encounter.location`` after a newer message that says nothing of the place, last stated at *moment*."""
+    stated = _stated(stored)
+    return [as_of(one, moment) if one is stated and "extension" not in one else one for one in stored]
+
+
 def classes(stored: Sequence[Json], given: Sequence[Json], *, before: Json | None, before_as_of: str) -> list[Json]:
-    """Return ``Encounter.classHistory`` after a message; *before* is a class that was stated without a change."""
+    """Return ``Encounter.classHistory`` after a message; *before* is the class that a change found.
+
+    The changes are the same in whatever order they come. What the visit was before the first of them is kept where it
+    was known when that one came: an older message that comes later still is no history of a class that nobody told.
+    """
     changes = {one["period"]["start"]: one for one in (*stored, *given) if _start(one)}
     if not changes:
         return []
@@ -90,6 +118,11 @@ def _start(one: Mapping[str, Any]) -> str:
     return str(one.get("period", {}).get("start", ""))
 
 
+def _since(one: Json | None, default: str) -> str:
+    extensions = (one or {}).get("extension", ())
+    return next((str(item["valueDateTime"]) for item in extensions if item["url"] == STATED), default)
+
+
 def _mark(one: Mapping[str, Any]) -> str:
     return next((str(item["valueCode"]) for item in one.get("extension", ()) if item["url"] == TRANSFER), "")
 
@@ -102,7 +135,9 @@ def _origin(entries: Sequence[Json]) -> Json | None:
 
 def _stated(entries: Sequence[Json]) -> Json | None:
     """The place that a message names without a transfer; the first active one is PV1-3."""
-    return next((one for one in entries if one["status"] == "active" and "period" not in one), None)
+    return next(
+        (one for one in entries if "location" in one and one["status"] == "active" and "period" not in one), None
+    )
 
 
 def _before(place: Json | None, as_of: str, first: datetime) -> Json | None:

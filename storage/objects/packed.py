@@ -17,6 +17,7 @@ the store, packed forms among them.
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, TypeVar
@@ -25,7 +26,7 @@ from hub.errors import Category, HubError
 from hub.ports import Database, ObjectRef, Spool, Uploaded, UploadingStore, Waiting
 from hub.ports.packing import FrameCodec, NotPackableError, Packing
 from storage.objects import packed_form
-from storage.objects.reading import HashedStream
+from storage.objects.reading import HashedStream, RangeReader
 from storage.objects.spooled import SpooledStore
 from storage.objects.sweep import SweepableStore
 from storage.objects.trouble import damaged
@@ -35,6 +36,7 @@ S = TypeVar("S")
 #: A packed form that saves less is not worth its decoding.
 LEAST_GAIN = 0.05
 _CHUNK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
 
 
 class PackedStore:
@@ -92,7 +94,7 @@ class PackedStore:
         Raises HubError(not-found), or HubError(fault) when the bytes do not match their name.
         """
         try:
-            return self.inner.open(digest, verify=verify)
+            return self._lasting(digest, self.inner.open(digest, verify=verify))
         except HubError as error:
             packing = self._packing(digest, error)
         handle = self._rebuilt(packing)
@@ -201,6 +203,30 @@ class PackedStore:
             raise error
         return packing
 
+    def _lasting(self, digest: str, handle: BinaryIO) -> BinaryIO:
+        """Return *handle*, or one that reads on in the packed form when the original goes between two ranges."""
+        if not isinstance(handle, io.BufferedReader) or not isinstance(handle.raw, RangeReader):
+            # A file or memory stays readable for who has it open.
+            return handle
+        reading: list[BinaryIO] = [handle]
+
+        def fetch(offset: int, buffer: memoryview) -> int:
+            try:
+                return _fill(reading[-1], offset, buffer)
+            except HubError as error:
+                if len(reading) > 1:
+                    raise
+                reading.append(self._rebuilt(self._packing(digest, error)))
+            return _fill(reading[-1], offset, buffer)
+
+        def close() -> None:
+            for one in reading:
+                one.close()
+
+        # The end of such a handle is known without asking the server.
+        size = handle.seek(0, io.SEEK_END)
+        return io.BufferedReader(RangeReader(fetch, size=size, on_close=close), _BUFFER_BYTES)
+
     def _rebuilt(self, packing: Packing) -> BinaryIO:
         assert packing.packed is not None
         return self._handle(packing.packed, packing.digest)
@@ -245,6 +271,13 @@ def packed_store(inner: SweepableStore, database: Database, codec: FrameCodec) -
 def behind(store: S) -> S | SweepableStore:
     """Return the store in which objects lie as they are, for what looks after them one by one."""
     return store.inner if isinstance(store, PackedStore) else store
+
+
+def _fill(handle: BinaryIO, offset: int, buffer: memoryview) -> int:
+    handle.seek(offset)
+    data = handle.read(len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def _hash(handle: BinaryIO, stop: threading.Event | None = None) -> str:

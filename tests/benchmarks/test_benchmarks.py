@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ct, idle, memory, mllp, report
+from benchmarks import ct, engine, hl7_cost, idle, memory, mllp, report
 from benchmarks.measure import Row, Spread, Target, percentile, row_from
 from benchmarks.scale import SCALES
 from fhir_mappings.dicom.header import read_header
@@ -131,3 +131,25 @@ def test_published_figures_are_those_of_the_kept_run(path: Path) -> None:
     rows, machine, scale = report.read()
     assert report.section(rows, machine, scale) in path.read_text("utf-8")
     assert report.table(rows) in (report.RESULTS / "latest.md").read_text("utf-8")
+
+
+def test_the_cost_of_a_message_has_a_table_and_a_picture(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{report.ENGINE_BEGIN}\n{report.ENGINE_END}\nafter\n", "utf-8")
+    rows = hl7_cost.run(TINY, tmp_path / "data")
+
+    report.publish_engine(rows, page=page)
+
+    text = page.read_text("utf-8")
+    assert all(f"| {stage} |" in text for stage in hl7_cost.STAGES)
+    assert "| ADT^A01 to FHIR |" in text
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert (tmp_path / report.STAGES_PLOT).read_text().count("ORU^R01") == len(hl7_cost.SIZES)
+    assert not any(row.work in report.table(rows) for row in rows)
+
+
+def test_the_engine_benchmark_runs(tmp_path: Path) -> None:
+    rows = {one.key: one for one in engine.run(TINY, tmp_path)}
+
+    assert rows.keys() == {"tokenizer", "document", "document-beside", "search", "steady"}
+    assert all(one.hub.median >= 0 and not one.counted for one in rows.values())

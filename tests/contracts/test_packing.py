@@ -124,6 +124,22 @@ def test_both_copies_are_there_until_the_packed_form_is_proved(
     assert store.read(ref.digest) == data
 
 
+def test_whoever_reads_an_original_reads_on_when_it_is_removed(
+    store: PackedStore, sqlite_database: SqlDatabase
+) -> None:
+    """A store far away is read in ranges, and the original may go between two of them."""
+    data = Part10(rows=1024, columns=1024, frames=2, content="ramp").data()
+    ref = store.put_bytes(data)
+    upload(store.inner)
+    with store.open(ref.digest) as handle:
+        assert handle.read(100) == data[:100]
+        settled(store, sqlite_database, data)
+        assert store.inner.stat(ref.digest) is None
+        assert handle.read() == data[100:]
+        handle.seek(50)
+        assert handle.read(50) == data[50:100]
+
+
 def test_packing_again_after_a_crash_gives_the_same_packed_form(store: PackedStore) -> None:
     ref = store.put_bytes(CT.data())
     upload(store.inner)

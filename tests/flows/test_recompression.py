@@ -94,6 +94,9 @@ def test_what_was_sent_comes_back_byte_for_byte_from_less_room(hub: HubProcess, 
     uids = [f"{STUDY}.1.{one.instance}.{one.seed}" for one in images]
     stored = {uid: as_stored(kn, uid) for uid in uids}
     before = got(hub, tmp_path / "before")
+    eventually(lambda: "object_packed" in hub.log(), what="an image is packed")
+    hub.kill()
+    hub.start()
 
     def settled() -> bool:
         said = re.search(

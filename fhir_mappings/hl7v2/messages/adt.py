@@ -6,21 +6,13 @@ person alone :mod:`adt_person`. How late or repeated events meet stored data is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly
 from fhir_mappings.hl7v2.messages import adt_merge, adt_move, adt_person, adt_visit
 from fhir_mappings.hl7v2.segments import account, al1, iam, in1, nk1, obx, pid, pr1
 from fhir_mappings.hl7v2.tokenizer import Segment
-
-#: Every ADT event that the hub takes, and what translates it: the rows of :data:`fhir_mappings.hl7v2.translate.MESSAGES`.
-EVENTS = {
-    **dict.fromkeys(adt_merge.LEVELS, adt_merge.merge),
-    **dict.fromkeys(("A43", "A44", "A45"), adt_move.move),
-    "A17": adt_visit.swap,
-    "A29": adt_person.delete,
-    "A60": adt_person.allergies,
-}
 
 _MAPPED = frozenset(
     {
@@ -78,27 +70,18 @@ def _observed(assembly: Assembly) -> dict[str, Any]:
     return {"effectiveDateTime": assembly.asserted_at.isoformat(timespec="seconds")}
 
 
-EVENTS |= dict.fromkeys(
-    (
-        *(
-            "A01",
-            "A02",
-            "A03",
-            "A04",
-            "A05",
-            "A06",
-            "A07",
-            "A08",
-            "A09",
-            "A10",
-            "A11",
-            "A12",
-            "A13",
-            "A14",
-            "A15",
-            "A16",
+#: Every ADT event that the hub takes, and what translates it: the rows of :data:`fhir_mappings.hl7v2.translate.MESSAGES`.
+EVENTS: Mapping[str, Callable[[Assembly, str], None]] = {
+    **dict.fromkeys(
+        (
+            *("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A09", "A10", "A11", "A12", "A13", "A14", "A15"),
+            *("A16", "A25", "A26", "A27", "A28", "A31", "A38"),
         ),
-        *("A25", "A26", "A27", "A28", "A31", "A38"),
+        translate,
     ),
-    translate,
-)
+    **dict.fromkeys(adt_merge.LEVELS, adt_merge.merge),
+    **dict.fromkeys(("A43", "A44", "A45"), adt_move.move),
+    "A17": adt_visit.swap,
+    "A29": adt_person.delete,
+    "A60": adt_person.allergies,
+}

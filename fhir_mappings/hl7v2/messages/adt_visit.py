@@ -10,7 +10,7 @@ from typing import Any
 from fhir_mappings.hl7v2 import visit_history
 from fhir_mappings.hl7v2.assembly import Assembly, Filled, Place, put
 from fhir_mappings.hl7v2.base import Snapshot
-from fhir_mappings.hl7v2.segments import convert, dg1, pv1, rol
+from fhir_mappings.hl7v2.segments import convert, dg1, pid, pv1, rol
 from fhir_mappings.hl7v2.tokenizer import Segment
 
 Json = dict[str, Any]
@@ -152,8 +152,6 @@ def swap(assembly: Assembly, trigger: str) -> None:
     Raises:
         MalformedError: there are not two PID with a PV1 each (100), or one names no patient, visit or place (101).
     """
-    from fhir_mappings.hl7v2.segments import pid
-
     first: str | None = None
     pairs = _pairs(assembly)
     for person, visit in pairs:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2 import datatypes
-from fhir_mappings.hl7v2.assembly import Assembly, Place
+from fhir_mappings.hl7v2.assembly import Assembly, Place, where
 from fhir_mappings.hl7v2.messages.order_groups import Order, orders
 from fhir_mappings.hl7v2.segments import al1, convert, nte, orc, pid, pv1, rxc, rxr, tq1
 from fhir_mappings.hl7v2.tokenizer import Segment
@@ -102,13 +103,18 @@ def add_order(order: Order, encounter: str | None, assembly: Assembly) -> str:
     found = [part for part in parts(order) if part.head.name in {"RXO", "RXE"}]
     status = orc.medication_status(order.orc, assembly)
     if not found:
-        if status is None or order.orc.get(1).strip().upper() == "NW":
-            assembly.require("RXE" if assembly.event.startswith("RDE") else "RXO")
-            raise assembly.missing(order.orc, 1, "Send RXO or RXE behind the ORC of each prescription.")
+        if order.orc.get(1).strip().upper() == "NW":
+            name = "RXE" if assembly.event.startswith("RDE") else "RXO"
+            raise MalformedError(
+                f"A new prescription has no {name} behind its ORC.",
+                where=where(order.orc),
+                remedy=f"Send {name} behind the ORC of each prescription.",
+                code=100,
+            )
         # A cancellation or a hold names the prescription alone.
         _, key = numbers_of(order, assembly)
         identity = assembly.ctx.id("MedicationRequest", *key)
-        resource: Json = {"resourceType": "MedicationRequest", "id": identity, "status": status}
+        resource: Json = {"resourceType": "MedicationRequest", "id": identity, **({"status": status} if status else {})}
         return assembly.upsert(resource, guard="demographics", update_only=True)
     request = prescription(order, found, encounter, assembly)
     if status:

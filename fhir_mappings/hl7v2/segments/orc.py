@@ -122,8 +122,14 @@ _STOPS = frozenset({"DC", "DR", "OD", "DF", "RP"})
 
 
 def medication_status(orc: Segment, assembly: Assembly) -> str | None:
-    """Return the MedicationRequest status: that of a request, where revoked is ``stopped`` or ``cancelled``."""
+    """Return the MedicationRequest status: that of a request, where revoked is ``stopped`` or ``cancelled``.
+
+    No workflow carries prescriptions, so that the prescriber's CA waits for nobody and cancels, as Microsoft's converter
+    has it.
+    """
     status = request_status(orc, assembly)
+    if status is None and orc.get(1).strip().upper() == "CA":
+        return "cancelled"
     if status != "revoked":
         return status
     words = {orc.get(1).strip().upper(), orc.get(5).strip().upper()}

@@ -224,3 +224,21 @@ def test_an_address_of_no_use_is_said_so(sender: Make, address: str) -> None:
     result = sender().send(delivery("7"), endpoint(address))
     assert "address" in result.error
     assert not result.reached
+
+
+@pytest.mark.parametrize(("level", "sent"), [("off", 1), ("warn", 1), ("reject", 0)])
+def test_a_message_that_is_not_fit_leaves_as_the_endpoint_says(sender: Make, level: str, sent: int) -> None:
+    # PID has no PID-5, which every version requires.
+    with partner(framed) as there:
+        result = sender().send(delivery("7"), endpoint(there.address, **{"validate-out": level}))
+        assert len(there.received) == sent
+    if sent:
+        assert result.error == ""
+    else:
+        assert (result.permanent, "PID.PID_5" in result.error) == (True, True)
+
+
+def test_an_acknowledgement_of_the_hubs_own_is_not_judged(sender: Make) -> None:
+    with partner(framed) as there:
+        one = replace(delivery("7"), headers={UNANSWERED: "acknowledgement"})
+        assert sender().send(one, endpoint(there.address, **{"validate-out": "reject"})).error == ""

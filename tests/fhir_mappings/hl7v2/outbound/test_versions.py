@@ -13,6 +13,7 @@ from hl7apy.parser import parse_message
 
 from fhir_mappings.hl7v2.dialects import HIS_CN, STANDARD
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
+from fhir_mappings.hl7v2.outbound.validation import CONDITIONAL
 from fhir_mappings.hl7v2.tokenizer import parse
 from tests.fhir_mappings.hl7v2.outbound import samples as s
 
@@ -28,8 +29,6 @@ STRUCTURES = {
     "RRI": "RRI_I12",
     "SIU": "SIU_S12",
 }
-#: Fields that are conditional or optional in that version of the standard, and that hl7apy takes for required.
-CONDITIONAL = {"2.3": ("OBR.OBR_27", "OBX.OBX_4"), "2.3.1": ("OBX.OBX_4",)}
 VERSIONS = ("2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6")
 MAKERS: dict[str, Callable[[OutboundTarget], str]] = {
     "ADT^A08": s.demographics,
