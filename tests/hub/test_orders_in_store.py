@@ -24,11 +24,12 @@ KINDS = (
     *("Schedule", "Binary", "DocumentReference", "Practitioner", "Location", "RelatedPerson"),
 )
 #: Samples of the members that the test hub knows.
-PLAYED = sorted(
-    path
-    for structure in ("OML_O21", "OML_O33", "OMG_O19", "OMI_O23", "OMP_O09", "RDE_O11", "RDS_O13", "RAS_O17", "VXU_V04")
-    for path in (SAMPLES / structure).glob("*.hl7")
-) + [SAMPLES / "PPR_PC1" / "kn_pc1_problems.hl7", SAMPLES / "SIU_S12" / "yl_s23_blocked.hl7"]
+_STRUCTURES = ("OML_O21", "OML_O33", "OMG_O19", "OMI_O23", "OMP_O09", "RDE_O11", "RDS_O13", "RAS_O17", "VXU_V04")
+PLAYED = [
+    *sorted(path for structure in _STRUCTURES for path in (SAMPLES / structure).glob("*.hl7")),
+    SAMPLES / "PPR_PC1" / "kn_pc1_problems.hl7",
+    SAMPLES / "SIU_S12" / "yl_s23_blocked.hl7",
+]
 
 
 @pytest.fixture
