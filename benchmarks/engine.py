@@ -182,8 +182,8 @@ def document(scale: Scale, folder: Path) -> list[Row]:
 # --- search ----------------------------------------------------------------------------------------------------
 
 
-def fill(database: str, count: int) -> None:
-    """Write *count* messages, half a minute apart, straight into the journal."""
+def fill(database: str, count: int, first: int = 0) -> None:
+    """Write *count* messages, half a minute apart, straight into the journal; *first* is the number of the first one."""
     from storage.sql.schema import journal
 
     body = admission("C0", 1)
@@ -192,7 +192,7 @@ def fill(database: str, count: int) -> None:
     assert path is not None
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number in range(count):
+        for number in range(first, first + count):
             at = first_us + number * 30_000_000
             yield {
                 "correlation_id": f"corr-{number}", "door": "mllp", "institution": "KN", "peer": "10.0.0.1:5000",

@@ -31,7 +31,11 @@ STAGES = ("decode", "cut", "translate", "commit", "rest")
 def run(scale: Scale, folder: Path) -> list[Row]:
     """Return the rows: ``stages-…`` for the table of stages, ``v2growth-…`` for that of growth."""
     count = max(8, min(200, scale.messages // 4))
-    return [*stages(scale, folder / "stages", count), *stored(scale, folder), *feeds(scale, folder / "feeds")]
+    rows = stages(scale, folder / "stages", count)
+    with hub(folder / "hub", only=("dimse", "mllp", "worker")) as running:
+        port = running.ports["mllp"]
+        _rate(port, 9_000_000, CONNECTIONS * 4)
+        return [*rows, *feeds(scale, port), *stored(scale, port, running.settings.database())]
 
 
 @contextlib.contextmanager
@@ -131,23 +135,19 @@ def _rate(port: int, first: int, count: int) -> float:
     return drive(port, batch, accepted, connections=CONNECTIONS).per_s
 
 
-def stored(scale: Scale, folder: Path) -> list[Row]:
+def stored(scale: Scale, port: int, database: str) -> list[Row]:
     """Return the rate of admissions with ever more messages stored."""
     rows = []
+    count = 0
     for step in STEPS:
-        count = max(1, scale.stored_rows * step // 100)
-        place = folder / f"stored-{step}"
-        with hub(
-            place,
-            only=("dimse", "mllp", "worker"),
-            prepare=lambda services, count=count: fill(services.settings.database(), count),  # type: ignore[misc]
-        ) as running:
-            port = running.ports["mllp"]
-            _rate(port, 9_000_000, CONNECTIONS * 4)
-            found = [
-                _rate(port, 100_000 * (turn + 1), max(8, scale.messages // 2)) for turn in range(min(3, scale.rounds))
-            ]
-        shutil.rmtree(place, ignore_errors=True)
+        more = max(1, scale.stored_rows * step // 100) - count
+        fill(database, more, first=count)
+        count += more
+        _rate(port, 9_000_000 + step * 1000, CONNECTIONS * 4)
+        found = [
+            _rate(port, 1_000_000 * step + 100_000 * (turn + 1), max(8, scale.messages // 2))
+            for turn in range(min(3, scale.rounds))
+        ]
         rows.append(
             Row(
                 key=f"v2growth-stored-{step}",
@@ -161,26 +161,23 @@ def stored(scale: Scale, folder: Path) -> list[Row]:
     return rows
 
 
-def feeds(scale: Scale, folder: Path) -> list[Row]:
+def feeds(scale: Scale, port: int) -> list[Row]:
     """Return the rate of admissions when ever more feeds send at the same time, a connection each."""
     rows = []
-    with hub(folder, only=("dimse", "mllp", "worker")) as running:
-        port = running.ports["mllp"]
-        _rate(port, 9_000_000, CONNECTIONS * 4)
-        for number in FEEDS:
-            found = []
-            for turn in range(min(3, scale.rounds)):
-                first = 1_000_000 * number + 100_000 * turn
-                batch = [admission(f"F{first + n}", first + n) for n in range(max(16, scale.messages // 2))]
-                found.append(drive(port, batch, accepted, connections=number).per_s)
-            rows.append(
-                Row(
-                    key=f"v2feeds-{number}",
-                    work="ADT^A01 to FHIR",
-                    unit="messages/s",
-                    hub=Spread.of(found),
-                    more_is_better=True,
-                    note=f"{number} connection{'s' if number > 1 else ''}",
-                )
+    for number in FEEDS:
+        found = []
+        for turn in range(min(3, scale.rounds)):
+            first = 1_000_000_000 + 1_000_000 * number + 100_000 * turn
+            batch = [admission(f"F{first + n}", first + n) for n in range(max(16, scale.messages // 2))]
+            found.append(drive(port, batch, accepted, connections=number).per_s)
+        rows.append(
+            Row(
+                key=f"v2feeds-{number}",
+                work="ADT^A01 to FHIR",
+                unit="messages/s",
+                hub=Spread.of(found),
+                more_is_better=True,
+                note=f"{number} connection{'s' if number > 1 else ''}",
             )
+        )
     return rows
