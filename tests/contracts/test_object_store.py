@@ -17,9 +17,12 @@ from typing import Self
 
 import pytest
 
+from adapters.pixels.lossless import PooledCodec
+from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool
 from storage.objects import SpoolSettings, SweepableStore, open_store
+from storage.objects.packed import packed_store
 from storage.objects.s3 import S3Store
 from storage.objects.spooled import SpooledStore
 from storage.objects.sweep import check, scrub, sweep
@@ -42,13 +45,21 @@ SEAWEEDFS = pytest.mark.xdist_group("seaweedfs")
 
 
 @pytest.fixture(
-    params=["file", "memory", *(pytest.param(name, marks=SEAWEEDFS) for name in ("s3", "waiting", "uploaded"))]
+    params=[
+        "file",
+        "memory",
+        "packed",
+        *(pytest.param(name, marks=SEAWEEDFS) for name in ("s3", "waiting", "uploaded")),
+    ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SweepableStore]:
     opened: SweepableStore
-    if request.param in {"file", "memory"}:
-        url = f"file://{tmp_path / 'objects'}" if request.param == "file" else "memory://"
+    if request.param in {"file", "memory", "packed"}:
+        url = "memory://" if request.param == "memory" else f"file://{tmp_path / 'objects'}"
         opened = open_store(url, data_dir=tmp_path, min_free_bytes=0)
+        if request.param == "packed":
+            codec = PooledCodec(Settings(data_dir=tmp_path))
+            opened = packed_store(opened, request.getfixturevalue("sqlite_database"), codec)
     else:
         server = request.getfixturevalue("seaweedfs")
         # Small parts so that a test object of a few MiB takes the multipart way.
