@@ -35,8 +35,9 @@ lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## 性能测试 / benchmarks, beside Orthanc where it is installed
+bench: setup  ## 性能测试 / benchmarks, beside Orthanc and MessageFoundry where they install
 	@scripts/system_tools Orthanc=orthanc chromium=chromium
+	@scripts/bench_peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup  ## 重新生成文档中的表 / regenerate what docs/ takes from the code

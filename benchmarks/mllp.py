@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.measure import Row, Spread, Target, percentile
-from benchmarks.processes import hub
+from benchmarks.processes import hub, messagefoundry, messagefoundry_version
 from benchmarks.scale import Scale
 from benchmarks.wire import Load, accepted, drive
 
@@ -64,8 +64,17 @@ def results(control_id: str, number: int) -> bytes:
     return ("\r".join(lines) + "\r").encode("gb18030")
 
 
-def _measured(key: str, work: str, load: list[Load], per_s: float, p99_ms: float | None, scale: Scale) -> list[Row]:
+def _measured(
+    key: str,
+    work: str,
+    load: list[Load],
+    per_s: float,
+    p99_ms: float | None,
+    scale: Scale,
+    peer: tuple[str, list[Load]] = ("", []),
+) -> list[Row]:
     counted = scale.name == "full"
+    name, theirs = peer
     latencies = [ms for one in load for ms in one.latencies_ms]
     rows = [
         Row(
@@ -74,6 +83,8 @@ def _measured(key: str, work: str, load: list[Load], per_s: float, p99_ms: float
             unit="messages/s",
             hub=Spread.of([one.per_s for one in load]),
             more_is_better=True,
+            peer=Spread.of([one.per_s for one in theirs]) if theirs else None,
+            peer_name=name,
             target=Target(at_least=per_s),
             counted=counted,
             note=f"p50 {percentile(latencies, 0.5):.1f} ms",
@@ -87,6 +98,8 @@ def _measured(key: str, work: str, load: list[Load], per_s: float, p99_ms: float
                 unit="ms",
                 hub=Spread.of([percentile(one.latencies_ms, 0.99) for one in load]),
                 more_is_better=False,
+                peer=Spread.of([percentile(one.latencies_ms, 0.99) for one in theirs]) if theirs else None,
+                peer_name=name,
                 target=Target(at_most=p99_ms),
                 counted=counted,
             )
@@ -120,11 +133,29 @@ def run(scale: Scale, folder: Path) -> list[Row]:
             start = time.perf_counter()
             _wait_until_applied(running.settings.database(), scale.stored_messages * (turn + 1))
             drained.append(time.perf_counter() - start)
+    peer = beside(scale, folder / "peer", rounds)
     rows = _measured("adt", "MLLP ADT^A01, AA after the FHIR commit", admitted, 150, 100, scale)
-    stored_rows = _measured("stored", "MLLP ADT^A01, AA after storing", stored, 500, 50, scale)
+    stored_rows = _measured("stored", "MLLP ADT^A01, AA after storing", stored, 500, 50, scale, peer)
     behind = f"all applied {Spread.of(drained).median:.1f} s after the last AA"
     rows += [_with_note(stored_rows[0], behind), *stored_rows[1:]]
     return rows + _measured("oru", "MLLP ORU^R01 with 20 OBX, AA after the FHIR commit", resulted, 60, None, scale)
+
+
+def beside(scale: Scale, folder: Path, rounds: int) -> tuple[str, list[Load]]:
+    """Return what MessageFoundry makes of the same feed; in UTF-8, because it takes no GBK."""
+    version = messagefoundry_version()
+    if not version:
+        return "", []
+    found = []
+    with messagefoundry(folder) as port:
+        for turn in range(rounds + 1):
+            first = 100_000 * (turn + 1)
+            batch = [
+                admission(f"S{first + n}", first + n).decode("gb18030").encode() for n in range(scale.stored_messages)
+            ]
+            # The first round warms it up, as the hub was.
+            found.append(drive(port, batch, accepted, connections=CONNECTIONS))
+    return f"MessageFoundry {version}, UTF-8", found[1:]
 
 
 def _with_note(row: Row, more: str) -> Row:

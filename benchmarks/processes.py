@@ -248,3 +248,48 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
         yield Orthanc(process=process, http_port=http_port, dicom_port=dicom_port)
     finally:
         end(process)
+
+
+# --- MessageFoundry ----------------------------------------------------------------------------------------------
+
+#: Where ``scripts/bench_peers`` installs it, apart from the hub's own environment.
+PEERS = Path(__file__).parent.parent / ".peers"
+_SCAFFOLDED_PORT = "port=2575"
+
+
+def messagefoundry_version() -> str:
+    """Return the version of the MessageFoundry that is installed for comparison, empty when there is none."""
+    program = PEERS / "bin" / "messagefoundry"
+    if not program.exists():
+        return ""
+    shown = subprocess.run([program, "--version"], check=False, capture_output=True, text=True, timeout=60).stdout
+    found = re.search(r"(\d+\.\d\S*)", shown)
+    return found.group(1) if found else ""
+
+
+@contextlib.contextmanager
+def messagefoundry(folder: Path) -> Iterator[int]:
+    """Run MessageFoundry with the configuration that its own ``init`` makes, and yield its MLLP port until the block ends.
+
+    That configuration answers a message once it is in its SQLite store, and writes the message to a file afterwards; it
+    translates nothing. Only the ports differ, and the log level.
+    """
+    program = str(PEERS / "bin" / "messagefoundry")
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run([program, "init", "peer"], cwd=folder, check=True, capture_output=True, timeout=120)
+    mllp_port, api_port = free_port(), free_port()
+    for path in (folder / "peer" / "config").glob("*.py"):
+        text = path.read_text("utf-8")
+        if _SCAFFOLDED_PORT not in text:
+            raise RuntimeError(f"{path.name} does not name the port that is to be replaced")
+        path.write_text(text.replace(_SCAFFOLDED_PORT, f"port={mllp_port}"), "utf-8")
+    command = [program, "serve", "--config", "config", "--env", "dev", "--port", str(api_port), "--log-level", "ERROR"]
+    with (folder / "peer.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder / "peer", stdout=log, stderr=log, start_new_session=True)
+    try:
+        until(lambda: process.poll() is not None or answers(mllp_port), what="MessageFoundry gets ready")
+        if process.poll() is not None:
+            raise RuntimeError(f"MessageFoundry ended:\n{(folder / 'peer.log').read_text()[-3000:]}")
+        yield mllp_port
+    finally:
+        end(process)
