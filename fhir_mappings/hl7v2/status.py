@@ -38,6 +38,9 @@ _KEYED = frozenset({"extension", "participant"})
 #: An A08 that overtook the A03 would otherwise keep the visit open for good.
 STATUS_AS_OF = f"{CANONICAL_BASE}/StructureDefinition/status-as-of"
 
+_ALLERGY_CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
+_CONDITION_VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
+
 #: What a Patient holds of whom only a number is known.
 _NUMBER_ALONE = frozenset({"resourceType", "id", "meta", "identifier", "active", "managingOrganization", "link"})
 
@@ -175,25 +178,13 @@ def retire(stored: Mapping[str, Any]) -> dict[str, Any]:
     resource = dict(stored)
     match resource["resourceType"]:
         case "AllergyIntolerance":
-            resource["clinicalStatus"] = {
-                "coding": [
-                    {
-                        "system": "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical",
-                        "code": "inactive",
-                    }
-                ]
-            }
+            resource["clinicalStatus"] = {"coding": [{"system": _ALLERGY_CLINICAL, "code": "inactive"}]}
         case "Condition":
             # A diagnosis that vanished from the list was withdrawn by its author, which FHIR words so. Clinical
             # status must then be absent (con-5).
             resource.pop("clinicalStatus", None)
             resource["verificationStatus"] = {
-                "coding": [
-                    {
-                        "system": "http://terminology.hl7.org/CodeSystem/condition-ver-status",
-                        "code": "entered-in-error",
-                    }
-                ]
+                "coding": [{"system": _CONDITION_VERIFICATION, "code": "entered-in-error"}]
             }
         case "RelatedPerson":
             resource["active"] = False

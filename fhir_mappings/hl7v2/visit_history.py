@@ -18,7 +18,8 @@ from fhir_mappings.identifiers import CANONICAL_BASE
 
 Json = dict[str, Any]
 
-#: Extension of an entry: ``taken-back`` is a transfer that never was, ``takes-back`` the A12 that said so.
+#: Extension of an entry: ``taken-back`` is a transfer that never was, ``takes-back`` the A12 that said so, ``implied`` one
+#: that nobody told, but a later message names another place.
 TRANSFER = f"{CANONICAL_BASE}/StructureDefinition/transfer"
 
 
@@ -28,7 +29,11 @@ STATED = f"{CANONICAL_BASE}/StructureDefinition/stated"
 
 def takes_back(entry: Mapping[str, Any]) -> Json:
     """Return *entry* marked as the place to which a cancelled transfer leads back."""
-    return {**entry, "extension": [{"url": TRANSFER, "valueCode": "takes-back"}]}
+    return {**entry, **_marked("takes-back")}
+
+
+def _marked(mark: str) -> Json:
+    return {"extension": [{"url": TRANSFER, "valueCode": mark}]}
 
 
 def places(stored: Sequence[Json], given: Sequence[Json], *, newer: bool, stored_as_of: str, given_as_of: str) -> Any:
@@ -58,7 +63,10 @@ def places(stored: Sequence[Json], given: Sequence[Json], *, newer: bool, stored
     # Whoever names another place after the last transfer knows of one that nobody told.
     for place, moment in ((stated, stated_at), (said, given_as_of)):
         if place and _moment(moment) > _moment(log[-1]["period"]["start"]) and place["location"] != log[-1]["location"]:
-            log.append({"location": place["location"], "status": "active", "period": {"start": moment}})
+            log.append({**_marked("implied"), "location": place["location"], "period": {"start": moment}})
+    # Once the transfer is told that explains it, the other place needs no move of its own.
+    before = [None, *(one["location"] for one in log)]
+    log = [one for one, last in zip(log, before, strict=False) if _mark(one) != "implied" or one["location"] != last]
     made = [_shaped(one, after) for one, after in zip(log, [*log[1:], None], strict=True)]
     # Readers look at the first entry for where the patient is.
     made.reverse()
@@ -106,8 +114,8 @@ def as_text(moment: datetime) -> str:
 
 def _shaped(one: Json, after: Json | None) -> Json:
     taken_back = after is not None and _mark(after) == "takes-back"
-    mark = _mark(one) if _mark(one) == "takes-back" else ("taken-back" if taken_back else "")
-    made: Json = {"extension": [{"url": TRANSFER, "valueCode": mark}]} if mark else {}
+    mark = _mark(one) if _mark(one) in {"takes-back", "implied"} else ("taken-back" if taken_back else "")
+    made: Json = _marked(mark) if mark else {}
     made["location"] = one["location"]
     made["status"] = "completed" if after else "active"
     made["period"] = {"start": _start(one), **({"end": _start(after)} if after else {})}

@@ -21,7 +21,8 @@ from tests.support.v2 import V2Hub, a40, adt, meta_of, msh, oru, pid
 Json = dict[str, Any]
 Fresh = Callable[[], Any]
 
-few = settings(max_examples=8, deadline=None)
+# The same examples each time: what fails here must fail for whoever looks into it.
+few = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module")
