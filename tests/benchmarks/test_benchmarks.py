@@ -143,7 +143,8 @@ def test_the_cost_of_a_message_has_a_table_and_a_picture(tmp_path: Path) -> None
     text = page.read_text("utf-8")
     assert all(f"| {stage} |" in text for stage in hl7_cost.STAGES)
     assert "| ADT^A01 to FHIR |" in text
-    assert text.startswith("before\n") and text.endswith("after\n")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
     assert (tmp_path / report.STAGES_PLOT).read_text().count("ORU^R01") == len(hl7_cost.SIZES)
     assert not any(row.work in report.table(rows) for row in rows)
 
