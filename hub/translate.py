@@ -144,13 +144,13 @@ class _Work(Merging):
         row = self._rows[change.reference] if change.reference in self._rows else self._fresh(change.reference)
         if row.resource is None and change.update_only:
             return
-        existed = row.resource is not None
         result = status.apply(row.resource, change, asserted_at=self._asserted_at, stored_asserted_at=row.asserted_at)
         if result.changed:
             self._set(change.reference, row, result.resource)
         if result.superseded:
             self._superseded[change.reference] = None
-        elif not (existed and change.create_only):
+        elif not change.create_only:
+            # A stand-in asserts nothing about a time, so that what it stands for may be told later of an earlier one.
             # Saying the same again at a later moment is news too: what was said in between must not win when it comes.
             row.confirmed = row.confirmed or (change.guard != "none" and self._asserted_at != row.asserted_at)
             row.asserted_at = self._asserted_at

@@ -219,6 +219,31 @@ def test_a_dispense_does_not_change_what_was_prescribed(hub: V2Hub) -> None:
     assert dispense["authorizingPrescription"] == [{"reference": f"MedicationRequest/{before['id']}"}]
 
 
+def test_an_order_that_comes_after_what_was_done_about_it_is_filled_in(hub: V2Hub) -> None:
+    order = message(
+        "OMP^O09", "1", "ORC|NW|P1", "TQ1|1||TID", "RXO|YP1^阿莫西林^L|0.5||g", sent="20250611080000", version="2.5"
+    )
+    dispensed = message("RDS^O13", "2", "ORC|RE|P1|F1", RXD, sent="20250611090000", version="2.6")
+    assert hub.code(dispensed) == "AA"
+    assert hub.code(order) == "AA"
+
+    written = hub.one("MedicationRequest")
+    assert written["medicationCodeableConcept"]["coding"][0]["display"] == "阿莫西林"
+    assert written["dosageInstruction"]
+
+
+def test_an_order_that_comes_after_its_report_is_filled_in(hub: V2Hub) -> None:
+    order = message("ORM^O01", "1", "ORC|NW|P1|||||^^^^^S||20250611075900", "OBR|1|P1||K^钾^L", sent="20250611080000")
+    report = message("ORU^R01", "2", OBR_RESULT, OBX, sent="20250611091000")
+    assert hub.code(report) == "AA"
+    assert "authoredOn" not in hub.one("ServiceRequest")
+    assert hub.code(order) == "AA"
+
+    written = hub.one("ServiceRequest")
+    assert written["authoredOn"] == "2025-06-11T07:59:00+08:00"
+    assert written["priority"] == "stat"
+
+
 def test_a_deleted_vaccination_and_a_deleted_problem_are_marked_as_errors(hub: V2Hub) -> None:
     hub.code(message("VXU^V04", "1", "ORC|RE||F1", RXA, sent="20250611090000"))
     hub.code(message("VXU^V04", "2", "ORC|RE||F1", f"{RXA}{'|' * 14}D", sent="20250611100000"))
