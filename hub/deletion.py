@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 from hub.access import UNRESTRICTED, Scope, scope_of
 from hub.actor import Actor
+from hub.askers import is_operator
 from hub.attribute_matching import Match
 from hub.errors import Category, HubError
 from hub.imaging import quiet_timer
-from hub.operations import is_operator
 from hub.ports import AuditLine, InstanceRow, StudyKey, Tx
 from hub.ports.imaging import Hold, Mark
 

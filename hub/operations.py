@@ -1,23 +1,24 @@
-"""What people who run the hub look at and do: queues, messages, the way of one arrival, work waiting for a decision.
+"""What people who run the hub look at and do: queues, the way of one arrival, work waiting for a decision.
 
-The command line and ``/ops`` share these functions. The operator sees every queue and no patient data; a member's
-administrator sees the queues that lead to or come from that member, and its own messages. Every act leaves an audit
-line, and so does every look at a message's content.
+The command line and ``/ops`` share these functions; messages are :mod:`hub.message_desk`. The operator sees every queue
+and no patient data; a member's administrator sees the queues that lead to or come from that member. Every act leaves an
+audit line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.json import loads
 from hub import conflicts
 from hub.access import UNRESTRICTED
 from hub.actor import Actor
+from hub.askers import MAX_LIST, capped, limit_of
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.message_desk import shown_entry, text_of
 from hub.ports import AuditLine, Delivery, Entry, Stored, StudyKey, Tx
 from hub.search import parse
 
@@ -30,7 +31,6 @@ Json = dict[str, Any]
 WORK_ITEM = "work-item"
 #: Work items that wait for no decision by hand: the hub does them itself, or their performer has a list of his own.
 _RUNNING = frozenset({"deidentified-export", "unified-procedure-step"})
-MAX_LIST = 1000
 
 
 class Operations:
@@ -43,7 +43,7 @@ class Operations:
 
     def queues(self, actor: Actor) -> Json:
         """Return the state of each destination and of each lane that has something open."""
-        limit = _limit(actor)
+        limit = limit_of(actor)
         destinations, lanes, alerts = self._services.database.read(
             lambda tx: (tx.outbox.destinations(), tx.outbox.lanes(), tx.alerts.all())
         )
@@ -64,10 +64,10 @@ class Operations:
 
     def deliveries(self, actor: Actor, criteria: Mapping[str, str], *, limit: int) -> list[Json]:
         """Return deliveries whose columns equal *criteria*, newest first, without their payload."""
-        institution = _limit(actor)
+        institution = limit_of(actor)
         # The limit counts rows within reach, so the asker's institution is part of the question.
         wanted = dict(criteria) if institution is None else {**criteria, "owner": institution}
-        found = self._services.database.read(lambda tx: tx.outbox.deliveries(wanted, limit=_capped(limit)))
+        found = self._services.database.read(lambda tx: tx.outbox.deliveries(wanted, limit=capped(limit)))
         return [_delivery(one) for one in found]
 
     def pause(self, actor: Actor, destination: str, paused: bool) -> None:
@@ -76,7 +76,7 @@ class Operations:
         Raises:
             HubError: not-found when it is no endpoint, or none of the asker's.
         """
-        institution = _limit(actor)
+        institution = limit_of(actor)
         if not _leads_to(destination, institution) or self._services.directory.endpoint(destination) is None:
             raise HubError(
                 Category.NOT_FOUND,
@@ -129,70 +129,9 @@ class Operations:
 
     def _delivery(self, tx: Tx, actor: Actor, delivery_id: int) -> Delivery:
         one = tx.outbox.get(delivery_id)
-        if one is None or not _concerns(one, _limit(actor)):
+        if one is None or not _concerns(one, limit_of(actor)):
             raise HubError(Category.NOT_FOUND, "There is no such delivery.", where=f"delivery {delivery_id}")
         return one
-
-    # --- messages --------------------------------------------------------------------------------------------
-
-    def messages(
-        self, actor: Actor, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None
-    ) -> list[Json]:
-        """Return journal entries whose columns equal *criteria*, newest first, without their content.
-
-        Raises:
-            HubError: incorrect for a column that cannot be searched, or a ``since`` or ``until`` that is no moment.
-        """
-        institution = _limit(actor)
-        wanted = dict(criteria) if institution is None else {**criteria, "institution": institution}
-        for name in {"since", "until"} & wanted.keys():
-            _check_moment(name, wanted[name])
-        found = self._services.database.read(
-            lambda tx: tx.journal.search(wanted, limit=_capped(limit), before_seq=before_seq)
-        )
-        return [_entry(one) for one in found]
-
-    def message(self, actor: Actor, seq: int, *, content: bool = True) -> Json:
-        """Return one journal entry; with *content*, its text as it was read, which is a read of patient data.
-
-        The operator gets no content over HTTP: what a member's message says is that member's.
-
-        Raises:
-            HubError: not-found.
-        """
-        entry = self._entry(actor, seq)
-        shown: Json = {**_entry(entry), "acknowledgement": _text(entry.ack or b"")}
-        if not content:
-            return shown
-        body = entry.body if entry.body is not None else self._services.objects.read(entry.digest)
-        line = AuditLine(
-            type="hl7v2" if entry.control_id else "admin",
-            action="R",
-            subtype="message-read",
-            actor=actor,
-            recorded_at=self._services.clock(),
-            patients=((entry.institution, entry.patient_id),) if entry.patient_id else (),
-            correlation_id=entry.correlation_id,
-            detail=f"message {seq}",
-        )
-        self._services.database.write(lambda tx: tx.audit.write(line))
-        return {**shown, "content": _text(body)}
-
-    def replay_message(self, actor: Actor, seq: int) -> str:
-        """Process a v2 message again and return its new outcome; what stands already does not change.
-
-        Raises:
-            HubError: not-found; or why it still cannot be processed.
-        """
-        self._entry(actor, seq)
-        return self._services.messages.replay(seq, actor)
-
-    def _entry(self, actor: Actor, seq: int) -> Entry:
-        institution = _limit(actor)
-        entry = self._services.database.read(lambda tx: tx.journal.get(seq))
-        if entry is None or (institution is not None and entry.institution != institution):
-            raise HubError(Category.NOT_FOUND, "There is no such message.", where=f"message {seq}")
-        return entry
 
     # --- one arrival's way -----------------------------------------------------------------------------------
 
@@ -202,7 +141,7 @@ class Operations:
         Raises:
             HubError: not-found when nothing within the asker's reach has this id.
         """
-        institution = _limit(actor)
+        institution = limit_of(actor)
         criteria = {"correlation": correlation_id}
         # A comma would make two values of the id, a bar a system.
         plain = "".join(f"\\{one}" if one in "\\,|$" else one for one in correlation_id)
@@ -231,11 +170,11 @@ class Operations:
         touched = sorted({reference for event in audited for reference in _references(event)})
         return {
             "correlation_id": correlation_id,
-            "arrivals": [{**_entry(one), "acknowledgement": _text(one.ack or b"")} for one in entries],
+            "arrivals": [{**shown_entry(one), "acknowledgement": text_of(one.ack or b"")} for one in entries],
             "acts": [_act(event) for event in reversed(audited)],
             "records": touched,
             "tasks": [_task(one) for one in tasks],
-            "deliveries": [{**_delivery(one), "acknowledgement": _text(one.ack or b"")} for one in deliveries],
+            "deliveries": [{**_delivery(one), "acknowledgement": text_of(one.ack or b"")} for one in deliveries],
         }
 
     def _takes_part(self, task: Stored, institution: str | None) -> bool:
@@ -249,7 +188,7 @@ class Operations:
 
     def work_items(self, actor: Actor) -> list[Json]:
         """Return the open Tasks that wait for a decision by hand, oldest first."""
-        institution = _limit(actor)
+        institution = limit_of(actor)
         query = parse(
             "Task",
             [
@@ -291,7 +230,7 @@ class Operations:
         Raises:
             HubError: not-found when the study is out of the asker's reach, or the order is not the study's institution's.
         """
-        institution = _limit(actor)
+        institution = limit_of(actor)
 
         def work(tx: Tx) -> None:
             stored = tx.records.get("ImagingStudy", imaging_study_id, UNRESTRICTED)
@@ -312,7 +251,7 @@ class Operations:
         Raises:
             HubError: as :func:`hub.conflicts.settle`; forbidden for who may not decide.
         """
-        _limit(actor)
+        limit_of(actor)
         self._services.database.write(lambda tx: conflicts.settle(tx, self._services, task_id, decision, actor))
 
     def _audit(self, tx: Tx, actor: Actor, subtype: str, *, detail: str, correlation_id: str = "") -> None:
@@ -329,50 +268,12 @@ class Operations:
         )
 
 
-def is_operator(actor: Actor) -> bool:
-    """Return whether *actor* runs the hub itself."""
-    return "operator" in actor.roles and actor.institution == "YY"
-
-
-def _limit(actor: Actor) -> str | None:
-    """Return the institution that *actor* is limited to, ``None`` for the operator.
-
-    Raises:
-        HubError: forbidden for everybody who neither runs the hub nor administers a member.
-    """
-    if is_operator(actor):
-        return None
-    if "admin" in actor.roles:
-        return actor.institution
-    raise HubError(
-        Category.FORBIDDEN,
-        "Operating the hub needs the role operator or admin.",
-        where="Authorization",
-        remedy="Use a token of `hub token --institution YY --role operator`, or of your institution with --role admin.",
-    )
-
-
-def _check_moment(name: str, text: str) -> None:
-    try:
-        known = datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        known = False
-    if not known:
-        raise HubError(
-            Category.INCORRECT, "This is no moment in time.", where=name, remedy="Write 2025-06-11T08:30:00+08:00."
-        )
-
-
 def _leads_to(destination: str, institution: str | None) -> bool:
     return institution is None or destination.partition("/")[0] == institution
 
 
 def _concerns(delivery: Delivery, institution: str | None) -> bool:
     return institution is None or delivery.owner == institution or _leads_to(delivery.destination, institution)
-
-
-def _capped(limit: int) -> int:
-    return max(1, min(MAX_LIST, limit))
 
 
 def _age(now: Any, oldest: Any) -> float | None:
@@ -382,26 +283,6 @@ def _age(now: Any, oldest: Any) -> float | None:
 def _plain(row: Mapping[str, Any]) -> Json:
     """Return *row* with moments as FHIR instants."""
     return {name: instant(value) if hasattr(value, "astimezone") else value for name, value in row.items()}
-
-
-def _entry(entry: Entry) -> Json:
-    return {
-        "seq": entry.seq,
-        "received": instant(entry.received_at),
-        "door": entry.door,
-        "institution": entry.institution,
-        "peer": entry.peer,
-        "type": entry.message_type,
-        "sender": "|".join(part for part in (entry.sending_application, entry.sending_facility) if part),
-        "control_id": entry.control_id,
-        "charset": entry.charset,
-        "size": entry.size,
-        "digest": entry.digest,
-        "state": entry.state,
-        "outcome": entry.outcome,
-        "flags": entry.flags.split(),
-        "correlation_id": entry.correlation_id,
-    }
 
 
 def _delivery(delivery: Delivery) -> Json:
@@ -473,7 +354,3 @@ def _moved(events: Sequence[Mapping[str, Any]]) -> set[str]:
         for one in _references(event)
         if one.startswith("Task/")
     }
-
-
-def _text(body: bytes) -> str:
-    return decode_message(body).text.replace("\r", "\n") if body else ""

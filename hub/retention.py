@@ -18,10 +18,10 @@ from fhir_mappings.json import loads
 from hub import conflicts
 from hub.access import UNRESTRICTED
 from hub.actor import Actor
+from hub.askers import is_operator
 from hub.deletion import name_of, reason_of
 from hub.errors import Category, HubError
 from hub.imaging import STUDY_QUIET
-from hub.operations import is_operator
 from hub.ports import AuditLine, ObjectRef, StudyKey, Tx
 from hub.ports.imaging import Kept
 from hub.retention_policy import SETTING, Policy

@@ -21,8 +21,10 @@ from adapters.ops.models import Answer, Ask, Body, Decide, Judge, Settle, Skip, 
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from hub.actor import Actor
+from hub.askers import MAX_LIST
 from hub.errors import Category, HubError, Issue
-from hub.operations import MAX_LIST, Operations
+from hub.message_desk import MessageDesk
+from hub.operations import Operations
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -45,6 +47,7 @@ class Desk:
 
     services: Services
     operations: Operations
+    messages: MessageDesk
     workers: Workers
 
     async def answer(self, request: Request, model: type[Answer], work: Callable[[], Any]) -> Response:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters._http import Handler, Workers, error_response, guarded
 from adapters.ops.health import HealthHandlers
+from hub.message_desk import MessageDesk
 from hub.operations import Operations
 
 if TYPE_CHECKING:
@@ -68,5 +69,7 @@ class _Application:
                 from adapters.ops.api import build
                 from adapters.ops.parameters import Desk
 
-                self._app = build(Desk(self._services, Operations(self._services), self._workers))
+                self._app = build(
+                    Desk(self._services, Operations(self._services), MessageDesk(self._services), self._workers)
+                )
             return self._app

@@ -8,7 +8,7 @@ import typer
 
 from fhir_mappings.json import dumps
 from hub.cli.common import operator, say, services
-from hub.operations import Operations
+from hub.message_desk import MessageDesk
 
 app = typer.Typer(help="收到的消息 / what was received", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def list_(
         "since": since,
     }
     with services() as opened:
-        found = Operations(opened).messages(
+        found = MessageDesk(opened).messages(
             operator(), {name: value for name, value in wanted.items() if value}, limit=limit
         )
     for one in found:
@@ -54,7 +54,7 @@ def list_(
 def show(seq: Seq) -> None:
     """显示一条消息 / Show one message with its content; the look is audited."""
     with services() as opened:
-        one = Operations(opened).message(operator(), seq)
+        one = MessageDesk(opened).message(operator(), seq)
     content, answer = one.pop("content"), one.pop("acknowledgement")
     for name, value in one.items():
         say(f"{name:<16}{value}")
@@ -69,5 +69,5 @@ def show(seq: Seq) -> None:
 def replay(seq: Seq) -> None:
     """重新处理 / Process a v2 message again; what stands already does not change."""
     with services() as opened:
-        outcome = Operations(opened).replay_message(operator(), seq)
+        outcome = MessageDesk(opened).replay(operator(), seq)
     say(f"{seq}: {outcome or 'ok'}")

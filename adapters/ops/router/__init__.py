@@ -1,0 +1,8 @@
+"""The operations under ``/ops``, one file for each subject; each puts its own on the one router."""
+
+from __future__ import annotations
+
+from adapters.ops.router import exports, messages, queues, studies, work
+from adapters.ops.router.base import SCHEMAS, router
+
+__all__ = ["SCHEMAS", "exports", "messages", "queues", "router", "studies", "work"]
