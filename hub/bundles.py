@@ -22,9 +22,9 @@ from hub.answer import Answer, location
 from hub.clock import instant
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.interaction import Change
 from hub.outcome import as_hub_error, findings_error, outcome, status_of
 from hub.reading import Pairs, known_type
-from hub.writing import Change
 
 if TYPE_CHECKING:
     from hub.resources import ResourceService

@@ -20,12 +20,13 @@ from hub.capability import capability
 from hub.clock import instant
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.interaction import Change
 from hub.outcome import outcome_of_findings
 from hub.ports import AuditLine, NewEntry, Stored, Tx
 from hub.reading import Pairs, Reader, known_type
 from hub.transitions import read_transition
 from hub.validation import validate
-from hub.writing import Change, Writer
+from hub.writing import Writer
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -177,7 +178,7 @@ class ResourceService:
         asked = read_transition(self.writer.decode(raw), self.reader.bases)
 
         def work(tx: Tx) -> Stored:
-            self.writer.check_targets(tx, asked.references(), envelope.actor)
+            self.writer.linker.check_targets(tx, asked.references(), envelope.actor)
             stored = self._services.tasks.transition(
                 tx,
                 id,

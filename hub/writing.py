@@ -8,11 +8,9 @@ audit line belong to the same commit. One change and a whole transaction Bundle 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.definitions.check import check
 from fhir_mappings.errors import MappingError
@@ -23,7 +21,9 @@ from hub.access import DIRECTORY_TYPES, UNRESTRICTED, scope_of
 from hub.actor import Actor
 from hub.directory import DIRECTORY_OWNER
 from hub.envelope import Envelope
-from hub.errors import Category, HubError, Issue
+from hub.errors import Category, HubError
+from hub.interaction import SEALED, Change, Json, Key, Pairs, gone, moved, no_version
+from hub.linking import Linker
 from hub.members import distil
 from hub.outcome import as_hub_error, findings_error
 from hub.patch import apply_patch
@@ -35,75 +35,15 @@ from hub.translate import OBJECT_DIGEST
 if TYPE_CHECKING:
     from hub.boot import Services
 
-Json = dict[str, Any]
-Pairs = tuple[tuple[str, str], ...]
-Key = tuple[str, str]
-
 #: Types that are messages or answers of a server, not records; nothing is stored under them.
 NOT_STORED = frozenset({"Parameters", "OperationOutcome", "CapabilityStatement"})
 #: The audit trail is written by the hub alone; a Subscription would promise notices that are not sent yet.
 NOT_WRITABLE = NOT_STORED | {"AuditEvent", "Subscription"}
-#: A stored Bundle is a document or message of its sender's: its references speak of its own entries and stay as they are.
-SEALED = frozenset({"Bundle"})
 #: Directory resources that a member keeps itself; all members read them.
 MEMBERS_OWN = frozenset({"Schedule", "Slot"})
 #: Directory types that the doors' own tables are made of.
 _DISTILLED = frozenset({"Organization", "Endpoint", "Practitioner", "PractitionerRole"})
 _READ_ONLY = frozenset({"patient", "auditor"})
-
-Method = Literal["POST", "PUT", "DELETE"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Change:
-    """One thing to be written; ``label`` says where it stands in a Bundle (``Bundle.entry[3]``).
-
-    Attributes:
-        given_id: id in the URL, or ``None`` when the hub has to choose or a condition has to tell.
-        source: the checked resource as it was sent.
-        condition: search parameters of a conditional interaction.
-        if_match: version of If-Match; 0 for If-None-Match: *.
-        patch: JSON Patch operations in place of ``source``.
-        full_url: how other entries of the Bundle call this one.
-        existing: what a condition or the id found.
-        result: the version that stands afterwards.
-        skipped: nothing is to be done: a conditional create found its resource, a conditional delete found none.
-    """
-
-    method: Method
-    type: str
-    given_id: str | None = None
-    source: Json | None = None
-    condition: Pairs | None = None
-    if_match: int | None = None
-    patch: Any = None
-    full_url: str = ""
-    label: str = ""
-    id: str | None = None
-    resource: Json | None = None
-    expected_version: int | None = None
-    existing: Stored | None = None
-    result: Stored | None = None
-    skipped: bool = False
-
-    def begin(self) -> None:
-        """Forget what an earlier run found: the work of a transaction may run again."""
-        self.id, self.expected_version = self.given_id, self.if_match
-        # Entries of a Bundle get their references rewritten, so each run starts from what was sent.
-        self.resource = deepcopy(self.source) if self.label else self.source
-        self.existing = self.result = None
-        self.skipped = False
-
-    @property
-    def key(self) -> Key:
-        """Type and id, once known."""
-        assert self.id is not None
-        return self.type, self.id
-
-    @property
-    def created(self) -> bool:
-        """Whether the change made a resource that was not there, or was deleted."""
-        return not self.skipped and self.method != "DELETE" and (self.existing is None or self.existing.deleted)
 
 
 class Writer:
@@ -112,6 +52,7 @@ class Writer:
     def __init__(self, services: Services, bases: Sequence[str]) -> None:
         self._services = services
         self._bases = tuple(bases)
+        self.linker = Linker(services, bases)
 
     # --- before the transaction --------------------------------------------------------------------------------
 
@@ -189,8 +130,8 @@ class Writer:
                 held = change.existing.body if change.existing is not None else None
                 kept.refuse(change.resource or change.source, held, where=change.label or f"{change.type}/{change.id}")
         self._refuse_twice(changes)
-        self._link(tx, changes, actor)
-        self._check_references(tx, changes, actor)
+        self.linker.link(tx, changes, actor)
+        self.linker.check_references(tx, changes, actor)
         for change in changes:
             if change.method == "DELETE":
                 self._delete(tx, change, actor)
@@ -204,7 +145,7 @@ class Writer:
             change.result = result
         self._services.news.changed(
             tx,
-            [f"{one.type}/{one.id}" for one in plain if _moved(one)],
+            [f"{one.type}/{one.id}" for one in plain if moved(one)],
             origin=actor.institution,
             correlation_id=envelope.correlation_id,
         )
@@ -231,7 +172,7 @@ class Writer:
             tx.records.lock_condition(key)
         for change in conditional:
             assert change.condition is not None
-            ids = self._find(tx, change.type, change.condition, actor, own_only=True)
+            ids = self.linker.find(tx, change.type, change.condition, actor, own_only=True)
             if len(ids) > 1:
                 raise HubError(
                     Category.CONFLICT,
@@ -261,21 +202,6 @@ class Writer:
                 change.id = (change.resource or {}).get("id") or str(uuid.uuid4())
             else:
                 change.skipped = True
-
-    def _find(self, tx: Tx, type: str, pairs: Pairs, actor: Actor, *, own_only: bool) -> list[str]:
-        """Return ids of at most a few matches: the institution's own before others that it may see."""
-        query = parse(type, pairs, base_urls=self._bases, now=self._services.clock())
-        if not query.filters:
-            raise HubError(
-                Category.INCORRECT, "A condition needs at least one search parameter.", where=type, status=412
-            )
-        scope = scope_of(actor)
-        ids = tx.records.find_ids(query, scope, limit=50)
-        if not ids:
-            return []
-        rows = tx.records.get_many([(type, id_) for id_ in ids], scope)
-        own = [id_ for (_, id_), row in rows.items() if row.owner == actor.institution]
-        return own if own or own_only else list(ids)
 
     def _load_existing(self, tx: Tx, changes: Sequence[Change], actor: Actor) -> None:
         for change in changes:
@@ -333,7 +259,7 @@ class Writer:
         if change.existing is None:
             raise not_found(*change.key)
         if change.existing.deleted:
-            raise _gone(change)
+            raise gone(change)
         patched = apply_patch(
             loads(change.existing.body), change.patch, max_bytes=self._services.settings.max_fhir_bytes
         )
@@ -365,97 +291,6 @@ class Writer:
                     remedy="Send one entry for each resource.",
                     issue_code="duplicate",
                 )
-
-    def _link(self, tx: Tx, changes: Sequence[Change], actor: Actor) -> None:
-        """Replace temporary and conditional references by the resources they mean."""
-        names = {one.full_url: f"{one.type}/{one.id}" for one in changes if one.full_url and one.id is not None}
-        found: dict[str, str] = {}
-        issues: list[Issue] = []
-
-        def conditional(text: str, type: str, query: str, where: str) -> str | None:
-            if text not in found:
-                pairs = tuple(parse_qsl(query, keep_blank_values=True))
-                ids = self._find(tx, type, pairs, actor, own_only=False)
-                if len(ids) != 1:
-                    many = "More than one resource fulfils" if ids else "No resource fulfils"
-                    issues.append(
-                        Issue(
-                            severity="error",
-                            code="multiple-matches" if ids else "not-found",
-                            message=f"{many} this conditional reference.",
-                            where=where,
-                        )
-                    )
-                    return None
-                found[text] = f"{type}/{ids[0]}"
-            return found[text]
-
-        for change in changes:
-            if change.resource is None or change.type in SEALED:
-                continue
-            label = f"{change.label}.resource: " if change.label else ""
-
-            def changed(text: str, where: str, label: str = label) -> str | None:
-                if text in names:
-                    return names[text]
-                if where and (match := references.CONDITIONAL.fullmatch(text)):
-                    return conditional(text, match[1], match[2], f"{label}{where}")
-                if where and text.startswith(("urn:uuid:", "urn:oid:")):
-                    issues.append(
-                        Issue(
-                            severity="error",
-                            code="not-found",
-                            message="No entry of the request has this fullUrl.",
-                            where=f"{label}{where}",
-                        )
-                    )
-                return None
-
-            references.rewrite(change.resource, changed)
-        if issues:
-            raise _unresolved(issues)
-
-    def _check_references(self, tx: Tx, changes: Sequence[Change], actor: Actor) -> None:
-        written = {one.key for one in changes if one.id is not None and one.method != "DELETE"}
-        removed = {one.key for one in changes if one.id is not None and one.method == "DELETE"}
-        wanted: dict[tuple[str, str, str], str] = {}
-        for change in changes:
-            if change.resource is None or change.skipped or change.type in SEALED:
-                continue
-            # What already stood in the stored version was checked then; a grant may have ended since.
-            before = references.targets(loads(change.existing.body)) if change.existing is not None else {}
-            for key, where in references.targets(change.resource).items():
-                if key not in before and (key[:2] not in written or key[2]):
-                    wanted.setdefault(key, f"{change.label}.resource: {where}" if change.label else where)
-        self.check_targets(tx, wanted, actor, removed)
-
-    @staticmethod
-    def check_targets(
-        tx: Tx, wanted: Mapping[tuple[str, str, str], str], actor: Actor, removed: Collection[Key] = ()
-    ) -> None:
-        """Raise 422 unless every (type, id, version) of *wanted* exists in the actor's reach, naming the places."""
-        if not wanted:
-            return
-        scope = scope_of(actor)
-        rows = tx.records.get_many([key[:2] for key in wanted], scope)
-        issues = []
-        for (type_, id_, version), where in wanted.items():
-            row = rows.get((type_, id_))
-            there = row is not None and not row.deleted and (type_, id_) not in removed
-            if there and version and row is not None and version != str(row.version):
-                number = int(version) if version.isdigit() and len(version) < 10 else 0
-                there = tx.records.version(type_, id_, number, scope) is not None
-            if not there:
-                issues.append(
-                    Issue(
-                        severity="error",
-                        code="not-found",
-                        message=f"There is no such {type_}, or it is out of your reach.",
-                        where=where,
-                    )
-                )
-        if issues:
-            raise _unresolved(issues)
 
     def _version(self, change: Change, actor: Actor) -> NewVersion:
         assert change.resource is not None
@@ -498,7 +333,7 @@ class Writer:
         tasks = self._services.tasks
         if change.existing is None:
             if change.expected_version not in {None, 0}:
-                raise _no_version(change)
+                raise no_version(change)
             return tasks.create(tx, task, envelope.actor, correlation_id=envelope.correlation_id)
         return tasks.update(
             tx,
@@ -567,29 +402,3 @@ class Writer:
                         issue_code="business-rule",
                     )
                 stack.extend(value.values())
-
-
-def _moved(change: Change) -> bool:
-    """Return whether *change* made a version; saying the same again makes none."""
-    before = change.existing
-    return change.result is not None and (before is None or change.result.version != before.version)
-
-
-def _unresolved(issues: list[Issue]) -> HubError:
-    return HubError(Category.INCORRECT, "A reference leads nowhere.", where=issues[0].where, issues=issues, status=422)
-
-
-def _gone(change: Change) -> HubError:
-    return HubError(
-        Category.NOT_FOUND,
-        "The resource was deleted.",
-        where=f"{change.type}/{change.id}",
-        status=410,
-        issue_code="deleted",
-    )
-
-
-def _no_version(change: Change) -> HubError:
-    return HubError(
-        Category.CONFLICT, "The resource does not exist yet.", where=f"{change.type}/{change.id}", status=412
-    )
