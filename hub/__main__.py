@@ -59,7 +59,7 @@ def _options(
 app.command("serve")(serve.serve)
 app.command("_template", hidden=True)(serve.template)
 app.command("demo")(demo.demo)
-app.command("feed")(feed.feed)
+app.add_typer(feed.app, name="feed")
 app.command("migrate")(migrate.migrate)
 app.add_typer(members.app, name="members")
 app.command("token")(token.token)

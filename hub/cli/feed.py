@@ -1,15 +1,20 @@
-"""``hub feed``: play sample data through the doors of a running hub."""
+"""``hub feed``: play data through the doors of a running hub, and look at what a member's feed is made of.
+
+``hub feed`` and ``hub feed DIR`` play, which is what a word that is no command here means; a folder that is called like
+one is written ``./test``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer.core import TyperGroup
 
 import hub
 from hub.boot import Services
@@ -73,7 +78,23 @@ def feed(
         Path | None, typer.Argument(metavar="[DIR]", help="数据目录 / folder (default: the sample consortium)")
     ] = None,
 ) -> None:
-    """播放样例数据 / Play sample data through the doors of the running hub; again changes nothing."""
+    """播放样例数据，`play` 可省略 / Play sample data through the running hub's doors; again changes nothing; `play` may be left out."""
     with services() as opened:
         failed = play(opened, folder or sample_folder())
     raise typer.Exit(1 if failed else 0)
+
+
+class _Group(TyperGroup):
+    """The commands of ``hub feed``, of which ``play`` needs not be named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse *args*, with ``play`` before them where they begin with no command."""
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["play", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group, help="播放样例数据；检查成员的接口 / play data through the doors; look at a member's feed"
+)
+app.command("play")(feed)

@@ -72,6 +72,14 @@ def test_what_a_folder_holds_is_played_and_counted(playing: Hub, folder: Path) -
     assert control_ids() == ["KN20250611A0001", "KN20250611A0003"]
 
 
+def test_playing_is_what_is_done_with_a_folder_whether_it_is_named_or_not(playing: Hub, folder: Path) -> None:
+    (folder / "1.hl7").write_bytes(ADMIT)
+    for arguments in ((str(folder),), ("play", str(folder))):
+        played = playing("feed", *arguments)
+        assert "HL7 v2 (MLLP): 1" in played.stdout, played.output
+    assert "play" in playing("feed", "--help").stdout
+
+
 def test_a_bar_on_the_terminal_shows_how_far_it_is(playing: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2):
         (folder / f"{number}.hl7").write_bytes(ADMIT)
