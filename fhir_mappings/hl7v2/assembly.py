@@ -8,11 +8,12 @@ absent fields say nothing, ``""`` clears the element (HL7 v2 chapter 2.5.3.2).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from fhir_mappings import codes
+from fhir_mappings.code_maps import Coder, UnmappedCode, table_system
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2.base import Change, Guard, Issue, Merge, Translation, Upsert, WorkflowEvent
 from fhir_mappings.hl7v2.context import MappingContext
@@ -47,13 +48,23 @@ class Place:
         )
 
     def mapped(self, table: str, code: str) -> codes.MappedCode | None:
-        """Look *code* up; an unmapped code is recorded with its table, not with its value."""
+        """Look *code* up, in the sender's own map first; what has no row is an issue with its table, not its value."""
         if not code:
             return None
-        found = codes.lookup(table, code)
+        found = self.known(table, code)
         if found is None:
+            ctx = self.ctx
+            gap = UnmappedCode(table_system(ctx.institution, table, base=ctx.base), code.strip())
+            if not ctx.maps.knows(gap):
+                self.assembly.unmapped_codes[gap] = None
             self.warn(f"The code has no row in the map {table}; it was not translated.", code="code-invalid")
         return found
+
+    def known(self, table: str, code: str) -> codes.MappedCode | None:
+        """Look *code* up as :meth:`mapped` does, where a code without a row is nothing to report."""
+        own = self.ctx.maps.tables.get(table)
+        found = own.get(code.strip()) if own is not None else None
+        return found if found is not None else codes.lookup(table, code)
 
 
 Convert = Callable[[Field, Place], Any]
@@ -140,6 +151,7 @@ class Assembly:
     #: References already made in this message; a shared resource is stated once.
     interned: set[str] = field(default_factory=set)
     unmapped: set[str] = field(default_factory=set)
+    unmapped_codes: dict[UnmappedCode, None] = field(default_factory=dict)
 
     def upsert(
         self,
@@ -242,12 +254,29 @@ class Assembly:
         )
 
     def finish(self) -> Translation:
-        """The finished value."""
+        """The finished value, with what the sender's maps add."""
+        coder = Coder(self.ctx.maps, self.ctx.institution, base=self.ctx.base)
+        changes = tuple(_coded(change, coder) for change in self.changes)
         return Translation(
             event=self.event,
             asserted_at=self.asserted_at,
-            changes=tuple(self.changes),
+            changes=changes,
             patient_id=self.patient_id,
             issues=tuple(self.issues),
             workflow_events=tuple(self.workflow_events),
+            unmapped=tuple({**self.unmapped_codes, **coder.unmapped}),
         )
+
+
+def _coded(change: Change, coder: Coder) -> Change:
+    if not isinstance(change, Upsert):
+        return change
+    resource = coder.coded(change.resource)
+    defaults, by_item = change.defaults, change.by_item
+    if defaults:
+        defaults = coder.coded(dict(defaults))
+    if by_item:
+        by_item = {name: tuple(coder.coded(item) for item in items) for name, items in by_item.items()}
+    if resource is change.resource and defaults == change.defaults and by_item == change.by_item:
+        return change
+    return replace(change, resource=resource, defaults=defaults, by_item=by_item)

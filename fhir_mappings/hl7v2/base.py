@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from fhir_mappings.code_maps import UnmappedCode
+
 #: ``demographics``: a message about an older moment never overwrites a newer one.
 #: ``status``: the lattice of the resource's status decides as well (observations, reports, encounters).
 #: ``none``: what arrives last is what stands.
@@ -182,6 +184,7 @@ class Translation:
         patient_id: FHIR id of the patient the message is about, if it is about one.
         issues: what could not be carried over, with its place.
         workflow_events: in the order the message states them.
+        unmapped: the sender's own codes that nothing standard stands beside, each once.
     """
 
     event: str
@@ -190,3 +193,4 @@ class Translation:
     patient_id: str | None = None
     issues: tuple[Issue, ...] = ()
     workflow_events: tuple[WorkflowEvent, ...] = ()
+    unmapped: tuple[UnmappedCode, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from fhir_mappings.code_maps import NO_MAPS, CodeMaps
 from fhir_mappings.identifiers import CANONICAL_BASE, naming_system, resource_id
 
 NameForm = Literal["family-given", "whole-or-pinyin"]
@@ -83,12 +84,14 @@ class MappingContext:
     Attributes:
         institution: code of the institution that owns what the message makes, for example ``KN``.
         received_at: with an offset.
+        maps: what the sender's own codes are in standard ones.
     """
 
     institution: str
     dialect: Dialect
     received_at: datetime
     base: str = CANONICAL_BASE
+    maps: CodeMaps = NO_MAPS
 
     def id(self, resource_type: str, authority: str, value: str) -> str:
         """Return the FHIR id for the business key *value* that *authority* of this institution gives out."""

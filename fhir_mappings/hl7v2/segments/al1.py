@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fhir_mappings import codes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, pid
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
@@ -17,9 +16,9 @@ def _category(content: Field, place: Place) -> list[str]:
     return [mapped.target] if mapped else []
 
 
-def _type(content: Field, _place: Place) -> str | None:
+def _type(content: Field, place: Place) -> str | None:
     """AL1-2 says the type too; a contraindication (MC) is no allergy, and the category reports what has no row."""
-    mapped = codes.lookup("allergy_type", convert.code_of(content))
+    mapped = place.known("allergy_type", convert.code_of(content))
     return mapped.target if mapped else None
 
 

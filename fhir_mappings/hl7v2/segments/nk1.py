@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fhir_mappings import codes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, pid
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
@@ -21,7 +20,7 @@ def relationship(content: Field, place: Place) -> dict[str, Any] | None:
 
 def _contact_role(content: Field, place: Place) -> dict[str, Any] | None:
     """NK1-7 is of table 0131; Chinese feeds repeat the kinship of NK1-3 in it."""
-    mapped = codes.lookup("contact_role", convert.code_of(content))
+    mapped = place.known("contact_role", convert.code_of(content))
     return {"coding": [mapped.coding()]} if mapped else relationship(content, place)
 
 

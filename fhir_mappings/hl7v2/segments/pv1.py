@@ -127,7 +127,7 @@ def _arrival(content: Field, place: Place) -> list[dict[str, Any]]:
 
 
 def _priority(content: Field, place: Place) -> dict[str, Any] | None:
-    mapped = codes.lookup("encounter_priority", convert.code_of(content))
+    mapped = place.known("encounter_priority", convert.code_of(content))
     return {"coding": [mapped.coding()]} if mapped else convert.concept(content, place)
 
 
