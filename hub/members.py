@@ -17,6 +17,8 @@ from hub.access import DIRECTORY_TYPES
 from hub.actor import ROLES
 from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
+from hub.intake_policy import SETTING as INTAKE
+from hub.intake_policy import wrong_part as wrong_intake
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
 from hub.recompression import SETTING as RECOMPRESSION
 from hub.recompression import wrong_part
@@ -168,6 +170,13 @@ def distil(
                     f"{reference}.recompression",
                     "Write it like transfer-syntax=jpeg-ls modalities=CT,MR after-days=30, with jpeg-ls or jpeg-2000;"
                     " there is no encoder of HTJ2K here.",
+                )
+            if (part := wrong_intake(str(settings.get(INTAKE, "")))) is not None:
+                raise _wrong(
+                    f"The setting intake cannot be read at {part}.",
+                    f"{reference}.intake",
+                    "Write it like weight=2 messages-per-minute=600 bytes-per-minute=20000000 connections=8"
+                    " bytes-per-day=2000000000 over=slow; over is slow or refuse, and every part may be left out.",
                 )
             routes = _routes(reference, one)
             kinds = [coding.get("code", "") for concept in one.get("type", ()) for coding in concept.get("coding", ())]

@@ -1,7 +1,8 @@
 """Messages that were answered when they were stored: translated later, in the order they came, and replayed on demand.
 
 DESIGN rules 1 and 8: one sender's messages about one patient keep their order on whichever node; a message that the hub
-itself cannot process parks its own key, and the feed goes on.
+itself cannot process parks its own key, and the feed goes on. Members take turns by their weights
+(:mod:`hub.intake_policy`), so that what one of them has sent in bulk does not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
 from hub.batches import BATCHES
 from hub.errors import Category, HubError
+from hub.fairness import interleaved, shares
+from hub.intake_policy import policy_of
 from hub.ports import AuditLine, Entry, NewDelivery, Tx
 from hub.translate import Applied
 
@@ -184,9 +187,19 @@ class PendingMessages:
         return self._services.database.write(release)
 
     def _waiting(self, limit: int) -> list[Entry]:
+        """Return up to *limit* messages, each sender's in order, the senders in turn by their weights."""
+        members = {one.code: one for one in self._services.directory.members()}
+
         def read(tx: Tx) -> list[Entry]:
-            found = [entry for door in DOORS for entry in tx.journal.pending(door=door, limit=limit)]
-            return sorted(found, key=lambda entry: entry.seq)[:limit]
+            weights = {
+                one: float(policy_of(members[one].settings).weight) if one in members else 1.0
+                for one in tx.journal.senders_waiting()
+            }
+            queues = {
+                one: tx.journal.pending_from(one, doors=DOORS, limit=share)
+                for one, share in shares(weights, limit).items()
+            }
+            return interleaved(queues, weights, limit)
 
         return self._services.database.read(read)
 

@@ -33,8 +33,9 @@ log = structlog.get_logger("adapters.worker")
 
 #: Wait after trouble with the stores, so that a database that is away is not hammered.
 TROUBLE_S = 1.0
-#: Messages processed in one turn.
-PENDING_BATCH = 200
+#: Messages processed in one turn; whoever's message comes meanwhile waits for no more of the others' than these, and
+#: for its share of the next ones.
+PENDING_BATCH = 64
 
 
 class WorkerDoor:

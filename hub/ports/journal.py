@@ -69,6 +69,18 @@ class Journal(Protocol):
         """Return entries in state ``received``, oldest first."""
         ...
 
+    def senders_waiting(self) -> Sequence[str]:
+        """Return the institutions that have entries in state ``received``; it costs nothing that there are many."""
+        ...
+
+    def pending_from(self, institution: str, *, doors: Sequence[str], limit: int) -> Sequence[Entry]:
+        """Return entries of *institution* in state ``received``, oldest first."""
+        ...
+
+    def received_bytes(self, institution: str, *, since: datetime) -> int:
+        """Return the sizes, summed up, of what *institution* has sent since then and the hub has stored."""
+        ...
+
     def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
         """Return entries whose columns equal *criteria* (``since``/``until`` bound the receipt time), newest first."""
         ...

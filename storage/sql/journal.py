@@ -150,6 +150,35 @@ class SqlJournal:
         statement = sa.select(journal).where(_RECEIVED, journal.c.door == door)
         return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
 
+    def senders_waiting(self) -> Sequence[str]:
+        """Return the institutions that have entries in state ``received``, by one look at the index for each."""
+        found: list[str] = []
+        first = sa.select(sa.func.min(journal.c.institution)).where(_RECEIVED)
+        while (
+            name := self._connection.execute(
+                first if not found else first.where(journal.c.institution > found[-1])
+            ).scalar()
+        ) is not None:
+            found.append(name)
+        return found
+
+    def pending_from(self, institution: str, *, doors: Sequence[str], limit: int) -> Sequence[Entry]:
+        """Return entries of *institution* in state ``received``, oldest first."""
+        # The doors only choose among them: no index of theirs may lead, because it would read what others wait for.
+        door = journal.c.door.concat(sa.literal_column("''"))
+        statement = sa.select(journal).where(_RECEIVED, journal.c.institution == institution, door.in_(list(doors)))
+        return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
+
+    def received_bytes(self, institution: str, *, since: datetime) -> int:
+        """Return the sizes, summed up, of what *institution* has sent since then and the hub has stored."""
+        span = self._span({"since": to_us(since)})
+        if span is None:
+            return 0
+        statement = sa.select(sa.func.coalesce(sa.func.sum(journal.c.size), 0)).where(
+            journal.c.institution == institution, journal.c.seq.between(*span), journal.c.received_at >= to_us(since)
+        )
+        return int(self._connection.execute(statement).scalar_one())
+
     def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
         """Return entries whose columns equal *criteria*, newest first; ``since`` and ``until`` are ISO instants.
 

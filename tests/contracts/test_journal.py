@@ -9,7 +9,7 @@ import pytest
 
 from fhir_mappings.dicom.instance import InstanceHeader
 from hub.errors import Category, HubError
-from hub.ports import NewEntry, ObjectRef
+from hub.ports import NewEntry, ObjectRef, Tx
 from storage.sql.database import SqlDatabase
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -234,3 +234,35 @@ def test_one_correlation_id_is_listed_oldest_first(database: SqlDatabase) -> Non
     append(database)
 
     assert [one.seq for one in database.read(lambda tx: tx.journal.by_correlation("way"))] == numbers
+
+
+def test_who_has_messages_waiting_is_known_and_each_senders_come_oldest_first(database: SqlDatabase) -> None:
+    first = append(database, state="received", institution="QH")
+    second = append(database, state="received", institution="KN")
+    third = append(database, state="received", institution="QH", door="hl7-http")
+    append(database, state="received", institution="QH", door="fhir")
+    append(database, state="done", institution="YL")
+
+    def read(tx: Tx) -> tuple[list[str], list[int], list[int], list[int]]:
+        doors = ("mllp", "hl7-http")
+        return (
+            list(tx.journal.senders_waiting()),
+            [one.seq for one in tx.journal.pending_from("QH", doors=doors, limit=9)],
+            [one.seq for one in tx.journal.pending_from("QH", doors=doors, limit=1)],
+            [one.seq for one in tx.journal.pending_from("KN", doors=doors, limit=9)],
+        )
+
+    assert database.read(read) == (["KN", "QH"], [first, third], [first], [second])
+
+
+def test_the_bytes_that_an_institution_sent_since_a_moment_are_summed(database: SqlDatabase) -> None:
+    append(database, size=5, received_at=NOW - timedelta(hours=3))
+    append(database, size=7, received_at=NOW)
+    append(database, size=13, institution="QH")
+    append(database, size=11, received_at=NOW + timedelta(hours=2))
+
+    def of(institution: str, since: datetime) -> int:
+        return database.read(lambda tx: tx.journal.received_bytes(institution, since=since))
+
+    assert (of("KN", NOW), of("KN", NOW - timedelta(days=1)), of("QH", NOW), of("YL", NOW)) == (18, 23, 13, 0)
+    assert of("KN", NOW + timedelta(days=1)) == 0

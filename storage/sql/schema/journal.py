@@ -52,6 +52,14 @@ Index(
 )
 
 Index(
+    "ix_journal_waiting",
+    journal.c.institution,
+    journal.c.seq,
+    sqlite_where=journal.c.state == "received",
+    postgresql_where=journal.c.state == "received",
+)
+
+Index(
     "ix_journal_open",
     journal.c.state,
     journal.c.seq,

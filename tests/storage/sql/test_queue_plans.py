@@ -202,6 +202,25 @@ def test_messages_that_wait_are_found_without_those_that_are_done(filled: SqlDat
     assert steps == ["SEARCH journal USING INDEX ix_journal_pending (door=?)"]
 
 
+def test_one_senders_waiting_messages_are_found_without_those_of_others(filled: SqlDatabase) -> None:
+    steps = plan_as_bound(filled, lambda tx: tx.journal.pending_from("KN", doors=("mllp", "hl7-http"), limit=10))
+
+    assert steps == ["SEARCH journal USING INDEX ix_journal_waiting (institution=?)"]
+
+
+def test_who_has_messages_waiting_is_found_by_one_look_for_each(filled: SqlDatabase) -> None:
+    steps = plan_as_bound(filled, lambda tx: tx.journal.senders_waiting())
+
+    assert all("ix_journal_waiting" in step for step in steps), steps
+
+
+def test_bytes_of_a_day_are_summed_without_older_entries(filled: SqlDatabase) -> None:
+    steps = plan_as_bound(filled, lambda tx: tx.journal.received_bytes("KN", since=NOW))
+
+    assert steps[-1].startswith("SEARCH journal USING "), steps
+    assert "seq>?" in steps[-1] or "rowid>?" in steps[-1], steps
+
+
 @pytest.mark.parametrize(
     ("criteria", "index"),
     [
