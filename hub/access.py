@@ -13,6 +13,7 @@ from hub.actor import Actor
 #: Directory resources that every member may read; they hold no patient data.
 DIRECTORY_TYPES = frozenset(
     {
+        "ConceptMap",
         "Organization",
         "Endpoint",
         "OrganizationAffiliation",

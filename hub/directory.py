@@ -19,9 +19,11 @@ from typing import Any
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
+from fhir_mappings.code_maps import NO_MAPS, CodeMaps
 from fhir_mappings.hl7v2.context import Dialect, MappingContext
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.zfields import table as z_table
+from hub import concept_maps
 from hub.actor import HUB, ROLES, Actor
 from hub.clock import Clock
 from hub.errors import Category, HubError
@@ -47,6 +49,7 @@ class _Snapshot:
     members: Mapping[str, Member] = field(default_factory=dict)
     endpoints: Sequence[MemberEndpoint] = ()
     people: Mapping[tuple[str, str], MemberPractitioner] = field(default_factory=dict)
+    maps: Mapping[str, CodeMaps] = field(default_factory=dict)
 
 
 def _inside(address: str, networks: Sequence[str]) -> bool:
@@ -129,13 +132,13 @@ class Directory:
         """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``.
 
         An endpoint that is only sent to has neither name, and nobody is recognised by it. A member's folder (an address
-        ``file:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``. What the hub
+        ``file:...`` or ``sftp:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``. What the hub
         itself has read from a view (``view/{name}``) came over no network of the member's.
         """
         from_view = peer_ip.startswith("view/")
         from_folder = peer_ip.startswith("folder/")
         for one in self._now().endpoints:
-            if one.address.startswith("file:") != from_folder or (from_folder and peer_ip != f"folder/{one.id}"):
+            if is_file_door(one.address) != from_folder or (from_folder and peer_ip != f"folder/{one.id}"):
                 continue
             if not (one.sending_facility or one.sending_application):
                 continue
@@ -193,7 +196,16 @@ class Directory:
 
     def context(self, endpoint: MemberEndpoint) -> MappingContext:
         """Return the translation context for a message that just came from *endpoint*."""
-        return MappingContext(institution=endpoint.member, dialect=self.dialect(endpoint), received_at=self._clock())
+        return MappingContext(
+            institution=endpoint.member,
+            dialect=self.dialect(endpoint),
+            received_at=self._clock(),
+            maps=self.code_maps(endpoint.member),
+        )
+
+    def code_maps(self, member: str) -> CodeMaps:
+        """Return what *member*'s own codes are in standard ones."""
+        return self._now().maps.get(member, NO_MAPS)
 
     # --- tokens ----------------------------------------------------------------------------------------------
 
@@ -316,6 +328,9 @@ class Directory:
         # A rule may name an endpoint that an earlier import brought.
         known = self._database.read(lambda tx: tx.members.endpoints(kind="dicom"))
         members, endpoints, people = distil(resources, known=known)
+        for one in resources:
+            if one["resourceType"] == concept_maps.TYPE:
+                concept_maps.checked(one)
 
         def work(tx: Tx) -> None:
             tx.records.put_many(
@@ -381,4 +396,5 @@ def _load(tx: Tx, before: _Snapshot) -> _Snapshot:
         members={one.code: one for one in tx.members.all()},
         endpoints=tuple(tx.members.endpoints()),
         people={(one.member, one.code): one for one in tx.members.practitioners()},
+        maps=concept_maps.load(tx),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from fhir_mappings.definitions.check import check
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from fhir_mappings.prescan import prescan
-from hub import kept, references
+from hub import concept_maps, kept, references
 from hub.access import DIRECTORY_TYPES, UNRESTRICTED, scope_of
 from hub.actor import Actor
 from hub.directory import DIRECTORY_OWNER
@@ -40,7 +41,7 @@ NOT_STORED = frozenset({"Parameters", "OperationOutcome", "CapabilityStatement"}
 #: The audit trail is written by the hub alone; a Subscription would promise notices that are not sent yet.
 NOT_WRITABLE = NOT_STORED | {"AuditEvent", "Subscription"}
 #: Directory resources that a member keeps itself; all members read them.
-MEMBERS_OWN = frozenset({"Schedule", "Slot"})
+MEMBERS_OWN = frozenset({"ConceptMap", "Schedule", "Slot"})
 #: Directory types that the doors' own tables are made of.
 _DISTILLED = frozenset({"Organization", "Endpoint", "Practitioner", "PractitionerRole"})
 _READ_ONLY = frozenset({"patient", "auditor"})
@@ -129,6 +130,8 @@ class Writer:
             if not change.skipped:
                 held = change.existing.body if change.existing is not None else None
                 kept.refuse(change.resource or change.source, held, where=change.label or f"{change.type}/{change.id}")
+                if change.type == concept_maps.TYPE:
+                    concept_maps.refuse(actor, change.existing, change.resource)
         self._refuse_twice(changes)
         self.linker.link(tx, changes, actor)
         self.linker.check_references(tx, changes, actor)
@@ -152,8 +155,7 @@ class Writer:
         for change in changes:
             if change.resource is not None and not change.skipped and self._ruled(change):
                 change.result = self._task(tx, change, envelope)
-        if any(change.type in _DISTILLED and not change.skipped for change in changes):
-            self._refresh_members(tx)
+        self._refresh_members(tx, {change.type for change in changes if not change.skipped})
         orders = [f"{one.type}/{one.id}" for one in results if one.type == "ServiceRequest"]
         if orders:
             self._services.imaging.match_orders(tx, orders, owner=actor.institution)
@@ -370,8 +372,12 @@ class Writer:
     # --- directory ---------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _refresh_members(tx: Tx) -> None:
-        """Distil the directory anew, so that the doors know in the same commit what was written."""
+    def _refresh_members(tx: Tx, written: AbstractSet[str]) -> None:
+        """Distil the directory anew where its types were *written*, so that the doors know in the same commit."""
+        if not written & _DISTILLED:
+            if concept_maps.TYPE in written:
+                concept_maps.changed(tx)
+            return
         resources: list[Json] = []
         for type_ in sorted(_DISTILLED):
             query = parse(type_, (("_count", "500"),))

@@ -7,14 +7,15 @@ an empty store, or the OperationOutcome that tells why the message is refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import hub
+from fhir_mappings.code_maps import NO_MAPS, CodeMaps
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.bundle import to_bundle
 from fhir_mappings.hl7v2.charset import decode_message
@@ -22,7 +23,7 @@ from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.hl7v2.translate import translate
 from fhir_mappings.json import dumps
-from hub import config
+from hub import concept_maps, config
 from hub.actor import HUB
 from hub.cli.common import note, say, state, tool
 from hub.cli.members import resources_in
@@ -44,6 +45,7 @@ class _Consortium:
 
     members: frozenset[str]
     endpoints: Sequence[MemberEndpoint]
+    maps: Mapping[str, CodeMaps] = field(default_factory=dict)
 
     def sender(self, message: Message | None) -> MemberEndpoint | None:
         """Return the endpoint that calls itself as MSH-3 and MSH-4 of *message* do."""
@@ -96,7 +98,12 @@ def convert_message(raw: bytes, consortium: _Consortium, member: str | None) -> 
         if dialect.charset_in is not None:
             text = decode_message(raw, override=dialect.charset_in).text
         institution = member or (endpoint.member if endpoint is not None else HUB.institution)
-        context = MappingContext(institution=institution, dialect=dialect, received_at=utc_now())
+        context = MappingContext(
+            institution=institution,
+            dialect=dialect,
+            received_at=utc_now(),
+            maps=consortium.maps.get(institution, NO_MAPS),
+        )
         return dumps(to_bundle(translate(parse(text), context), context))
     except (MappingError, HubError) as error:
         return outcome_bytes(as_hub_error(error))
@@ -119,12 +126,14 @@ def _consortium(found: Settings) -> _Consortium:
     if not url.startswith("sqlite:") or Path(url.removeprefix("sqlite:///")).is_file():
         database = tool("storage.sql").open_database(found, node="convert")
         try:
-            members, endpoints = database.read(lambda tx: (tx.members.all(), tx.members.endpoints()))
+            members, endpoints, maps = database.read(
+                lambda tx: (tx.members.all(), tx.members.endpoints(), concept_maps.load(tx))
+            )
         finally:
             database.close()
         if members:
             return _Consortium(
-                frozenset(one.code for one in members if one.active), [one for one in endpoints if one.active]
+                frozenset(one.code for one in members if one.active), [one for one in endpoints if one.active], maps
             )
     samples = _samples()
     if samples is None:
