@@ -24,6 +24,7 @@ from hub.actor import HUB, Actor
 from hub.attribute_matching import name_search
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.imaging_ids import patient_id, quiet_timer
 from hub.ports import AuditLine, Grant, InstanceRow, NewVersion, Stored, StudyKey, Tx
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ Verdict = Literal["own", "let-in", "held"]
 
 def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> Verdict:
     """Hold a new instance against its study; returns what is to become of it, and raises the work item for it."""
-    from hub.imaging import patient_id
-
     key = StudyKey(owner=owner, StudyInstanceUID=header.StudyInstanceUID)
     study = tx.imaging.study(key)
     if study is None:
@@ -150,15 +149,11 @@ def _supersede(tx: Tx, key: StudyKey, task: Json) -> None:
 
 def _again(tx: Tx, services: Services, key: StudyKey) -> None:
     """Let the study be completed anew, with what is now current in it."""
-    from hub.imaging import quiet_timer
-
     tx.imaging.reopen(key)
     tx.timers.set(quiet_timer(key, services.clock()))
 
 
 def _patient(owner: str, row: InstanceRow) -> str:
-    from hub.imaging import patient_id
-
     attributes = loads(row.attributes)
     return patient_id(
         owner,

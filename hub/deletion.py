@@ -25,7 +25,7 @@ from hub.actor import Actor
 from hub.askers import is_operator
 from hub.attribute_matching import Match
 from hub.errors import Category, HubError
-from hub.imaging import quiet_timer
+from hub.imaging_ids import quiet_timer
 from hub.ports import AuditLine, InstanceRow, StudyKey, Tx
 from hub.ports.imaging import Hold, Mark
 

@@ -38,6 +38,7 @@ from hub.actor import HUB, Actor
 from hub.attribute_matching import Match
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, NewVersion, Stored, StudyKey, Tx
 from hub.ports.identity import Person
 
@@ -98,8 +99,6 @@ class IdentityService:
                 remedy="Send the code of the other institution. Numbers of one institution are merged by ADT^A40.",
                 status=422,
             )
-        from hub.imaging import number_record_id
-
         here: Side = (actor.institution, patient)
         there: Side = (institution, number_record_id(institution, number))
 
@@ -380,8 +379,6 @@ class IdentityService:
 
 def numbers_of(patient: Mapping[str, Any], owner: str) -> list[str]:
     """Return the PatientIDs by which *owner*'s images name *patient*: the numbers that its id was made of."""
-    from hub.imaging import number_record_id
-
     values = [str(one["value"]).strip() for one in patient.get("identifier", ()) if one.get("value")]
     return list(dict.fromkeys(one for one in values if number_record_id(owner, one) == patient.get("id")))
 

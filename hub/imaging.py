@@ -10,25 +10,20 @@ Every query and retrieval carries the asker's scope and commits its audit line b
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.dicom.instance import InstanceHeader
-from fhir_mappings.identifiers import patient_key, resource_id
 from fhir_mappings.json import loads
 from hub import conflicts
 from hub.access import Scope, scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Level, Match, parse
 from hub.envelope import Envelope
-from hub.errors import Category, HubError
+from hub.imaging_ids import patient_id, quiet_timer, study_resource_id
+from hub.known_series import KnownSeries
 from hub.ports import (
     AuditLine,
     InstanceRow,
@@ -41,16 +36,12 @@ from hub.ports import (
     Timer,
     Tx,
 )
+from hub.series_metadata import SeriesMetadata, absent
 from hub.study import StudyCompletion, raise_conflict
 
 if TYPE_CHECKING:
     from hub.boot import Services
 
-#: Kind of the timer that fires when a study has been quiet; its key is ``owner|StudyInstanceUID``.
-STUDY_QUIET = "study-quiet"
-
-#: Series that one process remembers as known; a forgotten one costs two statements that change nothing.
-_REMEMBERED = 20_000
 #: Most rows one query returns; Google's DICOM store has the same limits.
 MAX_ROWS: Mapping[Level, int] = {"study": 5000, "series": 5000, "instance": 50_000}
 _COMPARED_BYTES = 1 << 20
@@ -77,22 +68,12 @@ class Found:
     total: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cached:
-    """The metadata of one series: its present tag, and the object that holds it if one does."""
-
-    SeriesInstanceUID: str
-    etag: str
-    digest: str
-    count: int
-
-
-class ImagingService:
+class ImagingService(SeriesMetadata):
     """What the imaging doors and the worker call."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
-        self._known = _KnownSeries()
+        super().__init__(services)
+        self._known = KnownSeries()
         self._completion = StudyCompletion(services)
 
     # --- receiving -------------------------------------------------------------------------------------------
@@ -407,7 +388,7 @@ class ImagingService:
                 rows = tx.imaging.instances_of(key, SeriesInstanceUID, SOPInstanceUID, attributes=attributes)
                 if rows:
                     return study, rows
-            raise _absent()
+            raise absent()
 
         study, rows = self._services.database.read(work)
         asked = tuple(uid for uid in (StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID) if uid)
@@ -432,167 +413,6 @@ class ImagingService:
         uid = Match(keyword="StudyInstanceUID", vr="UI", kind="any", values=(StudyInstanceUID,))
         rows = tx.imaging.studies(scope_of(actor), [uid], limit=100, owner=owner)
         return sorted(rows, key=lambda row: (row["owner"] != actor.institution, row["owner"]))
-
-    # --- metadata --------------------------------------------------------------------------------------------
-
-    def metadata(
-        self, actor: Actor, StudyInstanceUID: str, SeriesInstanceUID: str | None = None, *, owner: str | None = None
-    ) -> tuple[str, Sequence[Callable[[], bytes]]]:
-        """Return the entity tag of the metadata of a study or series, and a function for each of its series.
-
-        Each function gives one series as gzip of a DICOM JSON array; the first asker after a change builds it, later
-        ones get the stored object. Audited and failing as :meth:`retrieve`.
-        """
-
-        def work(tx: Tx) -> tuple[Mapping[str, Any], list[_Cached]]:
-            for study in self._visible_studies(tx, actor, StudyInstanceUID, owner):
-                key = StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
-                wanted = [SeriesInstanceUID] if SeriesInstanceUID else tx.imaging.series_uids(key)
-                found = [self._cached(tx, key, uid) for uid in wanted]
-                found = [one for one in found if one.count]
-                if found:
-                    return study, found
-            raise _absent()
-
-        study, found = self._services.database.read(work)
-        key = StudyKey(owner=study["owner"], StudyInstanceUID=StudyInstanceUID)
-        self._write_audit(
-            actor,
-            "R",
-            "WADO-RS metadata",
-            ((study["owner"], study["patient_id"]),),
-            entities=tuple(uid for uid in (StudyInstanceUID, SeriesInstanceUID) if uid),
-            count=sum(one.count for one in found),
-        )
-        etag = hashlib.sha256("|".join(one.etag for one in found).encode()).hexdigest()[:32]
-        return etag, [partial(self._metadata_of, key, one) for one in found]
-
-    def _cached(self, tx: Tx, key: StudyKey, SeriesInstanceUID: str) -> _Cached:
-        version = tx.imaging.series_version(key, SeriesInstanceUID)
-        etag = self._etag(key, SeriesInstanceUID, version)
-        stored = tx.imaging.series_metadata(key, SeriesInstanceUID)
-        digest = stored[1] if stored is not None and stored[0] == etag else ""
-        return _Cached(SeriesInstanceUID=SeriesInstanceUID, etag=etag, digest=digest, count=version[0])
-
-    def _metadata_of(self, key: StudyKey, cached: _Cached) -> bytes:
-        if cached.digest:
-            try:
-                return self._services.objects.read(cached.digest)
-            except HubError as error:
-                # A copy that can be made again must not stop a reader; fsck reports the loss.
-                if error.category not in {Category.NOT_FOUND, Category.FAULT}:
-                    raise
-        return self._build_metadata(key, cached.SeriesInstanceUID)
-
-    def prepare_metadata(self, key: StudyKey) -> None:
-        """Store the metadata of every series of a complete study whose stored copy is missing or out of date."""
-
-        for one in self._services.database.read(
-            lambda tx: [self._cached(tx, key, uid) for uid in tx.imaging.series_uids(key)]
-        ):
-            if one.count and not one.digest:
-                self._build_metadata(key, one.SeriesInstanceUID)
-
-    def _build_metadata(self, key: StudyKey, SeriesInstanceUID: str) -> bytes:
-        def work(tx: Tx) -> tuple[tuple[int, int], Sequence[InstanceRow]]:
-            return tx.imaging.series_version(key, SeriesInstanceUID), tx.imaging.instances_of(
-                key, SeriesInstanceUID, attributes=True
-            )
-
-        version, rows = self._services.database.read(work)
-        body = b"[" + b",".join(self.instance_metadata(row) for row in rows) + b"]"
-        # No file name and no time in the gzip header, so that the same metadata is the same object.
-        packed = gzip.compress(body, compresslevel=4, mtime=0)
-        ref = self._services.objects.put_bytes(packed)
-        etag = self._etag(key, SeriesInstanceUID, version)
-        self._services.database.write(
-            lambda tx: tx.imaging.set_series_metadata(key, SeriesInstanceUID, etag, ref.digest)
-        )
-        return packed
-
-    def _etag(self, key: StudyKey, SeriesInstanceUID: str, version: tuple[int, int]) -> str:
-        said = f"{self._services.settings.public()}|{key.owner}|{key.StudyInstanceUID}|{SeriesInstanceUID}|{version}"
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
-
-    def instance_metadata(self, row: InstanceRow) -> bytes:
-        """Return the stored header as DICOM JSON with absolute BulkDataURIs (PS3.18 section F.2.6)."""
-        place = f'"BulkDataURI":"{self.instance_url(row)}/bulk/'.encode()
-        # Inside a JSON text every quote of a value is escaped, so these bytes can only be a member that we wrote.
-        return row.attributes.replace(b'"BulkDataURI":"bulk/', place)
-
-    def instance_url(self, row: InstanceRow) -> str:
-        """Return the URL under which DICOMweb serves the instance."""
-        return (
-            f"{self._services.settings.public()}/dicom-web/studies/{row.StudyInstanceUID}"
-            f"/series/{row.SeriesInstanceUID}/instances/{row.SOPInstanceUID}"
-        )
-
-
-class _KnownSeries:
-    """Series whose rows are committed, whose they are and when they were last touched; bounded, shared by threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._touched: OrderedDict[tuple[str, str, str], tuple[tuple[str, str, str], datetime]] = OrderedDict()
-
-    def fresh(self, key: tuple[str, str, str], who: tuple[str, str, str], since: datetime) -> bool:
-        """Return whether *key* was touched after *since* by an instance that said the same of the patient."""
-        with self._lock:
-            touched = self._touched.get(key)
-        return touched is not None and touched[1] > since and touched[0] == who
-
-    def mark(self, key: tuple[str, str, str], who: tuple[str, str, str], now: datetime) -> None:
-        """Remember that *key* was touched at *now*, and whose it is."""
-        with self._lock:
-            self._touched[key] = who, now
-            self._touched.move_to_end(key)
-            if len(self._touched) > _REMEMBERED:
-                self._touched.popitem(last=False)
-
-    def forget(self, key: tuple[str, str, str]) -> None:
-        """Vouch for *key* no longer."""
-        with self._lock:
-            self._touched.pop(key, None)
-
-
-def patient_id(owner: str, header: InstanceHeader) -> str:
-    """Return the id of the sender's Patient, the one that its v2 messages name by the same number.
-
-    A number with another issuer is another number (PS3.3 C.7.1.1, Issuer of Patient ID), and a header without a number
-    says nothing about who it is, so each such study stands alone.
-    """
-    if not header.PatientID.strip():
-        return resource_id(owner, "study-uid", "Patient", header.StudyInstanceUID)
-    return number_record_id(owner, header.PatientID, header.IssuerOfPatientID.strip())
-
-
-def number_record_id(owner: str, number: str, issuer: str = "") -> str:
-    """Return the id of the owner's Patient whom *number* names."""
-    authority = "patient-id" if issuer in {"", owner} else f"patient-id:{issuer}"
-    return resource_id(owner, authority, "Patient", patient_key(number))
-
-
-def study_resource_id(owner: str, StudyInstanceUID: str) -> str:
-    """Return the id of the ImagingStudy that the owner's study becomes."""
-    return resource_id(owner, "study-uid", "ImagingStudy", StudyInstanceUID)
-
-
-def quiet_timer(key: StudyKey, due_at: datetime) -> Timer:
-    """Return the timer that asks at *due_at* whether the study is complete."""
-    return Timer(
-        kind=STUDY_QUIET,
-        key=f"{key.owner}|{key.StudyInstanceUID}",
-        due_at=due_at,
-        payload={"owner": key.owner, "study": key.StudyInstanceUID},
-    )
-
-
-def _absent() -> HubError:
-    return HubError(
-        Category.NOT_FOUND,
-        "There is no such study, series or instance.",
-        remedy="Search with QIDO-RS for what you may see.",
-    )
 
 
 def _attach_attributes(tx: Tx, level: Level, rows: list[dict[str, Any]]) -> None:

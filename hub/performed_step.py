@@ -23,6 +23,7 @@ from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.imaging_ids import patient_id, quiet_timer
 from hub.ports import AuditLine, NewEntry, NewVersion, Stored, StudyKey, Tx
 
 if TYPE_CHECKING:
@@ -146,8 +147,6 @@ class PerformedSteps:
         """Let the study be complete at once when everything that its steps made has arrived."""
         expected = self.expected(tx, key)
         if expected.open_since is None and expected.instances and not missing(tx, key, expected):
-            from hub.imaging import quiet_timer
-
             tx.timers.set(quiet_timer(key, self._services.clock()), earliest_wins=True)
 
     def _stored(self, tx: Tx, owner: str, SOPInstanceUID: str) -> Stored | None:
@@ -204,8 +203,6 @@ class PerformedSteps:
 
     def _patient(self, tx: Tx, owner: str, attributes: Mapping[str, Any]) -> str:
         """Return the id of the sender's Patient, made as a stub when neither ADT nor an image has told of it."""
-        from hub.imaging import patient_id
-
         header = InstanceHeader(
             StudyInstanceUID=next(iter(mapping.studies(attributes)), ""),
             SeriesInstanceUID="",

@@ -21,7 +21,7 @@ from hub.actor import Actor
 from hub.askers import is_operator
 from hub.deletion import name_of, reason_of
 from hub.errors import Category, HubError
-from hub.imaging import STUDY_QUIET
+from hub.imaging_ids import STUDY_QUIET
 from hub.ports import AuditLine, ObjectRef, StudyKey, Tx
 from hub.ports.imaging import Kept
 from hub.retention_policy import SETTING, Policy

@@ -25,6 +25,7 @@ from hub.attribute_matching import Match
 from hub.clock import Clock
 from hub.config import Settings
 from hub.delivery import asks_for
+from hub.imaging_ids import STUDY_QUIET
 from hub.ports import AuditLine, Delivery, InstanceRow, Member, MemberEndpoint, NewDelivery, StudyKey, Timer, Tx
 
 if TYPE_CHECKING:
@@ -370,8 +371,6 @@ def _from_there(tx: Tx, rule: Rule, study: Mapping[str, Any], first: InstanceRow
 
 def _later(study: Mapping[str, Any], rule: Rule, due_at: datetime) -> Timer:
     """Return a timer that completes the study again when the window opens, which sends what is then unsent."""
-    from hub.imaging import STUDY_QUIET
-
     owner, uid = str(study["owner"]), str(study["StudyInstanceUID"])
     return Timer(
         kind=STUDY_QUIET, key=f"{owner}|{uid}|{rule.name}", due_at=due_at, payload={"owner": owner, "study": uid}

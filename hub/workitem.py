@@ -30,6 +30,7 @@ from hub.actor import Actor
 from hub.clock import instant
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
 from hub.workitem_events import Item, WorkitemEvents
 from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state
@@ -385,8 +386,6 @@ class Workitems:
 
     def _patient(self, tx: Tx, owner: str, attributes: Mapping[str, Any]) -> str:
         """Return the id of the owner's Patient, made as a stub when nothing has told of it; empty for work on nobody."""
-        from hub.imaging import number_record_id
-
         number, issuer = (first(attributes, tag).strip() for tag in ("00100020", "00100021"))
         if not number:
             return ""

@@ -47,7 +47,7 @@ def create(
 ) -> None:
     """分享检查 / Make a link to a study and print it with its password and QR code, this once."""
     from hub import qr
-    from hub.imaging import study_resource_id
+    from hub.imaging_ids import study_resource_id
 
     if png is not None and png.exists():
         # Before the link is made: its password is told once, so nothing may fail after it.
@@ -87,7 +87,7 @@ def create(
 @app.command("list")
 def list_(member: _Member, study: _Study, practitioner: _Practitioner = "", as_json: _AsJson = False) -> None:
     """列出分享 / List the links of a study, the newest first, with each attempt to open them."""
-    from hub.imaging import study_resource_id
+    from hub.imaging_ids import study_resource_id
 
     with services() as opened:
         found = opened.sharing.of_study(_actor(opened, member, practitioner), study_resource_id(member, study))
@@ -139,7 +139,7 @@ def revoke(
     practitioner: _Practitioner = "",
 ) -> None:
     """撤销分享 / End a link and all that was opened by it, at once."""
-    from hub.imaging import study_resource_id
+    from hub.imaging_ids import study_resource_id
 
     with services() as opened:
         ended = opened.sharing.revoke(_actor(opened, member, practitioner), study_resource_id(member, study), share)

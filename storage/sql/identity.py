@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from fhir_mappings.json import loads
 from hub.actor import HUB
 from hub.identity import numbers_of
-from hub.imaging import number_record_id
+from hub.imaging_ids import number_record_id
 from hub.ports.identity import Person
 from storage.sql import merges
 from storage.sql.index import MERGED_INTO, survivors

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from fhir_mappings.identifiers import patient_key
-from hub.imaging import number_record_id
+from hub.imaging_ids import number_record_id
 from storage.sql import index, merges
 from storage.sql.prepared import Prepared
 from storage.sql.schema import idx_token, imaging_study, record

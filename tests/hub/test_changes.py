@@ -14,7 +14,7 @@ from hub.actor import HUB, Actor
 from hub.boot import Services
 from hub.changes import ChangeFeed
 from hub.deletion import Deletion
-from hub.imaging import study_resource_id
+from hub.imaging_ids import study_resource_id
 from hub.ports import Grant
 from storage.sql.schema import journal
 from tests.support.databases import PostgresServer, opened

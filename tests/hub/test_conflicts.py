@@ -15,7 +15,8 @@ from hub.access import UNRESTRICTED
 from hub.actor import HUB
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.imaging import ImagingService, number_record_id
+from hub.imaging import ImagingService
+from hub.imaging_ids import number_record_id
 from hub.ports import NewVersion, StudyKey
 from tests.support.databases import opened
 from tests.support.images import KN, QH, STUDY, FakeClock, ct, receive, resources, services, settle

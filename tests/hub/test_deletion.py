@@ -16,7 +16,8 @@ from hub.actor import HUB, Actor
 from hub.boot import Services
 from hub.deletion import Deletion
 from hub.errors import Category, HubError
-from hub.imaging import ImagingService, study_resource_id
+from hub.imaging import ImagingService
+from hub.imaging_ids import study_resource_id
 from hub.performed_step import Expected, missing
 from hub.ports import Grant, StudyKey
 from tests.support.databases import opened

@@ -17,7 +17,7 @@ from hub.access import UNRESTRICTED, Scope
 from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.imaging import number_record_id
+from hub.imaging_ids import number_record_id
 from hub.ports import Database, Grant, NewVersion
 from hub.query import PATIENT_ROOT, STUDY_ROOT, Model, read_identifier, tag_of
 from hub.query_search import Search

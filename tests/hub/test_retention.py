@@ -16,7 +16,7 @@ from hub.boot import Services
 from hub.changes import ChangeFeed
 from hub.deletion import Deletion
 from hub.errors import Category, HubError
-from hub.imaging import study_resource_id
+from hub.imaging_ids import study_resource_id
 from hub.ports import Grant, Member, NewVersion, StudyKey
 from hub.retention import Expired, Retention, word_for, years_later
 from hub.retention_policy import Policy, is_policy

@@ -13,7 +13,7 @@ from hub.access import scope_of
 from hub.actor import Actor
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.imaging import study_resource_id
+from hub.imaging_ids import study_resource_id
 from hub.ports import StudyKey
 from hub.ports.sharing import Share
 from hub.sharing import Made, Opening, Outcome

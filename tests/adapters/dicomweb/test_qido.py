@@ -14,7 +14,7 @@ from dicomweb_client.session_utils import create_session
 from fhir_mappings.dicom import xml_model
 from hub import sequence_matching
 from hub.boot import Services
-from hub.imaging import number_record_id, study_resource_id
+from hub.imaging_ids import number_record_id, study_resource_id
 from hub.ports import Grant, NewVersion
 from storage.sql.schema import audit, audit_patient
 from tests.adapters.dicomweb.test_dicomweb import parts, rows

@@ -19,7 +19,7 @@ from fhir_mappings.dicom import identifier
 from hub import query_search
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.imaging import number_record_id
+from hub.imaging_ids import number_record_id
 from hub.ports import Grant, NewVersion, Tx
 from tests.support import images
 from tests.support import services as support

@@ -18,7 +18,7 @@ from adapters.dimse.upper_layer import P_DATA
 from fhir_mappings.dicom import identifier
 from hub.access import UNRESTRICTED
 from hub.boot import Services
-from hub.imaging import STUDY_QUIET
+from hub.imaging_ids import STUDY_QUIET
 from hub.performed_step import step_id
 from hub.ports import StudyKey
 from tests.support import services as support

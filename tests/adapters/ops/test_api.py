@@ -22,8 +22,9 @@ from fhir_mappings.json import dumps
 from hub.actor import Actor
 from hub.boot import Services
 from hub.deletion import Deletion
-from hub.imaging import study_resource_id
+from hub.imaging_ids import study_resource_id
 from hub.message_desk import MessageDesk
+from hub.message_search import BESIDE
 from hub.operations import Operations
 from hub.ports import NewDelivery, StudyKey
 from storage.sql import journal, outbox

@@ -19,7 +19,7 @@ from adapters.http.app import build
 from adapters.share.application import HEADERS
 from hub.actor import Actor
 from hub.boot import Services
-from hub.imaging import study_resource_id
+from hub.imaging_ids import study_resource_id
 from tests.support.http import Client, client_of
 from tests.support.images import QH, ROOT, STUDY, FakeClock, ct, receive, settle
 from tests.support.services import running

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from hub.access import Scope
 from hub.attribute_matching import parse
-from hub.imaging import number_record_id
+from hub.imaging_ids import number_record_id
 from hub.ports import NewVersion
 from storage.sql.database import SqlDatabase
 from tests.support.plans import full_scans, plan
