@@ -20,6 +20,7 @@ from hub.errors import Category, HubError
 from hub.ports import AuditLine, Entry, NewDelivery, ObjectRef, Tx
 from hub.provenance import Context
 from hub.translate import Applied, apply, store_attachments
+from hub.unmapped_codes import UnmappedCounter
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -44,6 +45,7 @@ class Applying:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._unmapped = UnmappedCounter(services.clock)
 
     def ready(self, arrival: Arrival) -> Ready:
         """Return *arrival* translated, its attachments durable; done before the transaction.
@@ -65,8 +67,10 @@ class Applying:
             attachments=store_attachments(self._services.objects, translation),
         )
 
-    def apply(self, tx: Tx, ready: Ready, seq: int, later: NewDelivery | None) -> Applied:
+    def apply(self, tx: Tx, ready: Ready, seq: int, later: NewDelivery | None, *, again: bool = False) -> Applied:
         """Write all that a message means inside *tx* and return what changed; *later* is sent when that is durable.
+
+        A message that is applied *again* is not counted anew.
 
         Raises:
             HubError: the records or the workflow refuse it; nothing of it may then be committed.
@@ -99,6 +103,8 @@ class Applying:
         if later is not None:
             tx.outbox.enqueue(later)
         self.audit(tx, arrival, applied)
+        if not again:
+            self._unmapped.note(tx, arrival.institution, ready.translation.unmapped, seq)
         return applied
 
     def write(self, work: Callable[[Tx], T]) -> T:

@@ -308,7 +308,13 @@ class PendingMessages:
             current = tx.journal.get(entry.seq)
             if current is None or (states is not None and current.state not in states):
                 return
-            applied = self._applying.apply(tx, ready, entry.seq, later if current.state in _UNTOLD else None)
+            applied = self._applying.apply(
+                tx,
+                ready,
+                entry.seq,
+                later if current.state in _UNTOLD else None,
+                again=current.state == "done",
+            )
             tx.journal.finish(entry.seq, state="done", outcome=outcome_of(applied), patient_id=applied.patient_id or "")
 
         self._applying.write(work)

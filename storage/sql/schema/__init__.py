@@ -7,6 +7,7 @@ bytes as stored.
 from __future__ import annotations
 
 from storage.sql.schema.audit import audit, audit_checkpoint, audit_patient
+from storage.sql.schema.codes import unmapped_code
 from storage.sql.schema.credentials import access_token, oauth_client
 from storage.sql.schema.grants import access_grant
 from storage.sql.schema.imaging import imaging_instance, imaging_series, imaging_study
@@ -58,4 +59,5 @@ __all__ = [
     "share_study",
     "share_token",
     "timer",
+    "unmapped_code",
 ]
