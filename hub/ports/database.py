@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLog
+from hub.ports.codes import UnmappedCodes
 from hub.ports.grants import Grants
 from hub.ports.identity import Identity
 from hub.ports.imaging import Imaging
@@ -46,6 +47,8 @@ class Tx(Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def members(self) -> Members: ...
+    @property
+    def unmapped_codes(self) -> UnmappedCodes: ...
     @property
     def credentials(self) -> Credentials: ...
     @property

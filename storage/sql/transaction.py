@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from storage.sql.records import SqlRecords
     from storage.sql.sharing import SqlSharing
     from storage.sql.timers import SqlTimers
+    from storage.sql.unmapped_codes import SqlUnmappedCodes
 
 
 class SqlTx:
@@ -116,6 +117,12 @@ class SqlTx:
         from storage.sql.credentials import SqlCredentials
 
         return SqlCredentials(self)
+
+    @cached_property
+    def unmapped_codes(self) -> SqlUnmappedCodes:
+        from storage.sql.unmapped_codes import SqlUnmappedCodes
+
+        return SqlUnmappedCodes(self)
 
     @cached_property
     def sharing(self) -> SqlSharing:
