@@ -17,27 +17,21 @@ whether or not there is such a patient elsewhere, and a member learns of a link 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fhir_mappings.identifiers import (
-    HEALTH_CARD,
-    RESIDENT_ID,
-    canonical_system,
-    check_resident_id,
-    patient_key,
     resource_id,
 )
 from fhir_mappings.json import loads
-from fhir_mappings.text import fold, full_pinyin, has_han
 from hub.access import UNRESTRICTED, Scope, scope_of
 from hub.actor import HUB, Actor
 from hub.attribute_matching import Match
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.identity_evidence import agree, replaced, spellings, strong
+from hub.identity_numbers import PATIENT_ID, Json, own_number, plain, renumbered
 from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, NewVersion, Stored, StudyKey, Tx
 from hub.ports.identity import Person
@@ -45,7 +39,6 @@ from hub.ports.identity import Person
 if TYPE_CHECKING:
     from hub.boot import Services
 
-Json = dict[str, Any]
 Decision = Literal["link", "refuse", "unlink"]
 #: One Patient, as (owner institution, id).
 Side = tuple[str, str]
@@ -58,12 +51,8 @@ _DISPLAY = "两家机构的患者可能是同一人 (patients of two institution
 _SIDE, _EVIDENCE, _STATED = "患者 (patient)", "依据 (evidence)", "机构声明 (stated by)"
 _STATES = {"link": "linked", "refuse": "refused", "unlink": "unlinked"}
 _DECISION, _BY = "处理决定 (decision)", "决定者 (decided by)"
-_STRONG = (RESIDENT_ID, HEALTH_CARD)
 #: Most records of one strong identifier that are looked at; more than this is a number that everybody was given.
 _MAX_SHARED = 20
-
-_ID, _ISSUER, _TYPE, _OTHERS = "00100020", "00100021", "00100022", "00101002"
-_ACCESSION, _ACCESSION_ISSUER, _LOCAL = "00080050", "00080051", "00400031"
 
 
 class IdentityService:
@@ -246,16 +235,16 @@ class IdentityService:
 
     def _suggest(self, tx: Tx, stored: Stored) -> None:
         patient = loads(stored.body)
-        if _replaced(patient):
+        if replaced(patient):
             return
         found: dict[Side, set[str]] = {}
-        for system, value in _strong(patient):
-            for spelt in _spellings(system, value):
+        for system, value in strong(patient):
+            for spelt in spellings(system, value):
                 same = tx.records.by_identifier("Patient", system, spelt, UNRESTRICTED)
                 for one in same if len(same) <= _MAX_SHARED else ():
                     other = loads(one.body)
-                    if one.owner != stored.owner and not one.deleted and not _replaced(other):
-                        evidence = _agree(system, patient, other)
+                    if one.owner != stored.owner and not one.deleted and not replaced(other):
+                        evidence = agree(system, patient, other)
                         if evidence:
                             found.setdefault((one.owner, one.id), set()).add(evidence)
         here: Side = (stored.owner, stored.id)
@@ -288,7 +277,7 @@ class IdentityService:
         foreign = [
             at
             for at, row in enumerate(rows)
-            if (row[0] if isinstance(row, tuple) else row.owner) != actor.institution and _ID in answers[at]
+            if (row[0] if isinstance(row, tuple) else row.owner) != actor.institution and PATIENT_ID in answers[at]
         ]
         if not foreign:
             return list(answers)
@@ -311,7 +300,7 @@ class IdentityService:
         for at, (owner, id_) in sides.items():
             number = own_number(persons.get(id_, ()), actor.institution, matches)
             if number is not None:
-                found[at] = _renumbered(answers[at], number, actor.institution, owner)
+                found[at] = renumbered(answers[at], number, actor.institution, owner)
         return found
 
     # --- work items ------------------------------------------------------------------------------------------
@@ -372,139 +361,6 @@ class IdentityService:
                 detail=detail,
             )
         )
-
-
-# --- numbers -----------------------------------------------------------------------------------------------------
-
-
-def numbers_of(patient: Mapping[str, Any], owner: str) -> list[str]:
-    """Return the PatientIDs by which *owner*'s images name *patient*: the numbers that its id was made of."""
-    values = [str(one["value"]).strip() for one in patient.get("identifier", ()) if one.get("value")]
-    return list(dict.fromkeys(one for one in values if number_record_id(owner, one) == patient.get("id")))
-
-
-def plain(scope: Scope) -> bool:
-    """Return whether *scope* is an institution's, which links serve; a patient's own access stays with one record."""
-    return not (scope.everything or scope.directory_only or scope.patient is not None)
-
-
-def issuer_fits(matches: Iterable[Match], institution: str) -> bool:
-    """Return whether *matches* may mean numbers that *institution* gave out."""
-    return all(_fulfils(one, institution) for one in matches if one.keyword == "IssuerOfPatientID")
-
-
-def own_number(persons: Sequence[Person], institution: str, matches: Sequence[Match]) -> str | None:
-    """Return the number of *institution* that an answer about *persons* carries, or ``None`` where it keeps the source's."""
-    if not issuer_fits(matches, institution):
-        return None
-    asked = [one for one in matches if one.keyword == "PatientID"]
-    fitting = (
-        next((number for number in person.numbers if all(_fulfils(one, number) for one in asked)), None)
-        for person in persons
-    )
-    found = [number for number in fitting if number is not None]
-    return found[0] if len(found) == 1 else None
-
-
-def joined(tx: Tx, actor: Actor, patients: Sequence[str], matches: Sequence[Match]) -> Mapping[str, Person]:
-    """Return, for each of *patients* whose answers share a number of *actor*'s by a link, the person.
-
-    Its ``others`` are those alone whose answers to *matches* carry that number.
-    """
-    if not plain(scope_of(actor)):
-        return {}
-    mine = actor.institution
-    persons = tx.identity.persons(mine, patients)
-    others = sorted({other for group in persons.values() for person in group for other in person.others})
-    known = tx.identity.persons(mine, others)
-    found: dict[str, Person] = {}
-    for id_, group in persons.items():
-        for person in group:
-            shown = frozenset(
-                one for one in person.others if own_number(known.get(one, ()), mine, matches) in person.numbers
-            )
-            if shown and id_ in {*person.own, *shown}:
-                found[id_] = replace(person, others=shown)
-    return found
-
-
-def _fulfils(match: Match, value: str) -> bool:
-    if match.kind == "wildcard":
-        pattern = "".join(".*" if one == "*" else "." if one == "?" else re.escape(one) for one in match.values[0])
-        return re.fullmatch(pattern, value, re.IGNORECASE | re.DOTALL) is not None
-    same: Callable[[str], str] = patient_key if match.keyword == "PatientID" else str
-    return any(same(one) == same(value) for one in match.values)
-
-
-def _renumbered(answer: Json, number: str, institution: str, owner: str) -> Json:
-    """Return *answer* under the asker's number; nothing else of it changes but that issuers are told."""
-    source = answer[_ID].get("Value")
-    if not source:
-        return answer
-    issuer = answer.get(_ISSUER, {}).get("Value") or [owner]
-    item = {
-        _ID: {"vr": "LO", "Value": source},
-        _ISSUER: {"vr": "LO", "Value": issuer},
-        _TYPE: {"vr": "CS", "Value": ["TEXT"]},
-    }
-    before = answer.get(_OTHERS, {}).get("Value") or []
-    made = {
-        **answer,
-        _ID: {"vr": "LO", "Value": [number]},
-        _ISSUER: {"vr": "LO", "Value": [institution]},
-        _OTHERS: {"vr": "SQ", "Value": [item, *before]},
-    }
-    if answer.get(_ACCESSION, {}).get("Value") and not answer.get(_ACCESSION_ISSUER, {}).get("Value"):
-        # A link says nothing of orders, so the accession number stays the source's and says whose it is.
-        made[_ACCESSION_ISSUER] = {"vr": "SQ", "Value": [{_LOCAL: {"vr": "UT", "Value": [owner]}}]}
-    return dict(sorted(made.items()))
-
-
-# --- what agrees -------------------------------------------------------------------------------------------------
-
-
-def _strong(patient: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (system, value) of the identifiers of *patient* that may suggest a link."""
-    found = []
-    for one in patient.get("identifier", ()):
-        system, value = canonical_system(str(one.get("system", ""))), str(one.get("value", "")).strip()
-        if (system == RESIDENT_ID and check_resident_id(value).status == "ok") or (system == HEALTH_CARD and value):
-            found.append((system, value))
-    return found
-
-
-def _spellings(system: str, value: str) -> list[str]:
-    """Return the ways in which the same number may be stored: with X or x, with 18 digits or the 15 of before 1999."""
-    if system != RESIDENT_ID:
-        return [value]
-    number = check_resident_id(value).value
-    old = [f"{number[:6]}{number[8:17]}"] if number[6:8] == "19" else []
-    return list(dict.fromkeys([value, number, number.lower(), *old]))
-
-
-def _agree(system: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return what suggests that two Patients with the same identifier of *system* are one person; empty where nothing does."""
-    born, also = one.get("birthDate"), other.get("birthDate")
-    if system == HEALTH_CARD:
-        return "" if born and also and born != also else "health-card"
-    return "resident-id" if born and born == also and _names(one) & _names(other) else ""
-
-
-def _names(patient: Mapping[str, Any]) -> frozenset[str]:
-    """Return how the names of *patient* may be written: folded, in pinyin, with their parts in either order."""
-    ways: set[str] = set()
-    for name in patient.get("name", ()):
-        given = "".join(str(one) for one in name.get("given", ()) if one)
-        family = str(name.get("family", ""))
-        for text in (str(name.get("text", "")), family + given, given + family):
-            whole = fold(re.sub(r"[\s^=,·]+", "", text))
-            if whole:
-                ways |= {whole, full_pinyin(whole)} if has_han(whole) else {whole}
-    return frozenset(ways)
-
-
-def _replaced(patient: Mapping[str, Any]) -> bool:
-    return any(one.get("type") == "replaced-by" for one in patient.get("link", ()))
 
 
 def _known(tx: Tx, one: Side, other: Side) -> bool:

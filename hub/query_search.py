@@ -20,7 +20,7 @@ from fhir_mappings.text import has_han
 from hub.access import scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Match
-from hub.identity import joined
+from hub.identity_numbers import joined
 from hub.ports import AuditLine, InstanceRow, Tx
 from hub.query import (
     ALWAYS,

@@ -16,7 +16,7 @@ from hub.access import Scope, scope_of
 from hub.attribute_matching import Match
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.identity import joined
+from hub.identity_numbers import joined
 from hub.ports import AuditLine, InstanceRow, MemberEndpoint, StudyKey, Tx
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from fhir_mappings.json import loads
 from hub.actor import HUB
-from hub.identity import numbers_of
+from hub.identity_numbers import numbers_of
 from hub.imaging_ids import number_record_id
 from hub.ports.identity import Person
 from storage.sql import merges

@@ -16,7 +16,7 @@ from fhir_mappings.text import fold
 from hub.access import Scope
 from hub.attribute_matching import INSTANCE_KEYS, STUDY_KEYS, Level, Match
 from hub.clock import from_us
-from hub.identity import issuer_fits, plain
+from hub.identity_numbers import issuer_fits, plain
 from hub.ports import InstanceRow
 from storage.sql.access import study_visible, visible
 from storage.sql.identity import linked_records
