@@ -24,6 +24,7 @@ from hub.ports.packing import FrameCodec
 if TYPE_CHECKING:
     from hub.directory import Directory
     from hub.dispatch.news import News
+    from hub.documents import DocumentService
     from hub.identity import IdentityService
     from hub.imaging import ImagingService
     from hub.messages import MessageService
@@ -124,6 +125,13 @@ class Services:
         from hub.messages import MessageService
 
         return MessageService(self)
+
+    @cached_property
+    def documents(self) -> DocumentService:
+        """Clinical documents (CDA) in."""
+        from hub.documents import DocumentService
+
+        return DocumentService(self)
 
     def close(self) -> None:
         """Finish the commits under way and let the database go."""

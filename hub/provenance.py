@@ -1,4 +1,4 @@
-"""The Provenance of what an HL7 v2 message changed: who said it, and where its bytes are kept.
+"""The Provenance of what an HL7 v2 message or a clinical document changed: who said it, and where its bytes are kept.
 
 https://hl7.org/fhir/R4/provenance.html
 """
@@ -48,15 +48,7 @@ def provenance(changed: Sequence[str], context: Context, event: str) -> Json:
         "id": resource_id(context.owner, "journal", "Provenance", str(context.journal_seq)),
         "target": [{"reference": reference} for reference in changed],
         "recorded": instant(context.now),
-        "activity": {
-            "coding": [
-                {
-                    "system": "http://terminology.hl7.org/CodeSystem/v2-0003",
-                    "code": event.partition("^")[2] or event,
-                }
-            ],
-            "text": event,
-        },
+        "activity": _activity(event),
         "agent": [
             {
                 "type": {"coding": [{"system": coding, "code": "author"}]},
@@ -75,7 +67,7 @@ def provenance(changed: Sequence[str], context: Context, event: str) -> Json:
                 "role": "source",
                 "what": {
                     "identifier": {"system": f"{base}/NamingSystem/journal", "value": str(context.journal_seq)},
-                    "display": f"HL7 v2 {event}",
+                    "display": f"HL7 {event}" if event.startswith("CDA") else f"HL7 v2 {event}",
                 },
             },
             {
@@ -89,3 +81,18 @@ def provenance(changed: Sequence[str], context: Context, event: str) -> Json:
             {"url": f"{base}/StructureDefinition/repair", "valueString": text} for text in context.repairs
         ]
     return made
+
+
+def _activity(event: str) -> Json:
+    if event.startswith("CDA"):
+        # A document is no event; what it is, its type says.
+        return {"text": event}
+    return {
+        "coding": [
+            {
+                "system": "http://terminology.hl7.org/CodeSystem/v2-0003",
+                "code": event.partition("^")[2] or event,
+            }
+        ],
+        "text": event,
+    }

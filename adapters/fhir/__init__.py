@@ -1,4 +1,4 @@
-"""The FHIR door: R4 4.0.1 under ``/fhir``, and HL7 v2 over HTTP under ``/hl7``."""
+"""The FHIR door: R4 4.0.1 under ``/fhir``, HL7 v2 over HTTP under ``/hl7``, and clinical documents under ``/cda``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import Handler, Workers, guarded
+from adapters.fhir.cda import CdaHandler
 from adapters.fhir.handlers import FhirHandlers
 from adapters.fhir.linking import LinkHandlers
 from adapters.fhir.oauth import OAuthHandlers
@@ -27,6 +28,7 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", "/fhir/.well-known/smart-configuration", oauth.smart_configuration),
         ("GET", "/.well-known/smart-configuration", oauth.smart_configuration),
         ("POST", "/oauth/token", oauth.token),
+        ("POST", "/cda", CdaHandler(services, workers).receive),
         ("POST", "/hl7", v2.receive),
         ("GET", "/hl7/reconcile", v2.reconcile),
         ("POST", "/fhir", fhir.bundle),

@@ -30,7 +30,7 @@ _HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     ),
 )
-_AREAS = ("fhir", "dicom-web", "wado", "oauth", "hl7", "ops", "metrics", "healthz", "readyz", "share", "viewer")
+_AREAS = ("fhir", "dicom-web", "wado", "oauth", "hl7", "cda", "ops", "metrics", "healthz", "readyz", "share", "viewer")
 
 _PAGE = """<!doctype html>
 <html lang="zh-CN"><head><meta charset="utf-8"><title>医协枢纽 Yixie Hub</title>
@@ -45,6 +45,7 @@ The hub is running. The interfaces need a token: <code>hub token --institution K
 <li><code>/wado</code> — WADO-URI</li>
 <li><a href="/viewer/"><code>/viewer/</code></a> — 影像浏览 / image viewer</li>
 <li><code>/hl7</code> — HL7 v2 over HTTP</li>
+<li><code>/cda</code> — 病历共享文档 / clinical documents (CDA)</li>
 <li><code>/oauth/token</code> — 系统凭证换取令牌 / client credentials</li>
 <li><code>/ops</code>、<code>/metrics</code>、<code>/healthz</code>、<code>/readyz</code> — 运行维护 / operation</li>
 </ul></body></html>"""
