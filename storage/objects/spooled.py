@@ -28,27 +28,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 import structlog
 
 from hub import metrics
 from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool, Uploaded, Waiting
-from storage.objects.breaker import Breaker
 from storage.objects.cache import Cache, Filling
+from storage.objects.copies import Told, damaged_if, read_from, sound
 from storage.objects.file import FileStore
 from storage.objects.reading import HashedStream
 from storage.objects.settings import SpoolSettings
 from storage.objects.spool import FileSpool, locked
-from storage.objects.trouble import checked, damaged, from_os, missing
+from storage.objects.trouble import checked, from_os, missing
+from storage.objects.upload_run import Remote, UploadRun
 from storage.objects.verified import Look, Verified
 
 if TYPE_CHECKING:
     from storage.objects.s3 import S3Store
 
-#: Failures in a row after which an upload run ends: the trouble is then the server's and not that of one object.
-_GIVE_UP_AFTER = 8
 #: What the cache gives up at once when the disk is nearly full, at least.
 _YIELD_BYTES = 64 << 20
 #: A count of what waits is used again for this many times as long as it took, so that asking often costs little.
@@ -84,7 +83,7 @@ class SpooledStore:
         self._local = FileStore(self._root, min_free_bytes=min_free_bytes, open_when_full=True, now_s=now_s)
         self._verified = Verified(now_s=now_s)
         self._make_locks()
-        self._remote = _Remote(connect)
+        self._remote = Remote(connect)
         self._cache: Cache | None = None
         if settings.cache_bytes:
             self._cache = Cache(data_dir / "cache", max_bytes=settings.cache_bytes, min_free_bytes=min_free_bytes)
@@ -118,13 +117,13 @@ class SpooledStore:
         """
         broken = False
         for tier, source in self._near(digest):
-            if not verify or _sound(source, digest):
+            if not verify or sound(source, digest):
                 metrics.count("object_reads", tier=tier)
                 return source
             source.close()
             broken = True
             self._not_sound(tier, digest)
-        with _damaged_if(broken, digest):
+        with damaged_if(broken, digest):
             remote = self._remote.get()
             found = remote.stat(digest)
             if found is None:
@@ -139,17 +138,17 @@ class SpooledStore:
         if start or length is not None:
             with self.open(digest) as source:
                 source.seek(start)
-                return _read(source, length)
+                return read_from(source, length)
         broken = False
         for tier, source in self._near(digest):
             with source:
-                data = _read(source, None)
+                data = read_from(source, None)
             if hashlib.sha256(data).hexdigest() == digest:
                 metrics.count("object_reads", tier=tier)
                 return data
             broken = True
             self._not_sound(tier, digest)
-        with _damaged_if(broken, digest):
+        with damaged_if(broken, digest):
             data = self._fetch(self._remote.get(), digest)
             metrics.count("object_reads", tier="s3")
             return data
@@ -164,7 +163,7 @@ class SpooledStore:
         for tier, source in self._near(digest):
             look = self._verified.look(digest, source.fileno()) if verify else None
             small = os.fstat(source.fileno()).st_size <= self._settings.fetch_bytes
-            if look is not None and small and _sound(source, digest):
+            if look is not None and small and sound(source, digest):
                 look.sound()
                 look = None
             if look is None or not small:
@@ -173,7 +172,7 @@ class SpooledStore:
             source.close()
             broken = True
             self._not_sound(tier, digest)
-        with _damaged_if(broken, digest):
+        with damaged_if(broken, digest):
             remote = self._remote.get()
             chunks = remote.stream(digest, chunk_bytes=chunk_bytes, verify=verify)
         metrics.count("object_reads", tier="s3")
@@ -296,7 +295,7 @@ class SpooledStore:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Uploaded()
-            run = _Run(self._local.digests(first=self._first), stop)
+            run = UploadRun(self._local.digests(first=self._first), stop)
             first = run.next()
             if first is None:
                 return Uploaded()
@@ -311,7 +310,7 @@ class SpooledStore:
         finally:
             os.close(fd)
 
-    def _upload_many(self, run: _Run, first: ObjectRef | None) -> None:
+    def _upload_many(self, run: UploadRun, first: ObjectRef | None) -> None:
         ref = first or run.next()
         while ref is not None:
             try:
@@ -397,7 +396,7 @@ class SpooledStore:
 
     def _cached(self, digest: str) -> BinaryIO | None:
         source = self._cache.open(digest) if self._cache is not None else None
-        if source is None or _sound(source, digest):
+        if source is None or sound(source, digest):
             return source
         source.close()
         self._not_sound("cache", digest)
@@ -429,7 +428,7 @@ class SpooledStore:
         """Return the chunks of a copy, hashed on their way where *look* says that they are not known to be sound."""
 
         def chunk(size: int) -> bytes:
-            return _read(source, size)
+            return read_from(source, size)
 
         chunks = HashedStream(
             chunk,
@@ -439,7 +438,7 @@ class SpooledStore:
             verify=look is not None,
             sound=look.sound if look is not None else None,
         )
-        return chunks if tier != "cache" else _Told(chunks, lambda: self._not_sound(tier, digest))
+        return chunks if tier != "cache" else Told(chunks, lambda: self._not_sound(tier, digest))
 
     def _not_sound(self, tier: str, digest: str) -> None:
         _log.error("object_copy_damaged", tier=tier, digest=digest)
@@ -484,71 +483,6 @@ class SpooledStore:
             yield
 
 
-class _Run:
-    """What the threads of one run share: the next object and how it goes."""
-
-    def __init__(self, refs: Iterator[ObjectRef], stop: threading.Event) -> None:
-        self._refs = refs
-        self._stop = stop
-        self._lock = threading.Lock()
-        self._in_a_row = 0
-        self.sent = self.failed = 0
-        self.error = ""
-        self.last = ""
-
-    def next(self) -> ObjectRef | None:
-        """Return the next object, or None when all are done or there is no point in going on."""
-        with self._lock:
-            if self._stop.is_set() or self._in_a_row >= _GIVE_UP_AFTER:
-                return None
-            found = next(self._refs, None)
-            if found is not None:
-                self.last = found.digest
-            return found
-
-    def success(self) -> None:
-        with self._lock:
-            self.sent += 1
-            self._in_a_row = 0
-
-    def failure(self, error: HubError) -> None:
-        with self._lock:
-            self.failed += 1
-            self.error = error.message
-            # A damaged file is no sign that the server is away.
-            self._in_a_row += error.category is not Category.FAULT
-
-
-class _Remote:
-    """The S3 store, connected to when it is first needed; after a failure it is left alone for a while."""
-
-    def __init__(self, connect: Callable[[], S3Store]) -> None:
-        self._connect = connect
-        self._breaker = Breaker("S3 server", failures=1, rest_s=5.0)
-        self._lock = threading.Lock()
-        self._store: S3Store | None = None
-
-    def get(self) -> S3Store:
-        """Return the store; raises HubError(unavailable) when its server does not answer."""
-        if self._store is not None:
-            return self._store
-        with self._lock:
-            if self._store is None:
-                self._breaker.check()
-                try:
-                    self._store = self._connect()
-                except HubError:
-                    self._breaker.failed()
-                    raise
-                self._breaker.succeeded()
-            return self._store
-
-    def close(self) -> None:
-        with self._lock:
-            if self._store is not None:
-                self._store.close()
-
-
 def waiting_dir(data_dir: Path) -> Path:
     """Return where objects wait for their upload."""
     return data_dir / "uploads"
@@ -558,53 +492,3 @@ def any_waiting(data_dir: Path) -> bool:
     """Whether objects wait under *data_dir*, without opening the store."""
     shelves = waiting_dir(data_dir).glob("[0-9a-f][0-9a-f]/*")
     return any(len(path.name) == hashlib.sha256().digest_size * 2 for path in shelves)
-
-
-class _Told(Iterator[bytes]):
-    """Chunks of a copy whose owner is told when they turn out damaged."""
-
-    def __init__(self, chunks: HashedStream, tell: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._tell = tell
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except HubError:
-            self._tell()
-            raise
-
-    def close(self) -> None:
-        """Close the source; safe to repeat."""
-        self._chunks.close()
-
-
-def _sound(source: BinaryIO, digest: str) -> bool:
-    """Whether all bytes of *source* match their name; it is at its start again afterwards."""
-    found = hashlib.sha256()
-    while chunk := _read(source, 1 << 20):
-        found.update(chunk)
-    source.seek(0)
-    return found.hexdigest() == digest
-
-
-def _read(source: BinaryIO, length: int | None) -> bytes:
-    try:
-        return source.read() if length is None else source.read(length)
-    except OSError as error:
-        source.close()
-        raise from_os(error, "reading an object") from error
-
-
-@contextlib.contextmanager
-def _damaged_if(broken: bool, digest: str) -> Iterator[None]:
-    """Say of an object whose only copy was found *broken* that it is damaged, not that it is missing."""
-    try:
-        yield
-    except HubError as error:
-        if broken and error.category is Category.NOT_FOUND:
-            raise damaged(digest) from None
-        raise
