@@ -63,30 +63,25 @@ def shares(weights: Mapping[str, float], limit: int) -> dict[str, int]:
 class Allowance:
     """A quota per minute as a bucket: full it holds one minute's worth, and it fills at the quota's rate.
 
-    What is taken beyond it is owed, and whoever takes is told how long to wait until the debt is paid, so that callers
-    that wait come in the order in which they asked.
+    What is taken may exceed what is there and is then owed, so that callers that ask, take and wait come in the order in
+    which they asked. Half a full bucket lets anything through, so that what is larger than a minute's worth gets its turn.
     """
 
     def __init__(self, per_minute: float, now_s: float) -> None:
         self._rate = per_minute / 60.0
-        self._most = self._left = per_minute
+        self._most = self._left = float(per_minute)
         self._at = now_s
 
-    def take(self, amount: float, now_s: float) -> float:
-        """Take *amount* and return the seconds to wait before it may be used."""
-        self._fill(now_s)
-        self._left -= amount
-        return max(0.0, -self._left / self._rate)
-
     def wait_s(self, amount: float, now_s: float) -> float:
-        """Return what :meth:`take` would, without taking."""
-        self._fill(now_s)
-        return max(0.0, (amount - self._left) / self._rate)
+        """Return the seconds to wait before *amount* may be used."""
+        self._left = min(self._most, self._left + max(0.0, now_s - self._at) * self._rate)
+        self._at = max(self._at, now_s)
+        return max(0.0, (min(amount, self._most / 2) - self._left) / self._rate)
+
+    def take(self, amount: float) -> None:
+        """Take *amount*, whether it is there or will be owed."""
+        self._left -= amount
 
     def give_back(self, amount: float) -> None:
         """Take back what was taken and not used."""
         self._left = min(self._most, self._left + amount)
-
-    def _fill(self, now_s: float) -> None:
-        self._left = min(self._most, self._left + max(0.0, now_s - self._at) * self._rate)
-        self._at = max(self._at, now_s)

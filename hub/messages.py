@@ -114,6 +114,20 @@ class MessageService:
         error = AckError(location="MSH", code=100, text=f"The message did not arrive whole: {reason}.")
         return self.refuse_arrival(arrival, Verdict(outcome="refused", errors=(error,)))
 
+    def refuse_unkept(self, raw: bytes, peer: str, reason: str, *, line: Line | None = None) -> bytes | None:
+        """Return AE 207, or CE in enhanced mode, for a message that the hub does not take now; nothing of it is kept.
+
+        The same message is taken when it is sent again later. ``None`` means that its sender wants no such answer, and
+        must be left without one in a way that it cannot take for success.
+        """
+        arrival = read_arrival(
+            raw, self._services.directory, peer=peer, door="mllp", received_at=self._services.clock(), line=line
+        )
+        error = AckError(location="", code=207, text=reason)
+        verdict = Verdict(outcome="unstorable", errors=(error,))
+        # The application acknowledgement that could follow is left out: the message was never accepted.
+        return self._acknowledger.answer(arrival, verdict, self._services.clock(), processed=False).immediate
+
     def refuse_arrival(self, arrival: Arrival, verdict: Verdict) -> bytes | None:
         """Keep a message that cannot be applied, and return what its sender is told, once that is durable."""
         answer: Answer = self._acknowledger.answer(arrival, verdict, self._services.clock())

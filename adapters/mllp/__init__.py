@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adapters._tls import server_context
 from adapters.mllp.server import Limits, serve
+from hub.shares import Shares
 
 if TYPE_CHECKING:
     from hub.boot import Door, Services
@@ -25,7 +26,8 @@ class MllpDoor:
         """
         settings = services.settings
         tls = server_context(settings) if "tls" in sockets else None
-        asyncio.run(serve(services.messages, Limits.of(settings), sockets, stop, tls=tls))
+        members = Shares(services)
+        asyncio.run(serve(services.messages, Limits.of(settings), sockets, stop, tls=tls, members=members))
 
 
 DOOR: Door = MllpDoor()

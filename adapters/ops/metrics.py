@@ -32,6 +32,10 @@ WAITING_AGE_S = 1.0
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "received": ("Arrivals written to the journal, before their commit.", ("door", "state")),
     "deliveries": ("Attempts to deliver, by what became of them.", ("destination", "outcome")),
+    "over_quota": (
+        "Messages beyond a member's quota: slowed, refused, or closed without an answer.",
+        ("member", "quota", "outcome"),
+    ),
     "timers": ("Timers that fired.", ("kind", "outcome")),
     "log_events": ("Logged events.", ("event", "level")),
     "http_requests": ("HTTP requests.", ("area", "method", "status")),

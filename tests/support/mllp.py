@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from adapters.mllp.frames import Deframer, Frame
-from adapters.mllp.server import Limits, Messages, serve
+from adapters.mllp.server import WORKERS, Limits, Members, Messages, serve
 
 #: Longest wait of a test for something that must happen.
 PATIENCE_S = 20.0
@@ -53,7 +53,14 @@ def listening() -> socket.socket:
 
 
 @contextmanager
-def door(messages: Messages, allowed: Limits, *, tls: ssl.SSLContext | None = None) -> Iterator[Running]:
+def door(
+    messages: Messages,
+    allowed: Limits,
+    *,
+    tls: ssl.SSLContext | None = None,
+    members: Members | None = None,
+    workers: int = WORKERS,
+) -> Iterator[Running]:
     """Serve *messages* on a free port until the block ends."""
     plain = listening()
     secure = listening() if tls else None
@@ -63,7 +70,7 @@ def door(messages: Messages, allowed: Limits, *, tls: ssl.SSLContext | None = No
 
     def run() -> None:
         try:
-            asyncio.run(serve(messages, allowed, sockets, stop, tls=tls))
+            asyncio.run(serve(messages, allowed, sockets, stop, tls=tls, members=members, workers=workers))
         except BaseException as error:  # handed to the test
             failures.append(error)
 
