@@ -7,14 +7,13 @@ leaves an audit line, and so does every look at a message's content.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fhir_mappings.hl7v2.charset import decode_message
 from hub.actor import Actor
 from hub.askers import capped, limit_of
 from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.message_search import MessageSearch, body_of, text_of
 from hub.ports import AuditLine, Entry
 
 if TYPE_CHECKING:
@@ -37,14 +36,30 @@ class MessageDesk:
         Raises:
             HubError: incorrect for a column that cannot be searched, or a ``since`` or ``until`` that is no moment.
         """
-        institution = limit_of(actor)
-        wanted = dict(criteria) if institution is None else {**criteria, "institution": institution}
-        for name in {"since", "until"} & wanted.keys():
-            _check_moment(name, wanted[name])
-        found = self._services.database.read(
-            lambda tx: tx.journal.search(wanted, limit=capped(limit), before_seq=before_seq)
-        )
-        return [shown_entry(one) for one in found]
+        listed: list[Json] = self.find(actor, criteria, limit=limit, before_seq=before_seq)["messages"]
+        return listed
+
+    def find(
+        self,
+        actor: Actor,
+        criteria: Mapping[str, str],
+        *,
+        limit: int,
+        before_seq: int | None = None,
+        content: bool = True,
+    ) -> Json:
+        """Return one page of :mod:`hub.message_search`: ``messages``, newest first and without their content, and ``next``.
+
+        ``next`` is the number to go on below; it is left out when there is no more. A page may hold fewer messages than
+        *limit*, or none, and still not be the last one.
+
+        Raises:
+            HubError: as :meth:`hub.message_search.MessageSearch.page`.
+        """
+        search = MessageSearch(self._services, actor, criteria, content=content)
+        entries, after = search.page(limit=capped(limit), before_seq=before_seq)
+        found: Json = {"messages": [shown_entry(one) for one in entries]}
+        return found if after is None else {**found, "next": after}
 
     def message(self, actor: Actor, seq: int, *, content: bool = True) -> Json:
         """Return one journal entry; with *content*, its text as it was read, which is a read of patient data.
@@ -58,7 +73,6 @@ class MessageDesk:
         shown: Json = {**shown_entry(entry), "acknowledgement": text_of(entry.ack or b"")}
         if not content:
             return shown
-        body = entry.body if entry.body is not None else self._services.objects.read(entry.digest)
         line = AuditLine(
             type="hl7v2" if entry.control_id else "admin",
             action="R",
@@ -70,7 +84,7 @@ class MessageDesk:
             detail=f"message {seq}",
         )
         self._services.database.write(lambda tx: tx.audit.write(line))
-        return {**shown, "content": text_of(body)}
+        return {**shown, "content": text_of(body_of(self._services, entry))}
 
     def replay(self, actor: Actor, seq: int) -> str:
         """Process a v2 message again and return its new outcome; what stands already does not change.
@@ -94,17 +108,6 @@ class MessageDesk:
         return entry
 
 
-def _check_moment(name: str, text: str) -> None:
-    try:
-        known = datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        known = False
-    if not known:
-        raise HubError(
-            Category.INCORRECT, "This is no moment in time.", where=name, remedy="Write 2025-06-11T08:30:00+08:00."
-        )
-
-
 def shown_entry(entry: Entry) -> Json:
     """Return what lists say of *entry*: everything but its content and its answer."""
     return {
@@ -124,8 +127,3 @@ def shown_entry(entry: Entry) -> Json:
         "flags": entry.flags.split(),
         "correlation_id": entry.correlation_id,
     }
-
-
-def text_of(body: bytes) -> str:
-    """Return *body* as text with line feeds, in the character set that it is in; empty for no bytes."""
-    return decode_message(body).text.replace("\r", "\n") if body else ""

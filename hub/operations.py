@@ -18,7 +18,8 @@ from hub.actor import Actor
 from hub.askers import MAX_LIST, capped, limit_of
 from hub.clock import instant
 from hub.errors import Category, HubError
-from hub.message_desk import shown_entry, text_of
+from hub.message_desk import shown_entry
+from hub.message_search import text_of
 from hub.ports import AuditLine, Delivery, Entry, Stored, StudyKey, Tx
 from hub.search import parse
 

@@ -137,6 +137,7 @@ class Messages(Answer):
     """消息列表，新的在前 / Messages, newest first."""
 
     messages: list[Entry]
+    next: Annotated[int, MayBeAbsent, Field(description="以此为 before 续查 / give as before to go on")] = 0
 
 
 class AnsweredEntry(Entry):

@@ -173,6 +173,10 @@ class MessageQuery(_Query):
     control_id: _Text = _equal("MSH-10")
     message_type: _Text = _equal("类型 / Type, for example ADT^A01")
     state: _Text = _equal("received, done, refused, failed")
+    outcome: _Text = _equal("处理结果的一部分 / Part of the outcome")
+    flag: _Text = _equal("标记 / One of the flags, for example control-id-reuse")
+    number: _Text = _equal("患者号（PID-3），不对运营方开放 / Patient number; not for the operator")
+    text: _Text = _equal("消息中的文字，不对运营方开放 / Words of the message; not for the operator")
     patient_id: _Text = _equal("患者记录编号 / Id of the Patient")
     placer: _Text = _equal("申请单号 / Placer order number")
     filler: _Text = _equal("执行单号 / Filler order number")
@@ -182,6 +186,8 @@ class MessageQuery(_Query):
     digest: _Text = _equal("SHA-256")
     since: _Moment = _equal("此时起（含）/ From then on, for example 2025-06-11T08:30:00+08:00")
     until: _Moment = _equal("此时止（不含）/ Before then")
+    finished_since: _Moment = _equal("处理完成不早于 / Processed from then on")
+    finished_until: _Moment = _equal("处理完成早于 / Processed before then")
     limit: _Number = Field(default=100, description=_LIMIT)
     before: _MaybeNumber = Field(
         default=None, description="此编号之前，用于翻页 / Before this number, to page backwards"

@@ -16,7 +16,7 @@ from hub.ports.database import Database, Tx
 from hub.ports.grants import Grant, Grants
 from hub.ports.identity import Identity, Person
 from hub.ports.imaging import Imaging, InstanceRow, StudyChangedError, StudyKey
-from hub.ports.journal import Entry, Journal, NewEntry
+from hub.ports.journal import Entry, Journal, Look, NewEntry, Scanned
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
 from hub.ports.objects import ObjectRef, ObjectStore, Spool, Uploaded, UploadingStore, Waiting
 from hub.ports.outbox import Delivery, Interruptible, NewDelivery, Outbox, Sender, SendResult
@@ -38,6 +38,7 @@ __all__ = [
     "InstanceRow",
     "Interruptible",
     "Journal",
+    "Look",
     "Member",
     "MemberEndpoint",
     "MemberPractitioner",
@@ -51,6 +52,7 @@ __all__ = [
     "Page",
     "Person",
     "Records",
+    "Scanned",
     "SendResult",
     "Sender",
     "Spool",

@@ -50,6 +50,39 @@ class Entry(NewEntry):
     finished_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is looked for in entries one by one, because no index tells it.
+
+    Attributes:
+        text: words as they stand in the message, in whatever character set it came; letters of one case are not the
+            same as of the other.
+        outcome: part of the outcome, whatever its case.
+        flag: one of the flags, whole.
+        finished_since, finished_until: bounds of the time of processing, the latter exclusive.
+    """
+
+    text: str = ""
+    outcome: str = ""
+    flag: str = ""
+    finished_since: datetime | None = None
+    finished_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """What one scan came to.
+
+    Attributes:
+        entries: those that may fit, newest first. A text was compared with the bytes only, and not with a body that is an
+            object; whoever asked makes sure of it.
+        next: go on below this number; ``None`` when everything was looked at.
+    """
+
+    entries: Sequence[Entry]
+    next: int | None
+
+
 class Journal(Protocol):
     def append(self, entry: NewEntry) -> int:
         """Write *entry*; returns its sequence number."""
@@ -83,6 +116,13 @@ class Journal(Protocol):
 
     def search(self, criteria: Mapping[str, str], *, limit: int, before_seq: int | None = None) -> Sequence[Entry]:
         """Return entries whose columns equal *criteria* (``since``/``until`` bound the receipt time), newest first."""
+        ...
+
+    def scan(self, criteria: Mapping[str, str], look: Look, *, limit: int, before_seq: int | None = None) -> Scanned:
+        """Return entries that :meth:`search` would find and that may fit *look*.
+
+        One scan looks at a bounded number of entries and bytes, however few it finds, and says where to go on.
+        """
         ...
 
     def by_correlation(self, correlation_id: str) -> Sequence[Entry]: ...

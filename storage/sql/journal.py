@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
-from hub.ports import Entry, NewEntry
+from hub.ports import Entry, Look, NewEntry, Scanned
+from storage.sql import journal_scan
 from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, journal
@@ -185,6 +186,31 @@ class SqlJournal:
         Raises:
             HubError: incorrect for a column that cannot be searched.
         """
+        conditions = self._conditions(criteria)
+        if conditions is None:
+            return []
+        if before_seq is not None:
+            conditions.append(journal.c.seq < before_seq)
+        statement = sa.select(journal).where(*conditions).order_by(journal.c.seq.desc()).limit(limit)
+        return [_entry(row) for row in self._connection.execute(statement)]
+
+    def scan(self, criteria: Mapping[str, str], look: Look, *, limit: int, before_seq: int | None = None) -> Scanned:
+        """Return entries that may fit *look*; see :class:`hub.ports.Journal`.
+
+        Raises:
+            HubError: incorrect for a column that cannot be searched.
+        """
+        conditions = self._conditions(criteria)
+        if conditions is None:
+            return Scanned(entries=(), next=None)
+        found, after = journal_scan.scan(self._connection, conditions, look, limit=limit, before_seq=before_seq)
+        rows = self._connection.execute(
+            sa.select(journal).where(journal.c.seq.in_(found)).order_by(journal.c.seq.desc())
+        )
+        return Scanned(entries=[_entry(row) for row in rows], next=after)
+
+    def _conditions(self, criteria: Mapping[str, str]) -> list[sa.ColumnElement[bool]] | None:
+        """Return the conditions of a search by *criteria*, ``None`` when nothing can fulfil them."""
         times = {name: to_us(datetime.fromisoformat(criteria[name])) for name in _TIMES if name in criteria}
         wanted = {name: value for name, value in criteria.items() if name not in times}
         for name in wanted:
@@ -213,13 +239,10 @@ class SqlJournal:
         if times and not led:
             span = self._span(times)
             if span is None:
-                return []
+                return None
             conditions.append(journal.c.seq.between(*span))
         conditions += [_TIMES[name](moment) for name, moment in times.items()]
-        if before_seq is not None:
-            conditions.append(journal.c.seq < before_seq)
-        statement = sa.select(journal).where(*conditions).order_by(journal.c.seq.desc()).limit(limit)
-        return [_entry(row) for row in self._connection.execute(statement)]
+        return conditions
 
     def _span(self, times: Mapping[str, int]) -> tuple[int, int] | None:
         """Return the lowest and highest number that an entry of these *times* may have, ``None`` when there is none."""

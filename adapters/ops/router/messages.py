@@ -20,14 +20,18 @@ from hub.askers import is_operator
     openapi_extra=who(OWN),
 )
 async def messages(request: Request, actor: Asker, query: Annotated[MessageQuery, Query()]) -> Response:
-    """Journal entries whose values equal the parameters, newest first, without their content."""
+    """Journal entries that fit the parameters, newest first, without their content; go on with `before` = `next`.
+
+    Words, flags, outcomes and end times are looked for in a bounded number of messages at a time, so a page may hold few
+    or none and still not be the last one.
+    """
     desk = desk_of(request)
     return await desk.answer(
         request,
         Messages,
-        lambda: {
-            "messages": desk.messages.messages(actor, query.criteria(), limit=query.limit, before_seq=query.before)
-        },
+        lambda: desk.messages.find(
+            actor, query.criteria(), limit=query.limit, before_seq=query.before, content=not is_operator(actor)
+        ),
     )
 
 

@@ -182,7 +182,7 @@ def test_every_column_that_can_be_searched_is_a_parameter(described: dict[str, A
         return {one["name"] for one in found["get", path]["parameters"]}
 
     assert names("/ops/queue/deliveries") == outbox._SEARCHABLE | {"limit"}
-    assert names("/ops/messages") == journal._SEARCHABLE | {"since", "until", "limit", "before"}
+    assert names("/ops/messages") == journal._SEARCHABLE | BESIDE | {"since", "until", "limit", "before"}
 
 
 def test_each_parameter_narrows_the_search(hub: Services, kn: TestClient, described: dict[str, Any]) -> None:
@@ -196,10 +196,33 @@ def test_each_parameter_narrows_the_search(hub: Services, kn: TestClient, descri
             if asked in {"owner", "institution"}:
                 # An administrator's own institution stands in for whatever is asked.
                 assert kn.get(path, params={asked: "QH"}).json()[name] == whole
-            elif asked not in {"limit", "before", "since", "until"}:
+            elif asked not in {"limit", "before", "since", "until", "finished_since", "finished_until"}:
                 assert kn.get(path, params={asked: "another"}).json()[name] == [], asked
     assert kn.get("/ops/messages", params={"before": "1"}).json()["messages"] == []
-    assert kn.get("/ops/messages", params={"until": "2000-01-01T00:00:00Z"}).json()["messages"] == []
+    for name in ("until", "finished_until"):
+        assert kn.get("/ops/messages", params={name: "2000-01-01T00:00:00Z"}).json()["messages"] == []
+    assert kn.get("/ops/messages", params={"finished_since": "2100-01-01T00:00:00Z"}).json()["messages"] == []
+    refused(kn.get("/ops/messages", params={"finished_since": "yesterday"}), 400)
+
+
+def test_what_messages_say_is_searched_by_their_institution_and_not_by_the_operator(
+    hub: Services, kn: TestClient
+) -> None:
+    text = ORDER.read_bytes().decode("gb18030")
+    hub.messages.receive(ORDER.read_bytes(), "127.0.0.1:40000")
+    name, number = (text.split("PID|")[1].split("|")[field].partition("^")[0] for field in (4, 2))
+    assert not name.isascii()
+    for asked in ({"text": name}, {"number": number}):
+        (found,) = kn.get("/ops/messages", params=asked).json()["messages"]
+        assert found["institution"] == "KN"
+        for actor, status in (
+            (Actor(institution="YY", roles=frozenset({"operator"})), 403),
+            (Actor(institution="QH", roles=frozenset({"admin"})), 200),
+        ):
+            token = hub.directory.issue_token(actor, ttl_s=60)
+            answer = kn.get("/ops/messages", params=asked, headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status
+            assert status == 403 or answer.json() == {"messages": []}
 
 
 # --- answers
