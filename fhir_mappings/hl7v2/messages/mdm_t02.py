@@ -9,8 +9,8 @@ import base64
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
-from fhir_mappings.hl7v2.base import WorkflowEvent
-from fhir_mappings.hl7v2.segments import convert, ed, obx, obx_value, pid, pv1
+from fhir_mappings.hl7v2.base import Attachment, WorkflowEvent
+from fhir_mappings.hl7v2.segments import cda, convert, ed, obx, obx_value, pid, pv1
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
 _APPENDS = frozenset({"T05", "T06"})
@@ -95,10 +95,13 @@ def translate(assembly: Assembly, trigger: str) -> None:
     relations = _relations(segment, trigger, identity, assembly)
     if relations:
         document["relatesTo"] = relations
-    content = _content(f"DocumentReference/{identity}", assembly)
+    content, compositions = _content(f"DocumentReference/{identity}", encounter, assembly)
     if content:
         document["content"] = content
     related = _orders(segment, assembly)
+    related += [{"reference": f"Composition/{one['id']}"} for one in compositions]
+    if compositions and "type" not in document:
+        document["type"] = compositions[0]["type"]
     context: dict[str, Any] = {}
     if encounter:
         context["encounter"] = [{"reference": encounter}]
@@ -161,19 +164,32 @@ def _orders(segment: Segment, assembly: Assembly) -> list[dict[str, Any]]:
     ]
 
 
-def _content(document: str, assembly: Assembly) -> list[dict[str, Any]]:
-    """The OBX in order: text lines as one plain attachment, each encapsulated object as one of its own."""
+def _content(
+    document: str, encounter: str | None, assembly: Assembly
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The OBX in order: text lines as one plain attachment, each encapsulated object as one of its own.
+
+    Returned with the Compositions of those that are clinical documents.
+    """
     lines: list[str] = []
     attachments: list[dict[str, Any]] = []
+    compositions: list[dict[str, Any]] = []
+    textual: Segment | None = None
     for segment in assembly.message.all("OBX"):
         kind = segment.get(2).strip().upper()
         if kind == "ED":
-            attachments.append({"attachment": ed.attachment(segment, document, assembly)})
+            made = ed.attachment(segment, document, assembly)
+            kept = assembly.changes[-1]
+            assert isinstance(kept, Attachment)
+            if cda.is_document(kept.data):
+                compositions += filter(None, [cda.composition(kept.data, segment, encounter, assembly)])
+            attachments.append({"attachment": made})
         elif kind == "RP":
             pointer = ed.pointer(segment, assembly)
             if pointer:
                 attachments.append({"attachment": pointer})
         elif kind in obx_value.TEXT_TYPES:
+            textual = textual or segment
             lines += [item.text() for item in segment.field(5).repetitions]
         else:
             Place(assembly, segment, 5).warn(
@@ -182,6 +198,12 @@ def _content(document: str, assembly: Assembly) -> list[dict[str, Any]]:
             )
     text = "\n".join(lines).strip("\n")
     if text.strip():
-        data = base64.b64encode(text.encode("utf-8")).decode()
-        attachments.insert(0, {"attachment": {"contentType": "text/plain; charset=utf-8", "data": data}})
-    return attachments
+        raw = text.encode("utf-8")
+        content_type = "text/plain; charset=utf-8"
+        if textual is not None and cda.is_document(raw):
+            # Some systems put the XML itself where text stands.
+            content_type = f"{cda.CONTENT_TYPE}; charset=utf-8"
+            compositions += filter(None, [cda.composition(raw, textual, encounter, assembly)])
+        data = base64.b64encode(raw).decode()
+        attachments.insert(0, {"attachment": {"contentType": content_type, "data": data}})
+    return attachments, compositions
