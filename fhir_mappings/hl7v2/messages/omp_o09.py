@@ -236,7 +236,7 @@ def _dosages(part: Part, schedules: list[tq1.Schedule], *, encoded: bool, assemb
     """One Dosage for each time statement (one for none): they follow one another or go together."""
     head = part.head
     low, high, unit = (3, 4, 5) if encoded else (2, 3, 4)
-    common: Json = rxr.route(part.routes, assembly)
+    common: Json = rxr.instructed_route(part.routes, assembly)
     dose: Json = dose_of(head, low, high, unit, assembly)
     rate = rxc.quantity(head, 23, 24, assembly) if encoded else rxc.quantity(head, 21, 22, assembly)
     if rate:

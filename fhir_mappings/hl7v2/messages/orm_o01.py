@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from fhir_mappings.errors import MalformedError, UnsupportedError
-from fhir_mappings.hl7v2.assembly import Assembly, Place, fill, where
+from fhir_mappings.hl7v2.assembly import Assembly, Place, fill, put, where
 from fhir_mappings.hl7v2.base import WorkflowEvent
 from fhir_mappings.hl7v2.messages import omp_o09, oru_r01
 from fhir_mappings.hl7v2.messages.order_groups import Order, orders
@@ -156,6 +156,7 @@ def _request(
         if order.obr.field(4).is_absent:
             raise assembly.missing(order.obr, 4, "Say in OBR-4 which service is ordered.")
         elements = fill(obr.REQUEST_ROWS, order.obr, assembly).elements
+    around = fill(orc.REQUEST_ROWS, order.orc, assembly).elements
     request: dict[str, Any] = {
         "resourceType": "ServiceRequest",
         "id": identity,
@@ -177,6 +178,14 @@ def _request(
     priority = orc.priority(order.orc, order.obr, assembly, order.timings)
     if priority:
         request["priority"] = priority
+    # ORC-14 and OBR-17 are one number to call, ORC-33 and OBR-53 one number of the order; the OBR's is the older place.
+    for path, values in around.items():
+        if isinstance(values, list):
+            for value in values:
+                put(elements, f"{path}*", value)
+        else:
+            elements[path] = values
+    request["identifier"] += [one for one in elements.pop("identifier", []) if one not in request["identifier"]]
     request.update(elements)
     remarks = nte.notes(order.notes)
     _add_timing(request, order, remarks, assembly)

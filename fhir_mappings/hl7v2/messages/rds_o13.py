@@ -123,7 +123,7 @@ def _dispense(order: Order, part: omp_o09.Part, request: str, encounter: str | N
             "wasSubstituted": substitution not in {"0", "1", "N"},
             "type": {"coding": [coding]},
         }
-    dosage = rxr.route(part.routes, assembly)
+    dosage = rxr.instructed_route(part.routes, assembly)
     if dosage:
         resource["dosageInstruction"] = [dosage]
     resource.update(

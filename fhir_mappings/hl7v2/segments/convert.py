@@ -67,6 +67,12 @@ def identifiers(content: Field, place: Place) -> list[Json]:
     return [made for item in _each(content) if (made := datatypes.cx_identifier(item, place.ctx))]
 
 
+def national_id(content: Field, place: Place) -> Json | None:
+    """A social security number in the USA; in China this is where the number of the identity card stands."""
+    value = code_of(content)
+    return datatypes.national_id_identifier(value, place.ctx) if value else None
+
+
 def names(content: Field, place: Place) -> list[Json]:
     """XPN repetitions as HumanNames."""
     return [made for item in _each(content) for made in datatypes.xpn_human_names(item, place.ctx)]
@@ -178,6 +184,20 @@ def ndl_practitioners(content: Field, place: Place) -> list[Json]:
         reference = datatypes.ndl_practitioner_ref(item, place.ctx)
         if reference and reference not in made:
             made.append(reference)
+    return made
+
+
+def organizations(content: Field, place: Place) -> list[Json]:
+    """XON repetitions; a member goes by its code, any other organisation by the name that the sender gives it."""
+    made: list[Json] = []
+    for item in content.repetitions:
+        name = item.component(1).strip()
+        number = item.component(10).strip() or item.component(3).strip()
+        owner = place.ctx.dialect.authorities.get(number)
+        if owner is not None:
+            made.append(institution(owner, place.ctx, name))
+        elif name:
+            made.append({"type": "Organization", "display": name})
     return made
 
 

@@ -27,6 +27,13 @@ def _asserter(content: Field, place: Place) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def _due_to(content: Field, place: Place) -> dict[str, Any] | None:
+    """DG1-22: the diagnosis that this one came of, by its DG1-20."""
+    number = _identifier(content, place)
+    url = "http://hl7.org/fhir/StructureDefinition/condition-dueTo"
+    return {"url": url, "valueReference": {"type": "Condition", "identifier": number}} if number else None
+
+
 ROWS: tuple[Row, ...] = (
     Row(20, "identifier*", _identifier, "-"),
     Row(3, "code", convert.diagnosis),
@@ -35,6 +42,7 @@ ROWS: tuple[Row, ...] = (
     Row(5, "", _onset, "onset[x]"),
     Row(16, "asserter", _asserter),
     Row(19, "recordedDate", convert.moment),
+    Row(22, "extension*", _due_to, "extension:condition-dueTo"),
 )
 
 

@@ -35,8 +35,23 @@ def _plan(content: Field, place: Place) -> list[dict[str, Any]]:
     return [entry]
 
 
+def _policy_holder(content: Field, place: Place) -> dict[str, Any] | None:
+    found = convert.organizations(content, place)
+    return found[0] if found else None
+
+
+def _subscriber(content: Field, place: Place) -> dict[str, Any] | None:
+    """IN1-16: the patient where IN1-17 says so, else somebody of whom the segment has the name."""
+    if convert.first(place.segment, 17).upper() in {"SEL", "SELF"}:
+        return pid.patient_reference(place.assembly)
+    name = convert.name_text(content, place)
+    return {"type": "RelatedPerson", "display": name} if name else None
+
+
 ROWS: tuple[Row, ...] = (
     Row(2, "class*", _plan),
+    Row(11, "policyHolder", _policy_holder),
+    Row(16, "subscriber", _subscriber),
     Row(12, "period.start", convert.date),
     Row(13, "period.end", convert.date),
     Row(15, "type", convert.concept),

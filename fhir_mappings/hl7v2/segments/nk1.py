@@ -51,6 +51,7 @@ ROWS: tuple[Row, ...] = (
     Row(9, "period.end", convert.moment),
     Row(12, "identifier*", convert.identifiers, "-"),
     Row(33, "identifier*", convert.identifiers, "-"),
+    Row(37, "identifier*", convert.national_id, "-"),
     Row(15, "gender", gender),
     Row(16, "birthDate", convert.date),
     Row(20, "communication*", _language),

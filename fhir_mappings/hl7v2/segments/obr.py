@@ -9,7 +9,7 @@ from typing import Any
 
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, where
-from fhir_mappings.hl7v2.segments import convert
+from fhir_mappings.hl7v2.segments import convert, orc
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
 _FUNCTION = "http://hl7.org/fhir/StructureDefinition/event-performerFunction"
@@ -28,6 +28,17 @@ def _occurrence(content: Field, place: Place) -> dict[str, Any] | None:
     return {"occurrenceDateTime": moment} if moment else None
 
 
+def _parent(content: Field, place: Place) -> list[dict[str, Any]]:
+    """OBR-29: the order that this one came of, by the placer's or the filler's number; whether it is here is not known."""
+    made = []
+    for component, kind, code in ((1, "placer-order", "PLAC"), (2, "filler-order", "FILL")):
+        value, namespace = content.component(component, 1).strip(), content.component(component, 2).strip()
+        if value:
+            number = convert.order_identifier(place.ctx, kind, code, value, namespace)
+            made.append({"type": "ServiceRequest", "identifier": number})
+    return made
+
+
 def service_section(content: Field, place: Place) -> list[dict[str, Any]]:
     """Return ``category`` from OBR-24 (table 0074)."""
     mapped = place.mapped("diagnostic_service", convert.code_of(content))
@@ -43,6 +54,9 @@ REQUEST_ROWS: tuple[Row, ...] = (
     Row(24, "category*", service_section),
     Row(46, "orderDetail*", convert.concepts),
     Row(47, "orderDetail*", convert.concepts, "-"),
+    Row(29, "basedOn*", _parent),
+    Row(53, "identifier*", orc.alternate_number, "-"),
+    Row(17, "extension*", orc.callback, "extension:servicerequest-order-callback-phone-number"),
 )
 
 

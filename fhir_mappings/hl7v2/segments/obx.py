@@ -81,12 +81,38 @@ def _effective(content: Field, place: Place) -> dict[str, Any] | None:
     return {"effectiveDateTime": moment} if moment else None
 
 
+def _nature(content: Field, _place: Place) -> list[dict[str, Any]]:
+    url = "http://hl7.org/fhir/StructureDefinition/observation-nature-of-abnormal-test"
+    system = "http://terminology.hl7.org/CodeSystem/v2-0080"
+    codes = [code for one in content.repetitions if (code := one.component(1).strip())]
+    return [{"url": url, "valueCodeableConcept": {"coding": [{"system": system, "code": code}]}} for code in codes]
+
+
+def _analysed(content: Field, place: Place) -> dict[str, Any] | None:
+    moment = convert.moment(content, place)
+    url = "http://hl7.org/fhir/StructureDefinition/observation-analysis-date-time"
+    return {"url": url, "valueDateTime": moment} if moment else None
+
+
+def _producer(content: Field, place: Place) -> dict[str, Any] | None:
+    """OBX-15: the laboratory by its code; OBX-23 says the same by name and number since v2.5.1."""
+    code, name = convert.code_of(content), convert.text_of(content)
+    owner = place.ctx.dialect.authorities.get(code)
+    if owner is not None:
+        return convert.institution(owner, place.ctx, name)
+    return {"type": "Organization", "display": name or code} if name or code else None
+
+
 ROWS: tuple[Row, ...] = (
     Row(21, "identifier*", _identifier, "-"),
     Row(3, "code", convert.concept, "-"),
     Row(8, "interpretation*", _interpretation),
     Row(14, "", _effective, "-"),
     Row(16, "performer*", convert.practitioners),
+    Row(23, "performer*", convert.organizations, "-"),
+    Row(15, "performer*", _producer, "-"),
+    Row(10, "extension*", _nature, "extension:observation-nature-of-abnormal-test"),
+    Row(19, "extension*", _analysed, "extension:observation-analysis-date-time"),
     Row(17, "method", convert.concept),
     Row(18, "device", _device),
     Row(20, "bodySite", convert.concept),

@@ -6,9 +6,62 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_mappings import codes
-from fhir_mappings.hl7v2.assembly import Assembly, Place
+from fhir_mappings.hl7v2.assembly import Assembly, Place, Row
 from fhir_mappings.hl7v2.segments import convert
-from fhir_mappings.hl7v2.tokenizer import Segment
+from fhir_mappings.hl7v2.tokenizer import Field, Segment
+
+_FHIR = "http://hl7.org/fhir/StructureDefinition"
+_V2_0177 = "http://terminology.hl7.org/CodeSystem/v2-0177"
+_CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+#: Table 0177 where FHIR has the same degree; the other codes of the table name a reason and no degree.
+_DEGREES = {"V": "very restricted", "R": "restricted", "N": "normal"}
+
+
+def _confidentiality(content: Field, _place: Place) -> list[dict[str, Any]]:
+    """ORC-28: the degree as readers of FHIR look for it, any other code as table 0177 has it."""
+    made = []
+    for repetition in content.repetitions:
+        code = repetition.component(1).strip().upper()
+        # U is "usual control" in table 0177 and "unrestricted" in FHIR, which would say more than the sender did.
+        code = "N" if code == "U" else code
+        if code in _DEGREES:
+            made.append({"system": _CONFIDENTIALITY, "code": code, "display": _DEGREES[code]})
+        elif code:
+            made.append({"system": _V2_0177, "code": code})
+    return made
+
+
+def _status_reason(content: Field, place: Place) -> dict[str, Any] | None:
+    concept = convert.concept(content, place)
+    return {"url": f"{_FHIR}/request-statusReason", "valueCodeableConcept": concept} if concept else None
+
+
+def callback(content: Field, place: Place) -> list[dict[str, Any]]:
+    """Return the extension with the number to call about the order (ORC-14, OBR-17)."""
+    url = f"{_FHIR}/servicerequest-order-callback-phone-number"
+    return [{"url": url, "valueContactPoint": one} for one in convert.telecoms(content, place)[:1]]
+
+
+def alternate_number(content: Field, place: Place) -> dict[str, Any] | None:
+    """Return the second number that the placer has for the order (ORC-33, OBR-53) as an Identifier."""
+    value = convert.code_of(content)
+    return convert.order_identifier(place.ctx, "placer-order-alternate", "PLAC", value) if value else None
+
+
+def _filler_group(content: Field, place: Place) -> dict[str, Any] | None:
+    value, namespace = convert.code_of(content), content.component(2).strip()
+    return convert.order_identifier(place.ctx, "filler-group", "FGN", value, namespace) if value else None
+
+
+#: What ORC says of a ServiceRequest beside its numbers, status, times and people.
+REQUEST_ROWS: tuple[Row, ...] = (
+    Row(33, "identifier*", alternate_number, "-"),
+    Row(38, "identifier*", _filler_group, "-"),
+    Row(28, "meta.security*", _confidentiality, "meta.security"),
+    Row(16, "extension*", _status_reason, "extension:request-statusReason"),
+    Row(14, "extension*", callback, "extension:servicerequest-order-callback-phone-number"),
+    Row(29, "locationCode*", convert.concepts),
+)
 
 #: ORC-1 to the workflow event it means; a control code that only numbers or echoes an order means none.
 CONTROL_EVENTS = {

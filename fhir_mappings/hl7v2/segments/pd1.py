@@ -9,20 +9,6 @@ from fhir_mappings.hl7v2.segments import convert
 from fhir_mappings.hl7v2.tokenizer import Field
 
 
-def _organizations(content: Field, place: Place) -> list[dict[str, Any]]:
-    """XON repetitions; a member goes by its code, any other organisation by the name that the sender gives it."""
-    made: list[dict[str, Any]] = []
-    for item in content.repetitions:
-        name = item.component(1).strip()
-        number = item.component(10).strip() or item.component(3).strip()
-        owner = place.ctx.dialect.authorities.get(number)
-        if owner is not None:
-            made.append(convert.institution(owner, place.ctx, name))
-        elif name:
-            made.append({"type": "Organization", "display": name})
-    return made
-
-
 def _disability(content: Field, place: Place) -> dict[str, Any] | None:
     concept = convert.concept(content, place)
     url = "http://hl7.org/fhir/StructureDefinition/patient-disability"
@@ -31,6 +17,6 @@ def _disability(content: Field, place: Place) -> dict[str, Any] | None:
 
 ROWS: tuple[Row, ...] = (
     Row(4, "generalPractitioner*", convert.practitioners),
-    Row(3, "generalPractitioner*", _organizations, "-"),
+    Row(3, "generalPractitioner*", convert.organizations, "-"),
     Row(6, "extension*", _disability, "extension:patient-disability"),
 )

@@ -101,12 +101,6 @@ def _birth_place(content: Field, _place: Place) -> dict[str, Any] | None:
     return {"url": f"{_FHIR}/patient-birthPlace", "valueAddress": {"text": text}} if text else None
 
 
-def _national_id(content: Field, place: Place) -> dict[str, Any] | None:
-    """PID-19: social security number in the USA; in China this is where the identity card number stands."""
-    value = content.repetitions[0].component(1).strip()
-    return datatypes.national_id_identifier(value, place.ctx) if value else None
-
-
 def _patient_number(content: Field, place: Place) -> dict[str, Any] | None:
     """PID-2: withdrawn in v2.7 but the master number of many Chinese HIS."""
     return datatypes.patient_number_identifier(content.repetitions[0], place.ctx)
@@ -144,7 +138,7 @@ ROWS: tuple[Row, ...] = (
     Row(3, "identifier*", convert.identifiers, "-"),
     Row(2, "identifier*", _patient_number, "-"),
     Row(4, "identifier*", convert.identifiers, "-"),
-    Row(19, "identifier*", _national_id, "-"),
+    Row(19, "identifier*", convert.national_id, "-"),
     Row(20, "identifier*", _driving_licence, "-"),
     Row(5, "name*", convert.names),
     Row(6, "extension*", _mothers_name, "extension:patient-mothersMaidenName"),

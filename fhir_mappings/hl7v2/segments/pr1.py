@@ -27,6 +27,12 @@ def _identifier(content: Field, place: Place) -> dict[str, Any] | None:
     return datatypes.ei_identifier(content.first, place.ctx, "procedure")
 
 
+def _part_of(content: Field, place: Place) -> dict[str, Any] | None:
+    """PR1-25: the procedure that this one is part of, by its PR1-19."""
+    number = _identifier(content, place)
+    return {"type": "Procedure", "identifier": number} if number else None
+
+
 def _code(content: Field, place: Place) -> dict[str, Any] | None:
     """PR1-3, in the scheme of PR1-2 where it names none itself (ICD-9-CM-3 in Chinese feeds)."""
     made = convert.concept(content, place)
@@ -60,6 +66,7 @@ ROWS: tuple[Row, ...] = (
     Row(12, "performer*", _performers("", ""), "-"),
     Row(15, "reasonCode*", convert.concepts),
     Row(23, "location", convert.location),
+    Row(25, "partOf*", _part_of),
 )
 
 

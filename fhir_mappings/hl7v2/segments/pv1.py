@@ -75,6 +75,15 @@ def _destination(content: Field, _place: Place) -> dict[str, Any] | None:
     return {"display": text} if text else None
 
 
+def _episode(content: Field, place: Place) -> dict[str, Any] | None:
+    """PV1-54, and PV1-53 in words: the episode goes by its number, for nobody here looks after episodes of care."""
+    value, words = content.repetitions[0].component(1).strip(), place.segment.get(53).strip()
+    if not value:
+        return None
+    number = {"system": convert.system(place.ctx, "episode"), "value": value}
+    return {"type": "EpisodeOfCare", "identifier": number, **({"display": words} if words else {})}
+
+
 ROWS: tuple[Row, ...] = (
     Row(19, "identifier*", _visit_numbers, "-"),
     Row(50, "identifier*", _visit_numbers, "-"),
@@ -86,6 +95,7 @@ ROWS: tuple[Row, ...] = (
     Row(9, "participant*", _participants("CON", "consultant"), "participant:CON"),
     Row(17, "participant*", _participants("ADM", "admitter"), "participant:ADM"),
     Row(52, "participant*", _participants("PART", "Participation"), "participant:PART"),
+    Row(54, "episodeOfCare*", _episode),
     Row(44, "period.start", convert.moment),
     Row(45, "period.end", convert.moment),
     Row(5, "hospitalization.preAdmissionIdentifier", _pre_admission),

@@ -29,6 +29,16 @@ ROWS: tuple[Row, ...] = (
 )
 
 
+#: What only a Dosage has room for, not an Immunization and not what was given.
+INSTRUCTION_ROWS: tuple[Row, ...] = (Row(5, "additionalInstruction*", convert.concepts),)
+
+
+def instructed_route(segments: list[Segment], assembly: Assembly) -> dict[str, Any]:
+    """Return what :func:`route` does, with the instructions of RXR-5."""
+    made = route(segments, assembly)
+    return {**made, **fill(INSTRUCTION_ROWS, segments[0], assembly).elements} if segments else made
+
+
 def route(segments: list[Segment], assembly: Assembly) -> dict[str, Any]:
     """Return ``route``, ``site`` and ``method`` of the first RXR; further ones are alternatives, which is said."""
     if not segments:

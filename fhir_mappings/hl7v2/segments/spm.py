@@ -176,9 +176,30 @@ def _from_obr(obr: Segment, assembly: Assembly, order_key: str) -> str | None:
         if text:
             kind["text"] = text
         resource["type"] = kind
-    collected = convert.moment(obr.field(7), Place(assembly, obr, 7))
-    if collected:
-        resource["collection"] = {"collectedDateTime": collected}
+    collection = _collection(obr, assembly)
+    if collection:
+        resource["collection"] = collection
+    described = _description(obr.field(39), Place(assembly, obr, 39)) if obr.get(39).strip() else []
+    if described:
+        resource["note"] = described
     if received:
         resource["receivedTime"] = received
     return assembly.upsert(resource, guard="demographics")
+
+
+def _collection(obr: Segment, assembly: Assembly) -> dict[str, Any]:
+    """Return when (OBR-7, OBR-8), how much (OBR-9) and by whom (OBR-10) the specimen was taken."""
+    made: dict[str, Any] = {}
+    start = convert.moment(obr.field(7), Place(assembly, obr, 7))
+    end = convert.moment(obr.field(8), Place(assembly, obr, 8))
+    if start and end and start != end:
+        made["collectedPeriod"] = {"start": start, "end": end}
+    elif start:
+        made["collectedDateTime"] = start
+    amount = _amount(obr.field(9), Place(assembly, obr, 9)) if obr.get(9).strip() else None
+    if amount:
+        made["quantity"] = amount
+    collectors = convert.practitioners(obr.field(10), Place(assembly, obr, 10))
+    if collectors:
+        made["collector"] = collectors[0]
+    return made
