@@ -26,7 +26,7 @@ $(STAMP): requirements.txt pyproject.toml scripts/make_venv
 
 test: setup  ## 全部测试 / every test (ARGS="tests/hub -x" narrows it)
 	@scripts/system_tools chromium=chromium /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk \
-	  gdcmscu=libgdcm-tools dciodvfy=dicom3tools node=nodejs npm=npm
+	  gdcmscu=libgdcm-tools dciodvfy=dicom3tools node=nodejs npm=npm /usr/sbin/sshd=openssh-server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests)
 
 lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, import directions

@@ -138,6 +138,8 @@ class Settings(BaseSettings):
 
     #: TOML file of hospitals' database views that are read instead of messages; it holds their passwords. Empty = none.
     views: Path | None = None
+    #: Folder of the key files and passwords that members' SFTP endpoints name; empty = ``{data_dir}/secrets``.
+    secrets_dir: Path | None = None
 
     #: A study is complete this long after its last association ended.
     study_quiet_s: float = 30.0
@@ -192,6 +194,10 @@ class Settings(BaseSettings):
     def objects(self) -> str:
         """Return the object store URL with its default filled in."""
         return self.objects_url or f"file://{(self.data_dir / 'objects').resolve()}"
+
+    def secrets(self) -> Path:
+        """Return the folder of key files and passwords for partners' servers."""
+        return self.secrets_dir or self.data_dir / "secrets"
 
     def viewer(self) -> Path:
         """Return the folder of the installed viewer, which all data directories of one environment share."""

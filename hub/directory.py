@@ -27,6 +27,7 @@ from hub import concept_maps
 from hub.actor import HUB, ROLES, Actor
 from hub.clock import Clock
 from hub.errors import Category, HubError
+from hub.file_doors import is_file_door
 from hub.members import distil
 from hub.ports import AuditLine, Database, Member, MemberEndpoint, MemberPractitioner, NewVersion, Tx
 
@@ -132,8 +133,8 @@ class Directory:
         """Return the endpoint that writes MSH-3 *application* and MSH-4 *facility* from *peer_ip*, or ``None``.
 
         An endpoint that is only sent to has neither name, and nobody is recognised by it. A member's folder (an address
-        ``file:...`` or ``sftp:...``) is the only way for that endpoint, and stands in place of the network: ``folder/{id}``. What the hub
-        itself has read from a view (``view/{name}``) came over no network of the member's.
+        ``file:...`` or ``sftp:...``) is the only way for that endpoint, and stands in place of the network:
+        ``folder/{id}``. What the hub itself has read from a view (``view/{name}``) came over no network of the member's.
         """
         from_view = peer_ip.startswith("view/")
         from_folder = peer_ip.startswith("folder/")

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
+from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
 
 _SWITCH = "true or false"
@@ -270,6 +271,27 @@ SETTINGS: tuple[Setting, ...] = (
         fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
         words="values of MSH-11 (P, T, D), with spaces between",
         meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
+    ),
+    Setting(
+        name="host-key",
+        kinds=("mllp",),
+        fits=are_fingerprints,
+        words="fingerprints like SHA256:..., as ssh-keygen -lf prints them, with spaces between",
+        meaning="SFTP 收发：服务器主机密钥指纹，必填 / of an SFTP folder: its server's host key, without which nothing is sent or taken",
+    ),
+    Setting(
+        name="credential",
+        kinds=("mllp",),
+        fits=is_secret_name,
+        words="the name of a file in the secrets' folder: letters, digits, ._-",
+        meaning="SFTP 收发：`secrets_dir` 中私钥或口令文件名，必填 / of an SFTP folder: file of the private key or password in `secrets_dir`",
+    ),
+    Setting(
+        name="batch-out",
+        kinds=("mllp",),
+        fits={"batch", "file"}.__contains__,
+        words="batch or file",
+        meaning="文件夹投放：消息外加 BHS/BTS（`file` 再加 FHS/FTS） / of a folder: what is dropped stands in BHS and BTS, and in FHS and FTS too",
     ),
     Setting(
         name="retry-ae",

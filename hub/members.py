@@ -17,6 +17,7 @@ from hub.access import DIRECTORY_TYPES
 from hub.actor import ROLES
 from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
+from hub.file_doors import REMOTE, sftp_problem
 from hub.intake_policy import SETTING as INTAKE
 from hub.intake_policy import wrong_part as wrong_intake
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
@@ -242,7 +243,10 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
     secure = next((scheme for scheme in ("mllps://", "dicoms://") if reach.startswith(scheme)), "")
     for scheme in ("mllp://", "dicom://", secure):
         reach = reach.removeprefix(scheme)
-    title, at, host = reach.partition("@")
+    if kind == "mllp" and reach.startswith(REMOTE) and (problem := sftp_problem(reach, settings)):
+        raise _wrong("The SFTP endpoint cannot be used.", f"{reference}.address", problem)
+    # The user of an SFTP address is no AE title.
+    title, at, host = ("", "", reach) if reach.startswith(REMOTE) else reach.partition("@")
     ae_title = str(settings.pop("ae-title", title if at else ""))
     if kind == "dicom" and (not 1 <= len(ae_title) <= 16 or "://" in ae_title):
         raise _wrong(

@@ -20,7 +20,7 @@ from hub import metrics
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _WITHHELD = frozenset({"patient", "patient_id", "patient_name", "name", "body", "payload", "raw", "text", "value"})
 #: Libraries whose messages may quote data sets or requests.
-_QUIET = ("pydicom", "pynetdicom", "httpx", "httpcore", "urllib3", "alembic", "sqlalchemy")
+_QUIET = ("pydicom", "pynetdicom", "httpx", "httpcore", "urllib3", "alembic", "sqlalchemy", "paramiko")
 
 Event = MutableMapping[str, Any]
 

@@ -16,7 +16,7 @@ import structlog
 from adapters.worker.alerts import AlertLoop
 from adapters.worker.delivery import DeliveryLoop
 from adapters.worker.exports import ExportLoop
-from adapters.worker.folders import FolderLoop
+from adapters.worker.folders import FolderLoop, RemoteFolderLoop
 from adapters.worker.housekeeping import Housekeeping
 from adapters.worker.recompression import RecompressionLoop
 from adapters.worker.timers import TimerLoop
@@ -46,6 +46,7 @@ class WorkerDoor:
         poll_s = services.settings.worker_poll_s
         deliveries = DeliveryLoop(services)
         timers = TimerLoop(services)
+        remote_folders = RemoteFolderLoop(services)
         loops: dict[str, Callable[[], float]] = {
             "timers": lambda: 0.0 if timers.turn() else poll_s,
             "pending": lambda: 0.0 if services.messages.process_pending(PENDING_BATCH) else poll_s,
@@ -53,6 +54,7 @@ class WorkerDoor:
             "housekeeping": Housekeeping(services).turn,
             "exports": ExportLoop(services, stop).turn,
             "folders": FolderLoop(services).turn,
+            "remote-folders": remote_folders.turn,
             "views": ViewLoop(services).turn,
         }
         if isinstance(services.objects, PackingStore):
@@ -66,6 +68,7 @@ class WorkerDoor:
         stop.wait()
         for thread in threads:
             thread.join()
+        remote_folders.close()
         try:
             services.messages.leave_pending()
         except HubError as error:

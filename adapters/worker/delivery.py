@@ -24,6 +24,7 @@ from hub.actor import HUB
 from hub.commitment_requests import CommitmentRequests
 from hub.delivery import Outcome, RetryPolicy, slot_of
 from hub.errors import HubError
+from hub.file_doors import is_file_door
 from hub.ports import AuditLine, Delivery, Interruptible, Sender, SendResult, Tx
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class DeliveryLoop:
         started = time.monotonic()
         try:
             # A v2 endpoint whose address is a folder takes its messages as files.
-            by_file = delivery.kind == "mllp" and endpoint.address.startswith("file:")
+            by_file = delivery.kind == "mllp" and is_file_door(endpoint.address)
             result = self._sender("folder" if by_file else delivery.kind).send(delivery, endpoint)
         except HubError as error:
             result = SendResult(error=error.message, reached=not error.transient)

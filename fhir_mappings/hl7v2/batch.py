@@ -78,6 +78,26 @@ def split(raw: bytes) -> File:
     return cutter.finish()
 
 
+def enveloped(message: bytes, *, charset: str, file: bool) -> bytes:
+    """Return *message* as a batch of one (BHS, BTS), and that as a file (FHS, FTS) if *file*; its own bytes stay.
+
+    Who sends, to whom and when are those of MSH (MSH-3 to MSH-7), and the control id is MSH-10.
+
+    Raises:
+        MalformedError: it does not begin with an MSH segment (100).
+    """
+    line = re.split(rb"[\r\n]", message, maxsplit=1)[0].decode(charset, "replace")
+    if not line.startswith("MSH") or len(line) < 5:
+        raise _wrong("What should stand in a batch is no message.", "MSH")
+    separator = line[3]
+    cells = [*line.split(separator), *[""] * 10]
+    about = separator.join((*cells[1:7], "", "", "", cells[9])).rstrip(separator).encode(charset, "replace")
+    mark = separator.encode(charset)
+    inside = message.rstrip(b"\r\n") + b"\r"
+    whole = b"BHS" + mark + about + b"\r" + inside + b"BTS" + mark + b"1\r"
+    return b"FHS" + mark + about + b"\r" + whole + b"FTS" + mark + b"1\r" if file else whole
+
+
 class _Cutter:
     """Where one pass over a file stands."""
 

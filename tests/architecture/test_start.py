@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 #: Libraries that some commands and doors need and most do not.
-_HEAVY = ("pydicom", "pynetdicom", "numpy", "gdcm", "PIL", "reportlab", "sqlalchemy", "fastapi", "hl7apy", "minio")
+_HEAVY = (
+    "pydicom", "pynetdicom", "numpy", "gdcm", "PIL", "reportlab", "sqlalchemy", "fastapi", "hl7apy", "minio", "paramiko",
+)  # fmt: skip
 
 
 def test_the_command_line_loads_no_heavy_library() -> None:
