@@ -11,6 +11,7 @@ import typer
 from hub import __version__
 from hub.cli import (
     backup,
+    codes,
     common,
     convert,
     demo,
@@ -65,6 +66,7 @@ app.add_typer(members.app, name="members")
 app.command("token")(token.token)
 app.command("check")(integrity.check)
 app.add_typer(messages.app, name="messages")
+app.add_typer(codes.app, name="codes")
 app.add_typer(queue.app, name="queue")
 app.command("fsck")(integrity.fsck)
 app.add_typer(integrity.audit, name="audit")

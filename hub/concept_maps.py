@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from fhir_mappings.code_maps import CodeMaps, compiled, rows
+from fhir_mappings.code_maps import CodeMaps, Row, compiled, rows
 from fhir_mappings.definitions.check import check
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.json import loads
@@ -48,6 +48,14 @@ def institutions(resource: Mapping[str, Any]) -> frozenset[str]:
             status=422,
             issue_code="business-rule",
         ) from error
+
+
+def rows_of(resource: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Return what the ConceptMap *resource* says of members' codes; nothing if it cannot be followed."""
+    try:
+        return tuple(rows(resource))
+    except MalformedError:
+        return ()
 
 
 def refuse(actor: Actor, before: Stored | None, after: Mapping[str, Any] | None) -> None:
