@@ -266,13 +266,6 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="文件夹收取：文件多久不变视为写完；缺省 5 / of a folder: a file is whole when unchanged this long; 5 when absent",
     ),
     Setting(
-        name="processing-ids",
-        kinds=("mllp",),
-        fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
-        words="values of MSH-11 (P, T, D), with spaces between",
-        meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
-    ),
-    Setting(
         name="host-key",
         kinds=("mllp",),
         fits=are_fingerprints,
@@ -292,6 +285,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits={"batch", "file"}.__contains__,
         words="batch or file",
         meaning="文件夹投放：消息外加 BHS/BTS（`file` 再加 FHS/FTS） / of a folder: what is dropped stands in BHS and BTS, and in FHS and FTS too",
+    ),
+    Setting(
+        name="processing-ids",
+        kinds=("mllp",),
+        fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
+        words="values of MSH-11 (P, T, D), with spaces between",
+        meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
     ),
     Setting(
         name="retry-ae",
