@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 import hub
 from hub.boot import Services
 from hub.cli.common import note, say, services, tool
+from hub.cli.dry_run import dry_run
 from hub.config import Settings
 from hub.errors import Category, HubError
 
@@ -98,3 +99,4 @@ app = typer.Typer(
     cls=_Group, help="播放样例数据；检查成员的接口 / play data through the doors; look at a member's feed"
 )
 app.command("play")(feed)
+app.command("dry-run")(dry_run)
