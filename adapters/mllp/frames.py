@@ -5,12 +5,17 @@ cutting on bytes is safe before the charset is known. The deframer never sees a 
 :meth:`Deframer.receive_data`, take events with :meth:`Deframer.next_event` until it answers ``None``, and hand it to
 whatever transport there is. Its work is linear in the bytes received, however they are cut.
 
+Between frames a line may bring noise, which is skipped. What is no noise is never skipped: a message that nobody framed is
+a :class:`BrokenFrame`, so that its sender hears of it, and so is another protocol. A web page could else have a browser
+inside a hospital post a frame in the body of a request, from an address that the hub trusts.
+
 After a :class:`BrokenFrame` the place where the next message starts cannot be known, so the deframer takes no more:
 the peer must open a new connection and send again what was not acknowledged.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -22,10 +27,16 @@ CARRIAGE_RETURN = 0x0D
 
 #: Bytes kept of what cannot be taken whole: enough for its MSH segment.
 HEAD_BYTES = 4096
-#: Bytes between frames after which the peer is taken not to speak MLLP.
+#: Bytes between frames, with no end block among them, after which the peer is taken not to speak MLLP.
 MAX_GARBAGE_BYTES = 4096
 #: Line ends and fill bytes that careless senders put between frames; they mean nothing.
 _FILL = b"\r\n \x00\t"
+#: How a message begins, so that one without a start block is told from noise.
+_HEADERS = (b"MSH", b"BHS", b"FHS")
+#: The first line of an HTTP request (RFC 9112 section 3) or of HTTP/2 (RFC 9113 section 3.4).
+_HTTP = re.compile(rb"[A-Z]{3,10} [^\r\n]* HTTP/[0-9]")
+#: Type and major version of a TLS handshake record (RFC 8446 section 5.1).
+_TLS = b"\x16\x03"
 
 
 class Fault(Enum):
@@ -39,6 +50,8 @@ class Fault(Enum):
     OVERSIZE = "frame larger than the cap"
     #: What came between frames is too much to be line noise.
     NO_START = "message without start block"
+    #: HTTP or TLS came where MLLP was expected.
+    OTHER_PROTOCOL = "another protocol than MLLP"
     #: The stream ended inside the frame.
     CUT = "connection closed inside a frame"
 
@@ -97,8 +110,11 @@ class Deframer:
         self._inside = False
         #: Bytes of the open frame that hold neither a start nor an end block.
         self._scanned = 0
+        #: Bytes since the last frame that mean nothing, and how many of them since the last end block.
         self._garbage = 0
-        self._garbage_head = bytearray()
+        self._stray = 0
+        #: The first bytes since the last end block.
+        self._stray_head = bytearray()
         self._dead = False
         self._eof = False
 
@@ -135,23 +151,49 @@ class Deframer:
         found = self._buffer.find(START)
         skipped = self._buffer[: found if found >= 0 else len(self._buffer)]
         del self._buffer[: len(skipped) + (1 if found >= 0 else 0)]
-        self._garbage += len(skipped.translate(None, _FILL))
-        if self._garbage:
-            head = skipped if self._garbage_head else skipped.lstrip(_FILL)
-            self._garbage_head += head[: HEAD_BYTES - len(self._garbage_head)]
-        if self._garbage > MAX_GARBAGE_BYTES:
-            return self._broken(Fault.NO_START, bytes(self._garbage_head))
+        for number, piece in enumerate(skipped.split(bytes([END]))):
+            if number:
+                # An end block: what came before it is over, and what follows is a thing of its own.
+                if self._stray_is_message():
+                    return self._broken(Fault.NO_START, bytes(self._stray_head))
+                self._garbage += 1
+                self._end_stray()
+            broken = self._take_stray(piece)
+            if broken is not None:
+                return broken
+        if found < 0 and not self._eof:
+            return None
+        if self._stray_is_message():
+            return self._broken(Fault.NO_START, bytes(self._stray_head))
         if found >= 0:
             self._inside = True
             self._scanned = 0
-        elif not self._eof:
-            return None
+        self._end_stray()
         if self._garbage:
             event = Garbage(size=self._garbage)
             self._garbage = 0
-            self._garbage_head.clear()
             return event
         return None
+
+    def _take_stray(self, piece: bytearray) -> BrokenFrame | None:
+        """Count *piece*, which stands in no frame; the answer is the same however the stream was cut."""
+        size = len(piece.translate(None, _FILL))
+        self._garbage += size
+        self._stray += size
+        head = piece if self._stray_head else piece.lstrip(_FILL)
+        room = HEAD_BYTES - len(self._stray_head)
+        if head and room:
+            self._stray_head += head[:room]
+            if self._stray_head.startswith(_TLS) or _HTTP.match(self._stray_head):
+                return self._broken(Fault.OTHER_PROTOCOL, b"")
+        return self._broken(Fault.NO_START, bytes(self._stray_head)) if self._stray > MAX_GARBAGE_BYTES else None
+
+    def _stray_is_message(self) -> bool:
+        return self._stray_head.startswith(_HEADERS)
+
+    def _end_stray(self) -> None:
+        self._stray = 0
+        self._stray_head.clear()
 
     def _seek_end(self) -> Event | None:
         buffer = self._buffer

@@ -62,8 +62,12 @@ def test_any_cut_of_any_stream_of_frames_gives_the_messages_in_order(payloads: l
 
 
 HOSTILE = st.lists(
-    st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\x1c\r", b"a", b"\n", b"MSH|", b"x" * 60, b"\x0bok\x1c\r"]), max_size=30
-).map(b"".join)
+    st.sampled_from(
+        [b"\x0b", b"\x1c", b"\r", b"\x1c\r", b"a", b"\n", b"MSH|", b"x" * 60, b"\x0bok\x1c\r", b"\0", b" ", b"BHS|", b"\x16",
+         b"\x03", b"GET / HTTP/1.1\r\n", b"PUT ", b" HTTP/1.1", b"y" * 5000]
+    ),
+    max_size=30,
+).map(b"".join)  # fmt: skip
 
 
 @settings(max_examples=200, deadline=None)
@@ -94,6 +98,44 @@ def test_a_peer_that_never_starts_a_frame_is_cut_off_with_its_head_kept() -> Non
     assert isinstance(event, BrokenFrame)
     assert event.fault is Fault.NO_START
     assert event.head.startswith(b"MSH|")
+
+
+UNFRAMED = b"MSH|^~\\&|HIS|KNYY\rPID|1"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        UNFRAMED + b"\x1c\r",
+        b"\r\n" + UNFRAMED + b"\x1c\r",
+        b"noise\x1c\r" + UNFRAMED + b"\x1c",
+        UNFRAMED + encode_frame(b"A"),
+    ],
+)
+def test_a_message_that_nobody_framed_is_no_noise(data: bytes) -> None:
+    """A sender that forgets the start block would else wait for an answer that never comes."""
+    for events in (feed(data), feed(*(data[i : i + 1] for i in range(len(data))))):
+        assert events == [BrokenFrame(fault=Fault.NO_START, head=UNFRAMED)]
+
+
+def test_a_message_that_nobody_framed_is_refused_when_its_sender_ends() -> None:
+    assert feed(UNFRAMED, eof=True) == [BrokenFrame(fault=Fault.NO_START, head=UNFRAMED)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST / HTTP/1.1\r\nHost: his\r\n\r\n",
+        b"\r\nGET /a HTTP/1.0\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+    ],
+)
+def test_a_frame_inside_another_protocol_is_not_taken(data: bytes) -> None:
+    """What a web page can have a browser send ends before the frame that it may hold."""
+    stream = data + encode_frame(b"MSH|^~\\&|HIS|KNYY")
+    for events in (feed(stream), feed(*(stream[i : i + 1] for i in range(len(stream))))):
+        assert events == [BrokenFrame(fault=Fault.OTHER_PROTOCOL, head=b"")]
 
 
 @pytest.mark.parametrize(
