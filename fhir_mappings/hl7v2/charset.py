@@ -6,7 +6,7 @@ Bytes are decoded before they are split: in GBK the second byte of a character m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fhir_mappings import text as text_rule
 from fhir_mappings.errors import MappingError, UnsupportedError
@@ -15,6 +15,9 @@ from fhir_mappings.text import Evidence, codec_for
 
 _MSH_18 = 17  # MSH-1 is the separator itself, so MSH-n stands at n - 1 after a split
 _HEADER_MAX_BYTES = 8192
+_WIDE = ("utf-16", "utf-32")
+#: The bytes that frame a message in MLLP.
+_BLOCK_BYTES = frozenset({0x0B, 0x1C})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +47,37 @@ def decode_message(raw: bytes, *, override: str | None = None) -> Decoded:
     A message in a wrapping is taken out of it. The wrapping says what it is written in, so MSH-18 and *override*, which
     are about bare messages, do not count then.
     """
-    if kind_of(raw):
-        wrapped = _out_of_wrapping(raw)
-        if wrapped is not None:
-            return wrapped
+    decoded = _out_of_wrapping(raw) if kind_of(raw) else None
+    if decoded is None:
+        decoded = _decode_bare(raw, override)
+    if "\0" not in decoded.text:
+        return decoded
+    # No FHIR string holds U+0000 (https://hl7.org/fhir/R4/datatypes.html#string) and PostgreSQL stores none, so it is read as
+    # a character that was lost; the journal keeps the bytes.
+    return replace(decoded, text=decoded.text.replace("\0", "\ufffd"), flagged=True)
+
+
+def _decode_bare(raw: bytes, override: str | None) -> Decoded:
     declared = declared_charset(raw)
-    decided = text_rule.decode(raw, override=override, declared=_effective(declared))
+    label = _effective(declared)
+    # What starts with the bytes of MSH is not in wide characters, whatever it says, though an even number of bytes could be.
+    narrow = raw[:64].lstrip(b"\r\n").startswith(b"MSH")
+    false_label, false_override = narrow and _is_wide(label), narrow and _is_wide(override or "")
+    decided = text_rule.decode(
+        raw, override=None if false_override else override, declared="" if false_label else label
+    )
     return Decoded(
         text=decided.text,
         charset=decided.codec,
         evidence=decided.evidence,
         declared=declared,
-        flagged=decided.flagged,
-        disagrees=decided.disagrees,
+        flagged=decided.flagged or false_label or false_override,
+        disagrees=decided.disagrees or (false_label and not decided.text.isascii()),
     )
+
+
+def _is_wide(label: str) -> bool:
+    return (codec_for(label) or "").startswith(_WIDE)
 
 
 def _out_of_wrapping(raw: bytes) -> Decoded | None:
@@ -101,13 +121,34 @@ def encode_for(text: str, charset: str) -> bytes:
             f"The character set {charset!r} is not supported.", where="MSH-18", remedy="Use UTF-8 or GB18030."
         )
     try:
-        return text_rule.encode(text, codec)
+        made = text_rule.encode(text, codec)
     except UnicodeEncodeError as error:
         raise UnsupportedError(
             f"The character set {charset!r} has no code for a character at position {error.start}.",
             where="MSH-18",
             remedy="Set the receiver's character set to UTF-8 or GB18030.",
         ) from error
+    if codec.startswith(_WIDE) and not _BLOCK_BYTES.isdisjoint(made):
+        return _without_block_bytes(text, codec)
+    return made
+
+
+def _without_block_bytes(text: str, codec: str) -> bytes:
+    """Return *text* with every character escaped whose wide code holds a block byte, as 下 (U+4E0B) in UTF-16.
+
+    MLLP cannot carry those bytes (Transport Specification R2, section 2.3), and a message that cannot be sent at all helps
+    nobody; a reader sees ``\\X...\\`` with the character's UTF-8 (chapter 2, section 2.7.6).
+    """
+    escape = text[6] if text[:3] in {"MSH", "BHS", "FHS"} and len(text) > 6 else "\\"
+    width = "-be" if codec.endswith("-be") else "-le"
+    exact = codec if codec.endswith(("-le", "-be")) else codec + width
+    return text_rule.encode(
+        "".join(
+            char if _BLOCK_BYTES.isdisjoint(char.encode(exact)) else f"{escape}X{char.encode().hex().upper()}{escape}"
+            for char in text
+        ),
+        codec,
+    )
 
 
 def _field_18(header: str) -> str:

@@ -16,6 +16,8 @@ from fhir_mappings.hl7v2.escapes import STANDARD, Delimiters, unescape
 MAX_SEGMENTS = 10_000
 MAX_FIELDS = 1_000
 MAX_REPETITIONS = 500
+#: Longest MSH. Every answer copies from it, and MSH-18 is looked for no further (:mod:`fhir_mappings.hl7v2.charset`).
+MAX_HEADER = 8192
 
 #: What a sender writes to say "delete the stored value" (chapter 2, section 2.5.3).
 NULL = '""'
@@ -311,6 +313,7 @@ def parse(text: str) -> Message:
             code=SEGMENT_SEQUENCE_ERROR,
         )
     delimiters = _delimiters(body)
+    _check_header(body, delimiters)
     if "\r" not in body:
         pattern = _LINE_FEED
     elif "\n" in body:
@@ -342,6 +345,17 @@ def parse(text: str) -> Message:
         terminator = parts[2 * index + 1] if 2 * index + 1 < len(parts) else ""
         segments.append(Segment(name, index, line, terminator, delimiters))
     return Message(text, prefix, delimiters, tuple(segments))
+
+
+def _check_header(body: str, delimiters: Delimiters) -> None:
+    """Make sure that MSH can be answered: a message whose header passes a cap is refused like one without a header."""
+    ends = (body.find("\r", 0, MAX_HEADER + 1), body.find("\n", 0, MAX_HEADER + 1))
+    end = min((place for place in ends if place >= 0), default=len(body))
+    if end > MAX_HEADER:
+        raise _too_many(f"MSH has more than {MAX_HEADER} characters.", "segment 1")
+    cells = body[:end].split(delimiters.field)
+    if any(cell.count(delimiters.repetition) >= MAX_REPETITIONS for cell in cells[2:]):
+        raise _too_many(f"A field of MSH repeats more than {MAX_REPETITIONS} times.", "segment 1")
 
 
 def _is_name(name: str) -> bool:

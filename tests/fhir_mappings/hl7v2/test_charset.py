@@ -76,3 +76,32 @@ def test_what_a_set_cannot_say_is_refused_not_replaced() -> None:
         encode_for("郑伟", "8859/1")
     with pytest.raises(UnsupportedError, match="KLINGON"):
         encode_for("x", "KLINGON")
+
+
+@pytest.mark.parametrize("label", ["UNICODE UTF-16", "UNICODE UTF-32", "UTF-16LE"])
+@pytest.mark.parametrize("more", range(4))
+def test_a_message_of_narrow_characters_is_not_read_as_wide_ones_however_many_bytes_it_has(
+    label: str, more: int
+) -> None:
+    text = f"MSH|^~\\&|HIS|KNYY|YIXIE|HUB|2025||ADT^A01|1|P|2.4||||||{label}\rPID|1||1||郑伟{'x' * more}\r"
+    for override in (None, label):
+        decoded = decode_message(text.encode("gb18030"), override=override)
+        assert (decoded.text, decoded.charset) == (text, "gb18030")
+        assert decoded.disagrees
+        assert decoded.flagged
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-16", "utf-32"])
+def test_wide_characters_never_hold_a_block_byte_of_mllp(codec: str) -> None:
+    """下 is U+4E0B: in UTF-16 half of it would start a frame."""
+    text = "MSH|^~!&|A\rMSA|AA|下午\u1c00x\r"
+    made = encode_for(text, codec)
+    assert not set(made) & {0x0B, 0x1C}
+    assert made.decode(codec) == "MSH|^~!&|A\rMSA|AA|!XE4B88B!午!XE1B080!x\r"
+    assert parse(made.decode(codec)).get("MSA-2") == "下午\u1c00x"
+
+
+def test_a_nul_is_read_as_a_character_that_was_lost() -> None:
+    decoded = decode_message(b"MSH|^~\\&|HIS|KNYY\rPID|1||1\x002\r")
+    assert decoded.text.endswith("PID|1||1\ufffd2\r")
+    assert decoded.flagged

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_mappings.errors import MalformedError
-from fhir_mappings.hl7v2.tokenizer import MAX_FIELDS, MAX_REPETITIONS, MAX_SEGMENTS, parse
+from fhir_mappings.hl7v2.tokenizer import MAX_FIELDS, MAX_HEADER, MAX_REPETITIONS, MAX_SEGMENTS, parse
 
 HEAD = "MSH|^~\\&|HIS|KNYY|YIXIE|HUB|20250611083000||ADT^A08^ADT_A01|KN1|P|2.4"
 
@@ -247,3 +247,18 @@ def test_any_text_parses_or_is_refused_in_our_own_words(text: str) -> None:
         except MalformedError:
             continue
         assert message.lossless() == candidate
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\n", ""])
+def test_a_header_that_no_answer_could_copy_is_refused(line_end: str) -> None:
+    start = "MSH|^~\\&|HIS|KNYY|"
+    parse(start + "x" * (MAX_HEADER - len(start)) + line_end)
+    with pytest.raises(MalformedError):
+        parse(start + "x" * (MAX_HEADER - len(start) + 1) + line_end)
+
+
+def test_a_header_field_that_repeats_too_often_is_refused_before_an_answer_copies_it() -> None:
+    start = "MSH|^~\\&|HIS|KNYY|"
+    assert len(parse(start + "~" * (MAX_REPETITIONS - 1)).segments[0].field(5).repetitions) == MAX_REPETITIONS
+    with pytest.raises(MalformedError):
+        parse(start + "~" * MAX_REPETITIONS)
