@@ -14,8 +14,8 @@ from sqlalchemy.engine import Engine
 #: When the first message came, and how far apart they are.
 START = datetime(2023, 1, 1, tzinfo=UTC)
 STEP_US = 60_000_000
-#: The journal's number N has these values; each is written once as SQL and once as Python (:func:`expected`).
 PATIENTS = 50_000
+#: What message *n* holds in each column, as SQL that both databases read alike.
 _COLUMNS = {
     "correlation_id": "'w' || n",
     "door": "CASE n % 10 WHEN 0 THEN 'hl7-http' ELSE 'mllp' END",

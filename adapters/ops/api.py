@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
+from adapters.ops.message_models import Replay
 from adapters.ops.models import Ask, Decide, Judge, OperationOutcome, Settle, Skip, Why
 from adapters.ops.parameters import Desk, OpsRoute
 from adapters.ops.router import SCHEMAS, router
@@ -75,6 +76,7 @@ def _describe(app: FastAPI) -> None:
             (Judge, "validation"),
             (Ask, "validation"),
             (Why, "validation"),
+            (Replay, "validation"),
         ],
         ref_template=SCHEMAS,
     )

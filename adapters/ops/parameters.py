@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adapters._http import Workers, actor_of, echo_headers, guarded, read_body
+from adapters.ops.message_models import Replay
 from adapters.ops.models import Answer, Ask, Body, Decide, Judge, Settle, Skip, Why
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
@@ -107,6 +108,7 @@ DecideBody = Annotated[Decide, Depends(body_of(Decide))]
 JudgeBody = Annotated[Judge, Depends(body_of(Judge))]
 WhyBody = Annotated[Why, Depends(body_of(Why))]
 AskBody = Annotated[Ask, Depends(body_of(Ask))]
+ReplayBody = Annotated[Replay, Depends(body_of(Replay))]
 
 
 def _digits(value: object) -> object:
@@ -163,7 +165,7 @@ class DeliveryQuery(_Query):
     limit: _Number = Field(default=100, description=_LIMIT)
 
 
-class MessageQuery(_Query):
+class MessageFilter(_Query):
     """Which messages."""
 
     door: _Text = _equal("mllp, hl7-http, fhir, dimse, stow")
@@ -188,10 +190,27 @@ class MessageQuery(_Query):
     until: _Moment = _equal("此时止（不含）/ Before then")
     finished_since: _Moment = _equal("处理完成不早于 / Processed from then on")
     finished_until: _Moment = _equal("处理完成早于 / Processed before then")
+
+
+class MessageQuery(MessageFilter):
+    """Which messages, page by page."""
+
     limit: _Number = Field(default=100, description=_LIMIT)
     before: _MaybeNumber = Field(
         default=None, description="此编号之前，用于翻页 / Before this number, to page backwards"
     )
+
+
+class MessageFileQuery(MessageFilter):
+    """Which messages are written out, and how."""
+
+    format: Annotated[
+        Literal["er7", "jsonl"], Field(description="er7（FHS、BHS）, jsonl"), WithJsonSchema({"type": "string"})
+    ] = "er7"
+
+    def criteria(self) -> dict[str, str]:
+        """Return what was asked for, without how."""
+        return self.model_dump(exclude={"format"}, exclude_unset=True)
 
 
 class OpsRoute(APIRoute):

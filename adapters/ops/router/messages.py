@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Path, Query, Request, Response
 
+from adapters.ops.message_models import Comparison, MessageFile, Replay, Replayed
 from adapters.ops.models import Message, MessageReplayed, Messages, Trace
-from adapters.ops.parameters import Asker, MessageQuery, Row, desk_of
-from adapters.ops.router.base import CONTENT, OWN, PARTS, errors, router, who
+from adapters.ops.parameters import Asker, MessageFileQuery, MessageQuery, ReplayBody, Row, desk_of
+from adapters.ops.router.base import CONTENT, CONTENT_ONLY, OWN, PARTS, errors, router, who
+from hub import message_bulk, message_export
 from hub.askers import is_operator
+from hub.clock import instant
+from hub.message_bulk import BulkReplay
+from hub.message_compare import compare
+from hub.message_export import Export
 
 
 @router.get(
@@ -32,6 +38,78 @@ async def messages(request: Request, actor: Asker, query: Annotated[MessageQuery
         lambda: desk.messages.find(
             actor, query.criteria(), limit=query.limit, before_seq=query.before, content=not is_operator(actor)
         ),
+    )
+
+
+# Before the address of one message, which would take any word for a number.
+@router.get(
+    "/messages/export",
+    summary="导出消息 / Write messages out",
+    response_model=MessageFile,
+    responses=errors(400),
+    openapi_extra=who(CONTENT_ONLY),
+)
+async def export_messages(request: Request, actor: Asker, query: Annotated[MessageFileQuery, Query()]) -> Response:
+    """All v2 messages that fit, oldest first, at most 500 and 16 MiB; each one is audited."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        export = Export(
+            desk.services,
+            actor,
+            query.criteria(),
+            query.format,
+            most=message_export.MOST_HTTP,
+            most_bytes=message_export.MOST_HTTP_BYTES,
+            content=not is_operator(actor),
+        )
+        content = b"".join(export.parts()).decode("utf-8")
+        return {"format": query.format, "count": export.count, "skipped": export.skipped, "content": content}
+
+    return await desk.answer(request, MessageFile, work)
+
+
+@router.post(
+    "/messages/replay",
+    summary="批量重新处理 / Process many messages again",
+    response_model=Replayed,
+    responses=errors(400, 409),
+    openapi_extra=who(OWN, Replay),
+)
+async def replay_messages(request: Request, actor: Asker, body: ReplayBody) -> Response:
+    """Without `confirm` they are counted; with the word of that count at most 500 are processed, oldest first."""
+    desk = desk_of(request)
+
+    def work() -> Any:
+        bulk = BulkReplay(
+            desk.services, actor, body.filter, most=message_bulk.MOST_HTTP, content=not is_operator(actor)
+        )
+        done = list(bulk.run(body.confirm)) if body.confirm else []
+        chosen = bulk.choice
+        times = {"since": chosen.since, "until": chosen.until}
+        return {
+            "count": len(chosen.numbers),
+            **{name: instant(moment) for name, moment in times.items() if moment is not None},
+            "confirm": chosen.word,
+            "processed": len(done),
+            "refused": [{"seq": one.seq, "why": one.error.message} for one in done if one.error is not None],
+        }
+
+    return await desk.answer(request, Replayed, work)
+
+
+@router.get(
+    "/messages/{number}/compare",
+    summary="消息与其结果对照 / A message beside what came of it",
+    response_model=Comparison,
+    responses=errors(404),
+    openapi_extra=who(CONTENT_ONLY),
+)
+async def compare_message(request: Request, actor: Asker, number: Row) -> Response:
+    """Its segments, and each resource in the version that it made; the look is audited."""
+    desk = desk_of(request)
+    return await desk.answer(
+        request, Comparison, lambda: compare(desk.services, actor, number, content=not is_operator(actor)).shown()
     )
 
 

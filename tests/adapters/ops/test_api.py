@@ -44,6 +44,9 @@ OPERATIONS = {
     ("post", "/ops/queue/{destination}/resume"),
     ("get", "/ops/messages"),
     ("get", "/ops/messages/{number}"),
+    ("get", "/ops/messages/{number}/compare"),
+    ("get", "/ops/messages/export"),
+    ("post", "/ops/messages/replay"),
     ("post", "/ops/messages/{number}/replay"),
     ("get", "/ops/trace/{id}"),
     ("get", "/ops/work-items"),
@@ -225,6 +228,41 @@ def test_what_messages_say_is_searched_by_their_institution_and_not_by_the_opera
             assert status == 403 or answer.json() == {"messages": []}
 
 
+def test_many_messages_are_counted_processed_again_and_written_out_by_their_institution(
+    hub: Services, kn: TestClient
+) -> None:
+    hub.messages.receive(ORDER.read_bytes(), "127.0.0.1:40000")
+    (entry,) = hub.database.read(lambda tx: tx.journal.search({}, limit=9))
+    asked = {"filter": {"message_type": "ORM^O01"}}
+    refused(kn.post("/ops/messages/replay", json={}), 400)
+    refused(kn.post("/ops/messages/replay", json={"filter": {"body": "x"}}), 400)
+    counted = kn.post("/ops/messages/replay", json=asked).json()
+    assert (counted["count"], counted["processed"], counted["refused"]) == (1, 0, [])
+    refused(kn.post("/ops/messages/replay", json={**asked, "confirm": "0"}), 409)
+    done = kn.post("/ops/messages/replay", json={**asked, "confirm": counted["confirm"]}).json()
+    assert done == {**counted, "processed": 1}
+
+    compared = kn.get(f"/ops/messages/{entry.seq}/compare").json()
+    assert compared["segments"][0].startswith("MSH|")
+    assert {"Patient", "ServiceRequest"} <= {one["reference"].partition("/")[0] for one in compared["resources"]}
+
+    written = kn.get("/ops/messages/export", params={"door": "mllp"}).json()
+    assert (written["count"], written["skipped"]) == (1, 0)
+    assert written["content"].startswith("FHS|")
+    assert kn.get("/ops/messages/export?format=jsonl").json()["content"].count("\n") == 1
+    refused(kn.get("/ops/messages/export?format=xml"), 400)
+
+    def other(institution: str, role: str) -> dict[str, str]:
+        actor = Actor(institution=institution, roles=frozenset({role}))
+        return {"Authorization": f"Bearer {hub.directory.issue_token(actor, ttl_s=60)}"}
+
+    for path in (f"/ops/messages/{entry.seq}/compare", "/ops/messages/export"):
+        refused(kn.get(path, headers=other("YY", "operator")), 403)
+    refused(kn.get(f"/ops/messages/{entry.seq}/compare", headers=other("QH", "admin")), 404)
+    assert kn.get("/ops/messages/export", headers=other("QH", "admin")).json()["count"] == 0
+    assert kn.post("/ops/messages/replay", json=asked, headers=other("QH", "admin")).json()["count"] == 0
+
+
 # --- answers
 
 
@@ -347,7 +385,14 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
         before = len(calls)
         # Links between institutions' patients are refused to everybody else before anything is looked at.
         links = "patient-links" in path
-        body = {"reason": "x", "service_request": None, "decision": "keep", "project": "x", "studies": ["1.2"]}
+        body: dict[str, Any] = {
+            "reason": "x",
+            "service_request": None,
+            "decision": "keep",
+            "project": "x",
+            "studies": ["1.2"],
+        }
+        body["filter"] = {"state": "failed"}
         kn.request(
             method,
             filled,
