@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
+from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
 
@@ -299,6 +300,23 @@ SETTINGS: tuple[Setting, ...] = (
         fits=_is_switch,
         words=_SWITCH,
         meaning="对方应答 AE 时是否重试；缺省是 / whether AE is tried again; it is when absent",
+    ),
+    Setting(
+        name="retry",
+        kinds=_ALL,
+        fits=is_retry_rule,
+        words="parts like first-s=5 longest-s=600 attempts=8 max-age-s=259200, with spaces between",
+        meaning=(
+            "重试规则：首次与最长间隔、对方已应答时的次数、投递多久后转死信；缺省取全局设置且永不过期 / how it is tried again:"
+            " first and longest wait, attempts that it answered, age of a dead letter; else as the settings say, and never too old"
+        ),
+    ),
+    Setting(
+        name="connections",
+        kinds=("mllp",),
+        fits=lambda value: value.isascii() and value.isdigit() and 1 <= int(value) <= MOST_CONNECTIONS,
+        words=f"a number from 1 to {MOST_CONNECTIONS}",
+        meaning="同时使用的连接数，同一患者仍按顺序；缺省 1 / connections at a time, each patient's messages still in order; 1 when absent",
     ),
     Setting(
         name="message",

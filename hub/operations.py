@@ -17,6 +17,7 @@ from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.askers import MAX_LIST, capped, limit_of
 from hub.clock import instant
+from hub.delivery import circuit
 from hub.errors import Category, HubError
 from hub.message_desk import shown_entry
 from hub.message_search import text_of
@@ -51,7 +52,7 @@ class Operations:
         now = self._services.clock()
         return {
             "destinations": [
-                {**_plain(one), "oldest_s": _age(now, one["oldest_at"])}
+                {**_plain(one), "oldest_s": _age(now, one["oldest_at"]), "circuit": circuit(one, now)}
                 for one in destinations
                 if _leads_to(one["destination"], limit)
             ],

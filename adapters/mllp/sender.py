@@ -1,12 +1,15 @@
 """Delivers HL7 v2 messages to partners by MLLP and keeps their acknowledgement (HL7 v2 chapter 2.9).
 
-One connection an endpoint, one message in flight on it. An answer counts only when its MSA-2 is the MSH-10 that was
+As many connections as the endpoint's setting ``connections`` says, one if it is absent, and one message in flight on each. An answer counts only when its MSA-2 is the MSH-10 that was
 sent; anything else closes the socket, so that a late acknowledgement can never be credited to the next message.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +22,7 @@ from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.tokenizer import parse
 from hub.acknowledge import UNANSWERED
 from hub.config import Settings
+from hub.delivery import connections_of
 from hub.errors import HubError
 from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
 
@@ -55,20 +59,20 @@ class MllpSender:
             line = self._line(endpoint)
         except (ValueError, OSError) as error:
             return SendResult(error=f"The address of {endpoint.id} is of no use: {error}", reached=False)
-        with line.lock:
+        with line.client() as client:
             try:
                 if UNANSWERED in delivery.headers:
                     # An application acknowledgement is never acknowledged: handing it to TCP is all there is.
-                    line.client.post(delivery.payload)
+                    client.post(delivery.payload)
                     return SendResult()
-                answer = line.client.exchange(delivery.payload)
+                answer = client.exchange(delivery.payload)
             except NoAnswer as error:
                 return SendResult(error=str(error), reached=error.reached)
             except HubError as error:
                 return SendResult(error=error.message, permanent=True)
             result = judge(answer, control_id=delivery.control_id, endpoint=endpoint)
             if result is None:
-                line.client.close()
+                client.close()
                 return SendResult(
                     ack=answer, error="The answer does not acknowledge this message (MSA-2 is not its MSH-10)."
                 )
@@ -96,24 +100,25 @@ class MllpSender:
             lines = list(self._lines.values())
             self._lines.clear()
         for line in lines:
-            with line.lock:
-                line.client.close()
+            line.close()
 
     def _line(self, endpoint: MemberEndpoint) -> _Line:
         with self._lock:
             line = self._lines.get(endpoint.id)
-            if line is None or line.address != endpoint.address:
-                line = _Line(endpoint.address, self._settings)
-                self._lines[endpoint.id] = line
+            if line is None or (line.address, line.connections) != (endpoint.address, connections_of(endpoint)):
+                fresh = _Line(endpoint.address, self._settings, connections_of(endpoint))
+                if line is not None:
+                    line.close()
+                line = self._lines[endpoint.id] = fresh
             return line
 
 
 class _Line:
-    """The connection to one endpoint; its lock keeps one message in flight."""
+    """The connections to one endpoint, each for one message at a time."""
 
-    def __init__(self, address: str, settings: Settings) -> None:
+    def __init__(self, address: str, settings: Settings, connections: int) -> None:
         self.address = address
-        self.lock = threading.Lock()
+        self.connections = connections
         scheme, _, rest = address.rpartition("://")
         if scheme not in {"", "mllp", "mllps"}:
             raise ValueError("write host:port, mllp://host:port or mllps://host:port")
@@ -121,7 +126,32 @@ class _Line:
         if not host or not port.isdigit():
             raise ValueError("write host:port, mllp://host:port or mllps://host:port")
         tls = client_context(settings) if scheme == "mllps" else None
-        self.client = MllpClient(host.strip("[]"), int(port), timeout_s=settings.delivery_timeout_s, tls=tls)
+        self._new = partial(MllpClient, host.strip("[]"), int(port), timeout_s=settings.delivery_timeout_s, tls=tls)
+        self._free = threading.BoundedSemaphore(connections)
+        self._lock = threading.Lock()
+        self._idle: list[MllpClient] = []
+        self._closed = False
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[MllpClient]:
+        """Hold one of the connections, the one that was used last if there is a choice."""
+        with self._free:
+            with self._lock:
+                client = self._idle.pop() if self._idle else self._new()
+            try:
+                yield client
+            finally:
+                with self._lock:
+                    self._idle.append(client)
+                    if self._closed:
+                        client.close()
+
+    def close(self) -> None:
+        """Close the connections, those in use when they are given back."""
+        with self._lock:
+            self._closed = True
+            for client in self._idle:
+                client.close()
 
 
 def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 
 from hub import __version__, metrics
+from hub.delivery import circuit
 from hub.errors import HubError
 from hub.ports import UploadingStore
 
@@ -27,6 +28,9 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 #: A count of what waits for its upload may be this old; it gets older by itself where counting takes long.
 WAITING_AGE_S = 1.0
+
+#: The value of ``hub_queue_circuit``.
+CIRCUIT = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 #: Counters and durations that may be counted: name -> (help, labels).
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -139,6 +143,11 @@ class _Stored:
         dead = GaugeMetricFamily("hub_queue_dead_letters", "Deliveries that were given up.", labels=["destination"])
         oldest = GaugeMetricFamily("hub_queue_oldest_seconds", "Age of the oldest delivery.", labels=["destination"])
         paused = GaugeMetricFamily("hub_queue_paused", "Whether the destination is paused.", labels=["destination"])
+        circuits = GaugeMetricFamily(
+            "hub_queue_circuit",
+            "Whether the destination was reached last time (0), rests (1), or is tried with one lane (0.5).",
+            labels=["destination"],
+        )
         for one in destinations:
             labels = [one["destination"]]
             depth.add_metric(labels, one["depth"])
@@ -146,7 +155,8 @@ class _Stored:
             age = (now - one["oldest_at"]).total_seconds() if one["oldest_at"] is not None else 0.0
             oldest.add_metric(labels, max(0.0, age))
             paused.add_metric(labels, float(one["paused"]))
-        yield from (depth, dead, oldest, paused)
+            circuits.add_metric(labels, CIRCUIT[circuit(one, now)])
+        yield from (depth, dead, oldest, paused, circuits)
         opened = GaugeMetricFamily("hub_alert", "Open alerts, by key.", labels=["key"])
         for alert in alerts:
             opened.add_metric([alert["key"]], 1)

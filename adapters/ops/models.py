@@ -39,6 +39,10 @@ class Destination(Answer):
     last_error: str
     last_ok_at: Instant | None
     oldest_s: Annotated[float | None, Field(description="最早一条已等待的秒数 / Seconds that the oldest waits")]
+    circuit: Annotated[
+        Literal["closed", "open", "half-open"],
+        Field(description="熔断状态：正常、暂停尝试、试探中 / Reached last time, resting, or tried with one lane"),
+    ]
 
 
 class Lane(Answer):

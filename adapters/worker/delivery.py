@@ -1,8 +1,9 @@
 """Hands deliveries to partners: leases lanes, sends their heads, writes down what came of it (DESIGN rule 8).
 
 Theory of operation. One thread leases lanes that are due and gives all lanes of one slot of a destination to one job, so
-that a slot (:func:`hub.delivery.slot_of`) has one message in flight and a slow partner costs one thread for each. The
-result is written with the lease's epoch; a worker that lost its lease cannot disturb the next one. Leases of what is in hand are renewed while the partner
+that a slot (:func:`hub.delivery.slot_of`) has one message in flight and a slow partner costs one thread for each. Where an
+endpoint takes several ``connections``, the lanes of its main slot are spread over as many jobs while threads are to spare;
+one thread is always left to others. A lane is in one job only, so the order of a patient's messages stays. The result is written with the lease's epoch; a worker that lost its lease cannot disturb the next one. Leases of what is in hand are renewed while the partner
 takes its time. A worker that was killed finds its leases again at the next start and ends them, so nothing waits.
 """
 
@@ -22,7 +23,7 @@ import structlog
 from hub import boot, metrics, prior_requests
 from hub.actor import HUB
 from hub.commitment_requests import CommitmentRequests
-from hub.delivery import Outcome, RetryPolicy, slot_of
+from hub.delivery import MAIN, Outcome, RetryPolicy, connections_of, slot_of
 from hub.errors import HubError
 from hub.file_doors import is_file_door
 from hub.ports import AuditLine, Delivery, Interruptible, Sender, SendResult, Tx
@@ -45,6 +46,8 @@ _TROUBLE_S = 1.0
 #: Slots whose work may take an hour. They have threads of their own, so that no number of them stops the others.
 LONG = frozenset({prior_requests.KIND})
 FETCH_THREADS = 2
+#: Deliveries of which is kept how often they alone were not answered.
+_ALONE_KEPT = 10_000
 
 
 class DeliveryLoop:
@@ -60,13 +63,17 @@ class DeliveryLoop:
         self._services = services
         self._open_sender = senders
         self._rng = rng
-        self._policy = RetryPolicy.of(services.settings)
         self._commitment = CommitmentRequests(services)
         self._senders: dict[str, Sender] = {}
         self._ending = False
         self._lock = threading.Lock()
-        self._busy: set[Slot] = set()
+        #: Jobs of each slot that run.
+        self._busy: Counter[Slot] = Counter()
         self._unreached: Counter[str] = Counter()
+        #: How often each destination answered, and of each delivery that was not answered, how often it was the only
+        #: one: the destination's count then, and that number. A restart forgets it, which costs some more attempts.
+        self._answered: Counter[str] = Counter()
+        self._alone: dict[int, tuple[int, int]] = {}
         self._wake = threading.Event()
         self._renewed = 0.0
 
@@ -94,7 +101,7 @@ class DeliveryLoop:
 
     def _turn(self, pool: ThreadPoolExecutor, fetch: ThreadPoolExecutor, threads: int, stop: threading.Event) -> int:
         with self._lock:
-            free = threads - sum(slot not in LONG for _, slot in self._busy)
+            free = threads - sum(jobs for (_, slot), jobs in self._busy.items() if slot not in LONG)
         if free <= 0:
             self._try("renew leases", self._renew)
             return 0
@@ -102,14 +109,30 @@ class DeliveryLoop:
         if self._busy:
             self._try("renew leases", self._renew)
         for slot, lanes in groups.items():
+            parts = self._parts(slot, lanes, spare=free - len(groups))
+            free -= len(parts) - 1
             with self._lock:
-                self._busy.add(slot)
-            (fetch if slot[1] in LONG else pool).submit(self._job, slot, lanes, stop)
+                self._busy[slot] += len(parts)
+            for part in parts:
+                (fetch if slot[1] in LONG else pool).submit(self._job, slot, part, stop)
         return len(groups)
+
+    def _parts(self, slot: Slot, lanes: Sequence[Leased], *, spare: int) -> list[Sequence[Leased]]:
+        """Return *lanes* as one list for each connection that may be used; *spare* threads have nothing else to do."""
+        # One is left to whatever destination gets something to deliver meanwhile.
+        more = min(self._room(slot) - 1, max(0, spare - 1), len(lanes) - 1)
+        return [lanes[start :: more + 1] for start in range(more + 1)]
+
+    def _room(self, slot: Slot) -> int:
+        """Return how many jobs more may work on *slot*."""
+        endpoint = self._services.directory.endpoint(slot[0]) if slot[1] == MAIN else None
+        with self._lock:
+            return connections_of(endpoint) - self._busy[slot]
 
     def _lease(self, limit: int) -> dict[Slot, list[Leased]]:
         with self._lock:
-            busy = frozenset(self._busy)
+            running = [slot for slot, jobs in self._busy.items() if jobs]
+        busy = frozenset(slot for slot in running if self._room(slot) <= 0)
         services = self._services
         leased = services.database.write(
             lambda tx: tx.outbox.lease(services.node, now=services.clock(), lease_s=LEASE_S, limit=limit, busy=busy)
@@ -141,7 +164,9 @@ class DeliveryLoop:
             time.sleep(0 if stop.is_set() else _TROUBLE_S)
         finally:
             with self._lock:
-                self._busy.discard(slot)
+                self._busy[slot] -= 1
+                if not self._busy[slot]:
+                    del self._busy[slot]
             self._wake.set()
 
     def _deliver(self, lanes: Sequence[Leased], stop: threading.Event) -> int:
@@ -192,18 +217,23 @@ class DeliveryLoop:
                     sender.interrupt()
 
     def _keep(self, lane: str, epoch: int, delivery: Delivery, result: SendResult, took_s: float) -> None:
-        verdict = self._policy.judge(
+        services = self._services
+        now = services.clock()
+        policy = RetryPolicy.of(services.settings, services.directory.endpoint(delivery.destination))
+        verdict = policy.judge(
             result,
             attempts=delivery.attempts,
             failures=self._unreached[delivery.destination],
             rng=self._rng,
+            age_s=(now - delivery.created_at).total_seconds(),
+            alone=self._was_alone(delivery, result),
         )
         if result.reached:
             self._unreached.pop(delivery.destination, None)
         else:
             self._unreached[delivery.destination] += 1
-        services = self._services
-        now = services.clock()
+        later = now + timedelta(seconds=verdict.wait_s)
+        rested = now + timedelta(seconds=verdict.rest_s)
 
         def work(tx: Tx) -> bool:
             kept = written(tx)
@@ -226,7 +256,8 @@ class DeliveryLoop:
                 epoch,
                 delivery.id,
                 error=result.error,
-                next_at=None if verdict.outcome is Outcome.DEAD else now + timedelta(seconds=verdict.wait_s),
+                next_at=None if verdict.outcome is Outcome.DEAD else later,
+                rest_until=None if result.reached else rested,
                 now=now,
                 reached=result.reached,
                 ack=result.ack,
@@ -234,6 +265,22 @@ class DeliveryLoop:
 
         kept = services.database.write(work)
         self._tell(delivery, result, verdict.outcome, kept, took_s)
+
+    def _was_alone(self, delivery: Delivery, result: SendResult) -> int:
+        """Return how often *delivery* had found nobody before while others were answered, and count this attempt."""
+        destination = delivery.destination
+        with self._lock:
+            if result.reached:
+                self._answered[destination] += 1
+                self._alone.pop(delivery.id, None)
+                return 0
+            if len(self._alone) >= _ALONE_KEPT:
+                self._alone.clear()
+            answered = self._answered[destination]
+            before, alone = self._alone.get(delivery.id, (answered, 0))
+            alone += answered > before
+            self._alone[delivery.id] = (answered, alone)
+            return alone
 
     def _tell(self, delivery: Delivery, result: SendResult, outcome: Outcome, kept: bool, took_s: float) -> None:
         metrics.count("deliveries", destination=delivery.destination, outcome=outcome.value if kept else "lease-lost")

@@ -14,6 +14,8 @@ app = typer.Typer(help="外发队列 / deliveries that wait", no_args_is_help=Tr
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="投递编号 / number of the delivery")]
 Destination = Annotated[str, typer.Argument(metavar="DESTINATION", help="目的地 / for example KN/mllp")]
+#: What is said of a destination, by :func:`hub.delivery.circuit`.
+_CIRCUIT = {"closed": "运行/running", "open": "联系不上/away", "half-open": "试探/trying"}
 
 
 @app.command("list")
@@ -42,7 +44,7 @@ def list_(
         say(dumps(queues).decode())
         return
     for one in queues["destinations"]:
-        state_text = "暂停/paused" if one["paused"] else "运行/running"
+        state_text = "暂停/paused" if one["paused"] else _CIRCUIT[one["circuit"]]
         say(
             f"{one['destination']:<16} {state_text}  等待/waiting {one['depth']}  死信/dead {one['dead']}"
             f"  最早/oldest {'-' if one['oldest_s'] is None else one['oldest_s']} s  {one['last_error']}"

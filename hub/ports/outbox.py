@@ -84,10 +84,12 @@ class Outbox(Protocol):
         now: datetime,
         reached: bool = True,
         ack: bytes = b"",
+        rest_until: datetime | None = None,
     ) -> bool:
         """Record a failed attempt; ``next_at=None`` moves the delivery to the dead letters and parks its lane.
 
-        When the partner was not reached, the whole destination rests until *next_at*.
+        When the partner was not reached, the whole destination rests until *rest_until*, or else *next_at*. Then each of
+        its slots is tried with one lane, until one is delivered or at least answered.
         """
         ...
 
@@ -96,7 +98,7 @@ class Outbox(Protocol):
         ...
 
     def destinations(self) -> Sequence[Mapping[str, Any]]:
-        """Return one mapping per destination: destination, depth, dead, oldest_at, paused, failures, last_error, last_ok_at."""
+        """Return one mapping per destination: destination, depth, dead, oldest_at, paused, failures, open_until, last_error, last_ok_at."""
         ...
 
     def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]: ...

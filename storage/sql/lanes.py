@@ -2,7 +2,8 @@
 
 A destination has slots (:func:`hub.delivery.slot_of`), and each takes its turn for itself, so that what waits long for an
 answer in one does not keep another from its share of leases. A slot is a range of lane names, which the primary key of
-``outbox_lane`` finds; there is no column to keep right.
+``outbox_lane`` finds; there is no column to keep right. A destination that could not be reached is tried with one lane of
+a slot at a time, until it answers (a circuit breaker that is half open).
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ def due(
         lock: keep the rows from other transactions, and pass over those that another one keeps.
     """
     return [
-        _of_slot(connection, destination, slot, moment, limit, lock=lock)
-        for destination in _destinations(connection, moment)
+        _of_slot(connection, destination, slot, moment, limit, most=1 if failures else LANES_PER_SLOT, lock=lock)
+        for destination, failures in _destinations(connection, moment)
         for slot in (MAIN, *_others(connection, destination, moment))
         if (destination, slot) not in busy
     ]
 
 
-def _destinations(connection: sa.Connection, moment: int) -> list[str]:
-    """Return destinations with a lane that is due, the longest waiting first."""
+def _destinations(connection: sa.Connection, moment: int) -> list[tuple[str, int]]:
+    """Return destinations with a lane that is due and their failures in a row, the longest waiting first."""
     first = (
         sa.select(sa.func.min(outbox_lane.c.next_at))
         .where(
@@ -49,12 +50,14 @@ def _destinations(connection: sa.Connection, moment: int) -> list[str]:
         .scalar_subquery()
     )
     found = (
-        sa.select(outbox_destination.c.destination, first.label("first"))
+        sa.select(outbox_destination.c.destination, outbox_destination.c.failures, first.label("first"))
         .where(outbox_destination.c.paused == sa.false(), outbox_destination.c.open_until <= moment)
         .subquery()
     )
-    statement = sa.select(found.c.destination).where(found.c.first.is_not(None)).order_by(found.c.first)
-    return list(connection.execute(statement).scalars())
+    statement = (
+        sa.select(found.c.destination, found.c.failures).where(found.c.first.is_not(None)).order_by(found.c.first)
+    )
+    return [(row.destination, row.failures) for row in connection.execute(statement)]
 
 
 def _others(connection: sa.Connection, destination: str, moment: int) -> list[str]:
@@ -72,13 +75,13 @@ def _others(connection: sa.Connection, destination: str, moment: int) -> list[st
 
 
 def _of_slot(
-    connection: sa.Connection, destination: str, slot: str, moment: int, limit: int, *, lock: bool
+    connection: sa.Connection, destination: str, slot: str, moment: int, limit: int, *, most: int, lock: bool
 ) -> list[Any]:
     of_it = [outbox_lane.c.destination == destination, *_inside(destination, slot)]
     leased = connection.execute(
         sa.select(sa.func.count()).select_from(outbox_lane).where(*of_it, outbox_lane.c.lease_until > moment)
     ).scalar_one()
-    room = min(limit, LANES_PER_SLOT - leased)
+    room = min(limit, most - leased)
     if room <= 0:
         return []
     statement = (

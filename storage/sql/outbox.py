@@ -217,6 +217,7 @@ class SqlOutbox:
         now: datetime,
         reached: bool = True,
         ack: bytes = b"",
+        rest_until: datetime | None = None,
     ) -> bool:
         """Record a failed attempt; see :class:`hub.ports.Outbox`."""
         if not self._holds(lane, epoch):
@@ -242,8 +243,8 @@ class SqlOutbox:
         change: dict[str, Any] = {"failures": 0 if reached else outbox_destination.c.failures + 1, "last_error": error}
         if reached:
             change["open_until"] = 0
-        elif next_at is not None:
-            change["open_until"] = to_us(next_at)
+        elif (until := rest_until or next_at) is not None:
+            change["open_until"] = to_us(until)
         self._change_destination(delivery_id, **change)
         return True
 

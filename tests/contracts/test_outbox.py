@@ -282,7 +282,34 @@ def test_a_destination_that_cannot_be_reached_rests_as_a_whole(database: SqlData
 
     assert others == ["QH/mllp|p1"]
     assert (facts["KN/mllp"]["failures"], facts["KN/mllp"]["depth"]) == (1, 2)
-    assert len(lease(database, now=LATER)) == 3
+    # Then one of its lanes finds out whether it is there, before the others go.
+    [probe, other] = lease(database, now=LATER)
+    assert (probe[2].destination, other[0]) == ("KN/mllp", "QH/mllp|p1")
+    assert lease(database, now=LATER) == []
+    assert database.write(lambda tx: tx.outbox.succeeded(*probe[:2], probe[2].id, ack=b"AA", now=LATER))
+    assert [one[2].destination for one in lease(database, now=LATER)] == ["KN/mllp"]
+
+
+def test_a_destination_that_is_still_away_rests_again_after_one_try(database: SqlDatabase) -> None:
+    for patient in ("p1", "p2", "p3"):
+        enqueue(database, f"KN/mllp|{patient}")
+    fail(database, lease(database, limit=1)[0], next_at=LATER, reached=False)
+    [probe] = lease(database, now=LATER)
+    fail(database, probe, next_at=LATER + timedelta(minutes=5), reached=False)
+    assert lease(database, now=LATER + timedelta(minutes=4)) == []
+
+
+def test_a_destination_that_was_not_reached_rests_though_its_delivery_is_given_up(database: SqlDatabase) -> None:
+    first = enqueue(database, "KN/mllp|p1")
+    enqueue(database, "KN/mllp|p2")
+    leased = lease(database, limit=1)[0]
+    database.write(
+        lambda tx: tx.outbox.failed(
+            *leased[:2], first, error="away", next_at=None, now=NOW, reached=False, rest_until=LATER
+        )
+    )
+    assert lease(database) == []
+    assert [one[0] for one in lease(database, now=LATER)] == ["KN/mllp|p2"]
 
 
 def test_an_attempt_that_did_not_reach_the_partner_does_not_count(database: SqlDatabase) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.delivery import Outcome, RetryPolicy, asks_for
+from hub.config import Settings
+from hub.delivery import Outcome, RetryPolicy, asks_for, circuit, is_retry_rule
 from hub.ports import MemberEndpoint, SendResult
 
 POLICY = RetryPolicy(first_s=1.0, longest_s=300.0, attempts=5)
@@ -54,3 +57,53 @@ def test_an_endpoint_asks_for_something_by_a_truth_value_or_its_name(value: obje
 
     assert asks_for(endpoint, "message") is asked
     assert not asks_for(endpoint, "push")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "attempts=0", "attempts=x", "tries=3", "max-age-s=5 max-age-s=6", "first-s=9 longest-s=8"]
+)
+def test_a_retry_rule_that_says_nothing_or_nonsense_is_none(text: str) -> None:
+    assert not is_retry_rule(text)
+
+
+def test_an_endpoint_lays_its_rule_over_the_settings() -> None:
+    endpoint = MemberEndpoint(
+        id="KN/mllp", member="KN", kind="mllp", settings={"retry": "first-s=2 longest-s=9 attempts=3 max-age-s=60"}
+    )
+    policy = RetryPolicy.of(Settings(), endpoint)
+    assert (policy.first_s, policy.longest_s, policy.attempts, policy.max_age_s) == (2, 9, 3, 60)
+    assert RetryPolicy.of(Settings()).max_age_s is None
+
+
+@pytest.mark.parametrize(
+    ("result", "age_s", "outcome"),
+    [
+        (SendResult(error="away", reached=False), 59.0, Outcome.RETRY),
+        (SendResult(error="away", reached=False), 60.0, Outcome.DEAD),
+        (SendResult(error="AE"), 59.0, Outcome.RETRY),
+        (SendResult(error="AE"), 60.0, Outcome.DEAD),
+        (SendResult(), 60.0, Outcome.SENT),
+    ],
+)
+def test_what_is_too_old_is_given_up_when_it_fails_once_more(
+    result: SendResult, age_s: float, outcome: Outcome
+) -> None:
+    policy = RetryPolicy(first_s=1.0, longest_s=10.0, attempts=5, max_age_s=60.0)
+    verdict = policy.judge(result, attempts=0, failures=3, rng=lambda: 1.0, age_s=age_s)
+    assert verdict.outcome is outcome
+
+
+def test_the_circuit_is_told_from_failures_and_rest() -> None:
+    now = datetime(2025, 6, 11, tzinfo=UTC)
+    assert circuit({"failures": 0, "open_until": None}, now) == "closed"
+    assert circuit({"failures": 1, "open_until": now + timedelta(seconds=1)}, now) == "open"
+    assert circuit({"failures": 1, "open_until": now}, now) == "half-open"
+    assert circuit({"failures": 1, "open_until": None}, now) == "half-open"
+
+
+def test_a_message_that_alone_is_never_answered_is_given_up_and_waits_longer_than_its_destination() -> None:
+    nobody = SendResult(error="no answer", reached=False)
+    first = POLICY.judge(nobody, attempts=0, failures=0, alone=3, rng=lambda: 1.0)
+    assert (first.outcome, first.wait_s, first.rest_s) == (Outcome.RETRY, 8.0, 1.0)
+    assert POLICY.judge(nobody, attempts=0, failures=0, alone=4, rng=half).outcome is Outcome.DEAD
+    assert POLICY.judge(nobody, attempts=0, failures=99, alone=0, rng=half).outcome is Outcome.RETRY

@@ -15,7 +15,7 @@ from adapters.mllp.frames import Deframer, Frame, encode_frame
 from adapters.mllp.sender import MllpSender
 from hub.acknowledge import UNANSWERED
 from hub.config import Settings
-from hub.ports import Delivery, MemberEndpoint
+from hub.ports import Delivery, MemberEndpoint, SendResult
 from tests.support.mllp import PATIENCE_S, listening
 
 Answer = Callable[[str], bytes | None]
@@ -164,6 +164,32 @@ def test_one_connection_carries_many_messages(sender: Make) -> None:
         one = sender()
         assert [one.send(delivery(str(i)), endpoint(there.address)).error for i in range(5)] == [""] * 5
         assert there.connections == 1
+
+
+def test_several_connections_carry_messages_at_once_and_each_gets_its_own_answer(sender: Make) -> None:
+    both = threading.Barrier(2)
+
+    def answer(control_id: str) -> bytes:
+        both.wait(PATIENCE_S)
+        return framed(control_id)
+
+    with partner(answer) as there:
+        one = sender()
+        results: dict[str, SendResult] = {}
+
+        def send(control_id: str) -> None:
+            results[control_id] = one.send(delivery(control_id), endpoint(there.address, connections=2))
+
+        threads = [threading.Thread(target=send, args=(name,)) for name in ("7", "8")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert {name: (result.error, result.ack) for name, result in results.items()} == {
+            "7": ("", ack("7")),
+            "8": ("", ack("8")),
+        }
+        assert there.connections == 2
 
 
 def test_an_acknowledgement_of_another_message_fails_and_closes_the_socket(sender: Make) -> None:

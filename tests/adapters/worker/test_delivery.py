@@ -281,3 +281,166 @@ def test_the_loop_delivers_all_lanes_and_stops(sqlite_services: Services, thread
         thread.join(20)
     assert not thread.is_alive()
     assert sorted(seen) == sorted(f"m{n}".encode() for n in range(wanted))
+
+
+# --- what an endpoint says of itself ---------------------------------------------------------------------------------
+
+
+def test_a_delivery_older_than_its_destination_wants_becomes_a_dead_letter(
+    sqlite_services: Services, set_clock: SetClock
+) -> None:
+    register(sqlite_services, replace(KN, settings={"retry": "max-age-s=3600 longest-s=60"}))
+    old, young = enqueue(sqlite_services, b"old"), None
+    partner = Partner(away)
+    worker = loop(sqlite_services, partner)
+    worker.turn()
+    assert state(sqlite_services, old).state == "pending"
+    set_clock.forward(3600)
+    young = enqueue(sqlite_services, b"young", patient="p2")
+    partner.sent.clear()
+    worker.turn()
+    # One try is made in any case; then nobody tries the others of a destination that is away.
+    assert (partner.sent, state(sqlite_services, old).state) == ([b"old"], "dead")
+    worker.turn()
+    assert partner.sent == [b"old"]
+    partner.answer = accepts
+    set_clock.forward(61)
+    worker.turn()
+    assert (state(sqlite_services, young).state, state(sqlite_services, old).state) == ("sent", "dead")
+    # Nothing was dropped: it goes when an operator says so.
+    now = sqlite_services.clock()
+    sqlite_services.database.write(lambda tx: tx.outbox.replay(old, now=now))
+    worker.turn()
+    assert state(sqlite_services, old).state == "sent"
+
+
+def test_an_endpoint_says_how_often_it_is_tried(sqlite_services: Services, set_clock: SetClock) -> None:
+    register(sqlite_services, replace(KN, settings={"retry": "attempts=2"}))
+    one = enqueue(sqlite_services, b"m")
+    partner = Partner(lambda _: SendResult(ack=b"AE", error="The partner answered AE."))
+    worker = loop(sqlite_services, partner)
+    for _ in range(5):
+        worker.turn()
+        set_clock.forward(sqlite_services.settings.retry_longest_s + 1)
+    assert (len(partner.sent), state(sqlite_services, one).state) == (2, "dead")
+
+
+def test_after_an_outage_one_message_is_tried_and_every_patients_order_is_kept(
+    hub_services: Services, set_clock: SetClock
+) -> None:
+    register(hub_services, KN, QH)
+    partner = Partner(lambda one: away(one) if one.destination == "KN/mllp" else accepts(one))
+    worker = loop(hub_services, partner)
+    for number in range(6):
+        enqueue(hub_services, f"p{number % 3} {number}".encode(), patient=f"p{number % 3}")
+    for _ in range(4):
+        partner.sent.clear()
+        other = enqueue(hub_services, b"to QH", destination="QH/mllp")
+        worker.turn()
+        # Its probe costs the others nothing.
+        assert state(hub_services, other).state == "sent"
+        assert len([one for one in partner.sent if one != b"to QH"]) == 1
+        set_clock.forward(hub_services.settings.retry_longest_s + 1)
+    partner.answer = accepts
+    partner.sent.clear()
+    assert worker.turn() == 1
+    while worker.turn():
+        pass
+    assert len(partner.sent) == 6
+    for patient in (b"p0", b"p1", b"p2"):
+        of_it = [one for one in partner.sent if one.startswith(patient)]
+        assert of_it == sorted(of_it)
+
+
+def test_a_message_at_which_its_partner_falls_silent_parks_its_own_lane_and_the_others_go_on(
+    sqlite_services: Services, set_clock: SetClock
+) -> None:
+    register(sqlite_services, KN)
+    poison, behind = enqueue(sqlite_services, b"poison"), enqueue(sqlite_services, b"behind")
+    partner = Partner(lambda one: away(one) if one.payload == b"poison" else accepts(one))
+    worker = loop(sqlite_services, partner)
+    others = []
+    for number in range(12):
+        others.append(enqueue(sqlite_services, b"other", patient=f"p{number + 2}"))
+        worker.turn()
+        worker.turn()
+        set_clock.forward(sqlite_services.settings.retry_longest_s + 1)
+    worker.turn()
+    assert {state(sqlite_services, one).state for one in others} == {"sent"}
+    assert (state(sqlite_services, poison).state, state(sqlite_services, behind).state) == ("dead", "pending")
+    assert partner.sent.count(b"poison") <= 2 * sqlite_services.settings.retry_attempts
+
+
+def running(services: Services, partner: Partner) -> tuple[threading.Thread, threading.Event]:
+    stop = threading.Event()
+    thread = threading.Thread(target=loop(services, partner).run, args=(stop,))
+    thread.start()
+    return thread, stop
+
+
+def test_an_endpoint_of_several_connections_gets_several_patients_messages_at_once_each_in_order(
+    sqlite_services: Services,
+) -> None:
+    register(sqlite_services, replace(KN, settings={"connections": 3}), QH)
+    for number in range(60):
+        enqueue(sqlite_services, f"{number % 6} {number:02}".encode(), patient=f"p{number % 6}")
+    met = threading.Barrier(3)
+    all_there = threading.Event()
+    flying: set[str] = set()
+    twice: list[str] = []
+    lock = threading.Lock()
+    arrived: list[bytes] = []
+
+    def answer(delivery: Delivery) -> SendResult:
+        with lock:
+            if delivery.lane in flying:
+                twice.append(delivery.lane)
+            flying.add(delivery.lane)
+            arrived.append(delivery.payload)
+            first = len(arrived) <= 3
+        if first:
+            # Passed only when three messages are in flight at the same time.
+            met.wait(20)
+        with lock:
+            flying.discard(delivery.lane)
+            if len(arrived) == 60:
+                all_there.set()
+        return accepts(delivery)
+
+    services = replace(sqlite_services, settings=sqlite_services.settings.model_copy(update={"worker_threads": 5}))
+    thread, stop = running(services, Partner(answer))
+    try:
+        assert all_there.wait(30)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert (twice, met.broken) == ([], False)
+    for patient in range(6):
+        of_it = [one for one in arrived if one.startswith(b"%d " % patient)]
+        assert of_it == sorted(of_it)
+
+
+def test_many_connections_to_one_destination_leave_a_thread_to_the_others(sqlite_services: Services) -> None:
+    register(sqlite_services, replace(KN, settings={"connections": 8}), QH)
+    for number in range(16):
+        enqueue(sqlite_services, b"to KN", patient=f"p{number}")
+    stuck, delivered = threading.Event(), threading.Event()
+    begun = threading.Event()
+
+    def answer(delivery: Delivery) -> SendResult:
+        if delivery.destination == "QH/mllp":
+            delivered.set()
+        else:
+            begun.set()
+            assert stuck.wait(30)
+        return accepts(delivery)
+
+    thread, stop = running(sqlite_services, Partner(answer))
+    try:
+        assert begun.wait(20)
+        enqueue(sqlite_services, b"to QH", destination="QH/mllp")
+        assert delivered.wait(20)
+    finally:
+        stuck.set()
+        stop.set()
+        thread.join(20)
