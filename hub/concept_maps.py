@@ -7,7 +7,7 @@ so that each process takes it up as it takes up a changed Endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +90,13 @@ def checked(resource: Mapping[str, Any]) -> None:
     if findings:
         raise findings_error(findings, prefix=f"ConceptMap/{resource.get('id', '')}: ")
     institutions(resource)
+
+
+def check_among(resources: Iterable[Mapping[str, Any]]) -> None:
+    """Raise as :func:`checked` for each ConceptMap among *resources*."""
+    for one in resources:
+        if one["resourceType"] == TYPE:
+            checked(one)
 
 
 def stored(tx: Tx) -> Iterator[Stored]:

@@ -318,8 +318,8 @@ class Directory:
 
     # --- import ----------------------------------------------------------------------------------------------
 
-    def load(self, resources: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
-        """Import directory resources; returns how many members, endpoints and people they hold.
+    def load(self, resources: Sequence[dict[str, Any]], *, actor: Actor = HUB) -> tuple[int, int, int]:
+        """Import directory resources for *actor*; returns how many members, endpoints and people they hold.
 
         Importing the same again changes nothing.
 
@@ -329,9 +329,7 @@ class Directory:
         # A rule may name an endpoint that an earlier import brought.
         known = self._database.read(lambda tx: tx.members.endpoints(kind="dicom"))
         members, endpoints, people = distil(resources, known=known)
-        for one in resources:
-            if one["resourceType"] == concept_maps.TYPE:
-                concept_maps.checked(one)
+        concept_maps.check_among(resources)
 
         def work(tx: Tx) -> None:
             tx.records.put_many(
@@ -343,7 +341,7 @@ class Directory:
                     type="admin",
                     action="U",
                     subtype="members-import",
-                    actor=HUB,
+                    actor=actor,
                     recorded_at=self._clock(),
                     entities=tuple(f"{one['resourceType']}/{one['id']}" for one in resources[:200]),
                 )

@@ -58,7 +58,8 @@ def _code(resource: Resource, system: str) -> str:
     return ""
 
 
-def _settings(resource: Resource, url: str) -> dict[str, Any]:
+def settings_of(resource: Resource, url: str) -> dict[str, Any]:
+    """Return the settings that stand in the extensions *url* of *resource*, by name."""
     found: dict[str, Any] = {}
     for extension in resource.get("extension", ()):
         if extension.get("url") != url:
@@ -154,7 +155,7 @@ def distil(
     for reference, one in by_reference.items():
         if one["resourceType"] == "Organization" and (code := _code(one, MEMBER_SYSTEM)):
             codes[reference] = code
-            settings = _settings(one, MEMBER_SETTING_URL)
+            settings = settings_of(one, MEMBER_SETTING_URL)
             if "time-zone" in settings and not is_zone(str(settings["time-zone"])):
                 raise _wrong(
                     "The setting time-zone is no zone.", f"{reference}.time-zone", "Give one like Asia/Shanghai."
@@ -232,7 +233,7 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
             f"Use one of {', '.join(sorted(_KINDS))}.",
         )
     try:
-        settings = dict(checked(kind, _settings(one, SETTING_URL)))
+        settings = dict(checked(kind, settings_of(one, SETTING_URL)))
     except ValueError as error:
         name, words = error.args
         raise _wrong(f"The setting {name} is none that a door could use.", f"{reference}.{name}", words) from error

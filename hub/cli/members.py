@@ -11,7 +11,8 @@ import typer
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
 from hub.actor import ROLES
-from hub.cli.common import note, say, services
+from hub.cli import member_versions
+from hub.cli.common import note, operator, say, services
 from hub.errors import Category, HubError
 
 app = typer.Typer(help="成员目录 / the members of the consortium", no_args_is_help=True)
@@ -69,7 +70,7 @@ def import_(
     """导入成员 / Import members, endpoints and people; importing the same again changes nothing."""
     resources = resources_in(paths)
     with services() as opened:
-        members, endpoints, people = opened.directory.load(resources)
+        members, endpoints, people = opened.directory.load(resources, actor=operator())
     say(f"成员 / members: {members}  端点 / endpoints: {endpoints}  人员 / people: {people}")
 
 
@@ -133,3 +134,8 @@ def client(
     say(f"client_id={client_id}")
     say(f"client_secret={secret}")
     note("密钥只显示这一次 / the secret is not shown again")
+
+
+app.command("history")(member_versions.history)
+app.command("diff")(member_versions.diff)
+app.command("rollback")(member_versions.rollback)

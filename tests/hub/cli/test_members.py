@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
@@ -91,3 +92,18 @@ def test_a_client_can_log_in_with_the_secret_that_is_shown_once(consortium: Hub)
         services.close()
     assert actor is not None
     assert actor.institution == "QH"
+
+
+def test_settings_are_looked_at_compared_and_taken_back_by_version(consortium: Hub, tmp_path: Path) -> None:
+    text = (MEMBERS / "consortium.json").read_text("utf-8")
+    assert '"his-cn"' in text
+    changed = tmp_path / "changed.json"
+    changed.write_text(text.replace('"his-cn"', '"standard"'), "utf-8")
+    assert consortium("members", "import", str(changed)).exit_code == 0
+    rows = [json.loads(line) for line in consortium("members", "history", "KN/mllp", "--json").stdout.splitlines()]
+    assert [one["version"] for one in rows] == [2, 1]
+    assert rows[0]["by"].endswith(getpass.getuser())
+    assert consortium("members", "diff", "KN/mllp").stdout == "~ setting.dialect: his-cn -> standard\n"
+    assert consortium("members", "rollback", "KN/mllp", "1").exit_code == 0
+    assert consortium("members", "diff", "KN/mllp", "1", "3").stdout == ""
+    assert "setting.dialect" in consortium("members", "history", "KN/mllp").stdout
