@@ -295,6 +295,13 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
     ),
     Setting(
+        name="patient-queries",
+        kinds=("mllp",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="是否应答患者查询（PDQ、PIX）；缺省否 / whether queries for patients (PDQ, PIX) are answered; not when absent",
+    ),
+    Setting(
         name="retry-ae",
         kinds=("mllp",),
         fits=_is_switch,

@@ -19,6 +19,7 @@ import structlog
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
+from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.translate import check_header
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.actor import Actor
@@ -27,6 +28,7 @@ from hub.arrival import Arrival, read_arrival
 from hub.batches import receive_batch
 from hub.certificates import Line
 from hub.errors import HubError
+from hub.patient_queries import PatientQueries
 from hub.pending import STORED_FLAG, PendingMessages
 from hub.ports import Entry, NewDelivery, Tx
 from hub.translate import Applied
@@ -46,6 +48,7 @@ class MessageService:
         self._services = services
         self._acknowledger = Acknowledger(services.settings, services.directory)
         self._applying = Applying(services)
+        self._queries = PatientQueries(services)
         self._pending = PendingMessages(services, self._acknowledger, self._applying)
 
     # --- the door's side ---------------------------------------------------------------------------------------
@@ -89,6 +92,8 @@ class MessageService:
         try:
             if arrival.error is not None:
                 raise arrival.error
+            if arrival.message is not None and is_query(arrival.message):
+                return self._queries.answer(arrival)
             if arrival.endpoint.settings.get("ack", "processed") == "stored":
                 return self._store(arrival)
             return self._process(arrival)
