@@ -30,7 +30,7 @@ from hub.config import Settings
 from hub.directory import Directory
 from hub.envelope import new_correlation_id
 from hub.errors import Category, HubError
-from hub.ports import MemberEndpoint, NewDelivery
+from hub.ports import Delivery, MemberEndpoint, NewDelivery
 
 log = structlog.get_logger("hub.acknowledge")
 
@@ -106,6 +106,17 @@ class Answer:
     later: NewDelivery | None = None
 
 
+def nowhere(delivery: Delivery, endpoint: MemberEndpoint | None) -> str:
+    """Return what is said of *delivery* if it is an acknowledgement whose receiver has no address, else an empty text."""
+    if UNANSWERED not in delivery.headers or (endpoint is not None and endpoint.address):
+        return ""
+    return (
+        "拒收通知无处可送：发送方以为消息已被接收；请告知对方，或登记其地址后重发"
+        " / The sender believes that its message was taken, and its endpoint has no address for this refusal: tell it,"
+        " or give the endpoint an address and replay."
+    )
+
+
 class Acknowledger:
     """Writes acknowledgements."""
 
@@ -132,8 +143,9 @@ class Acknowledger:
     def later(self, arrival: Arrival, verdict: Verdict, now: datetime) -> NewDelivery | None:
         """Return the application acknowledgement of a message that was accepted when it was stored.
 
-        ``None`` where MSH-16 wants none, and where the sender has no address that it could go to: its connection has
-        been answered already.
+        ``None`` where MSH-16 wants none. A sender whose connection has been answered and who has no address holds its
+        message for taken; that it is not must not stay between the lines of a log, so the refusal is queued for its
+        endpoint all the same, where it becomes a dead letter until the endpoint has an address (:func:`nowhere`).
         """
         if arrival.message is None:
             return None
@@ -148,6 +160,8 @@ class Acknowledger:
                 correlation_id=arrival.correlation_id,
                 code=application,
             )
+            endpoint = arrival.endpoint if application != "AA" else None
+        if endpoint is None:
             return None
         return self._delivery(arrival, endpoint, self._write(arrival, application, verdict, now))
 

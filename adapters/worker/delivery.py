@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from hub import boot, metrics, prior_requests
+from hub.acknowledge import nowhere
 from hub.actor import HUB
 from hub.commitment_requests import CommitmentRequests
 from hub.delivery import MAIN, Outcome, RetryPolicy, connections_of, slot_of
@@ -185,6 +186,8 @@ class DeliveryLoop:
 
     def _send(self, delivery: Delivery) -> tuple[SendResult, float]:
         endpoint = self._services.directory.endpoint(delivery.destination)
+        if lost := nowhere(delivery, endpoint):
+            return SendResult(error=lost, permanent=True), 0.0
         if endpoint is None or not endpoint.active or not endpoint.address:
             return SendResult(error="The destination is not an active endpoint with an address.", reached=False), 0.0
         started = time.monotonic()

@@ -559,10 +559,15 @@ def test_what_a_replayed_message_is_refused_for_is_told_if_nothing_was_told_yet(
     assert [b"MSA|AE|1" in one.payload for one in deliveries(hub)] == [True]
 
 
-def test_a_refusal_without_an_address_to_tell_it_to_is_kept_and_stops_nothing(early: V2Hub) -> None:
+def test_a_refusal_without_an_address_to_tell_it_to_is_queued_for_a_person_and_stops_nothing(early: V2Hub) -> None:
     assert early.code(wrong("AL", "AL")) == "CA"
-    assert early.messages.process_pending(10) == 1
-    assert (early.journal()[0].state, deliveries(early)) == ("refused", [])
+    assert early.code(adt("A01", "2", f15="AL", f16="AL")) == "CA"
+    assert early.messages.process_pending(10) == 2
+    assert [entry.state for entry in early.journal()] == ["refused", "done"]
+    # That the other was taken is what its sender believes anyway.
+    (lost,) = deliveries(early)
+    assert b"MSA|AE|1" in lost.payload
+    assert (lost.destination, lost.lane) == ("KN/mllp", "KN/mllp|acknowledgements")
 
 
 def test_a_message_the_hub_fails_at_parks_its_own_patient_until_it_is_replayed(early: V2Hub) -> None:

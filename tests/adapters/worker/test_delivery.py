@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.worker.delivery import LEASE_S, DeliveryLoop
+from hub.acknowledge import UNANSWERED
 from hub.boot import Services
 from hub.ports import Delivery, MemberEndpoint, NewDelivery, Sender, SendResult
 from tests.support.hub import SetClock, register
@@ -196,6 +197,30 @@ def test_a_destination_without_an_address_waits_for_one(sqlite_services: Service
     assert partner.sent == []
     register(sqlite_services, KN)
     set_clock.forward(sqlite_services.settings.retry_longest_s)
+    worker.turn()
+    assert state(sqlite_services, one).state == "sent"
+
+
+def test_a_refusal_that_has_nowhere_to_go_is_a_dead_letter_until_there_is_an_address(sqlite_services: Services) -> None:
+    register(sqlite_services, replace(KN, address=""))
+    refusal = NewDelivery(
+        destination="KN/mllp", lane="KN/mllp|acknowledgements", kind="mllp", payload=b"MSA|AE|1", owner="KN",
+        headers={UNANSWERED: "acknowledgement"},
+    )  # fmt: skip
+    one = sqlite_services.database.write(lambda tx: tx.outbox.enqueue(refusal))
+    waiting = enqueue(sqlite_services, b"m")
+    partner = Partner(accepts)
+    worker = loop(sqlite_services, partner)
+    worker.turn()
+    found = state(sqlite_services, one)
+    assert (found.state, partner.sent) == ("dead", [])
+    assert "no address" in found.last_error
+    # What else is for that endpoint waits as before.
+    worker.turn()
+    assert state(sqlite_services, waiting).state == "pending"
+    register(sqlite_services, KN)
+    sqlite_services.database.write(lambda tx: tx.outbox.set_paused("KN/mllp", False))
+    sqlite_services.database.write(lambda tx: tx.outbox.replay(one, now=sqlite_services.clock()))
     worker.turn()
     assert state(sqlite_services, one).state == "sent"
 
