@@ -72,12 +72,16 @@ def receive_batch(
         file = batch.split(raw)
     except MalformedError as error:
         return messages.turn_away(whole) if whole.endpoint is None else messages.refuse_arrival(whole, refused(error))
-    first = next((one for part in file.batches for one in part.messages), None)
-    if whole.endpoint is None and first is not None:
+    inside = [one for part in file.batches for one in part.messages]
+    if whole.endpoint is None and inside:
         # Many a sender names itself in its messages only.
-        whole = replace(whole, endpoint=read(first).endpoint)
+        whole = replace(whole, endpoint=read(inside[0]).endpoint)
     if whole.endpoint is None:
         return messages.turn_away(whole)
+    telling = next((one for one in inside if not one.isascii()), None)
+    if telling is not None and codecs.lookup(whole.decoded.charset).name == "ascii":
+        # A header of ASCII says nothing about the character set; the answer has to be in one that its parts are in.
+        whole = replace(whole, decoded=replace(whole.decoded, charset=read(telling).decoded.charset))
     answers = [
         (
             part.header,
@@ -90,7 +94,7 @@ def receive_batch(
         )
         for part in file.batches
     ]
-    taken = sum(len(part.messages) for part in file.batches)
+    taken = len(inside)
     log.info("batch_taken", institution=whole.institution, batches=len(file.batches), messages=taken)
     if taken and not any(found for _, found in answers):
         return None

@@ -163,3 +163,11 @@ def test_a_batch_with_its_own_delimiters_and_a_rare_name_is_understood(hub: V2Hu
     answer = send(hub, header, TWO, "BTS#2\r")
     assert told(answer) == [["AA 1", "AA 2"]]
     assert answer.split(b"\r")[0].split(b"|")[-1] == b"B1"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "gb18030"])
+def test_the_answer_is_in_one_character_set(hub: V2Hub, charset: str) -> None:
+    """The header is ASCII and says 陳 in an escape; only the messages show in which set it can go back."""
+    raw = hub.raw((BHS.replace("YIXIE", "\\XE999B3\\") + TWO + "BTS|2\r").encode(charset))
+    assert raw is not None
+    assert raw.decode(charset).startswith("BHS|^~\\&|陳|HUB|HIS|KNYY|")
