@@ -158,7 +158,6 @@ ROWS: tuple[Row, ...] = (
     Row(25, "", _birth_order, "-"),
     Row(26, "extension*", _citizenship, "extension:patient-citizenship"),
     Row(28, "extension*", _citizenship, "extension:patient-nationality"),
-    # PID-29 stands after PID-30 so that the moment of death wins over the bare yes.
     Row(30, "", _death, "deceased[x]"),
     Row(29, "", _death_moment, "deceased[x]"),
     Row(40, "telecom*", convert.telecoms, "-"),
@@ -217,6 +216,10 @@ def patient(segment: Segment, assembly: Assembly) -> Filled:
     """Return the elements of the Patient that PID describes; ``id`` is set and the assembly knows the patient."""
     assembly.patient_id = patient_id(segment, assembly)
     filled = fill(ROWS, segment, assembly)
+    for said, bare in (("deceasedDateTime", "deceasedBoolean"), ("multipleBirthInteger", "multipleBirthBoolean")):
+        # A choice of types has one value: the moment or the place says more than the yes beside it.
+        if said in filled.elements:
+            filled.elements.pop(bare, None)
     second = assembly.message.first("PD1")
     if second is not None:
         fill(pd1.ROWS, second, assembly, into=filled)

@@ -145,3 +145,16 @@ def test_a_visit_knows_its_episode_by_number() -> None:
     (encounter,) = _resources("Encounter", "ADT^A08", "EVN||20250611100000+0800", _PID, visit)
     (episode,) = encounter["episodeOfCare"]
     assert (episode["identifier"]["value"], episode["display"]) == ("EP7", "化疗")
+
+
+def test_the_moment_of_death_stands_for_the_bare_yes() -> None:
+    person = _PID + "|" * 21 + "20250610220000+0800|Y"
+    (patient,) = _resources("Patient", "ADT^A28", "EVN||20250611100000+0800", person)
+    # FHIR has one deceased[x]; both at once are no Patient.
+    assert [name for name in patient if name.startswith("deceased")] == ["deceasedDateTime"]
+
+
+def test_the_place_in_a_multiple_birth_stands_for_the_bare_yes() -> None:
+    person = _PID + "|" * 16 + "Y|2"
+    (patient,) = _resources("Patient", "ADT^A28", "EVN||20250611100000+0800", person)
+    assert [name for name in patient if name.startswith("multipleBirth")] == ["multipleBirthInteger"]
