@@ -149,6 +149,17 @@ class Settings(BaseSettings):
     commitment_wait_s: float = Field(default=86_400.0, gt=0)
     #: Oldest undelivered message that raises the alert.
     queue_alert_s: float = 300.0
+    #: Deliveries waiting for one destination that raise the alert. This and those below: 0 = never; a member's endpoint may
+    #: say otherwise (its setting ``alerts``).
+    queue_alert_depth: int = Field(default=1000, ge=0)
+    #: Share of a feed's last messages that may be refused or fail.
+    feed_alert_error_percent: int = Field(default=20, ge=0, le=100)
+    #: Share of them that may hold codes which no map has.
+    feed_alert_unmapped_percent: int = Field(default=50, ge=0, le=100)
+    #: How many times its usual gap, at that hour of the week, a feed may be silent.
+    feed_alert_idle_factor: int = Field(default=5, ge=0, le=100)
+    #: Days before a certificate ends that raise the alert.
+    certificate_alert_days: int = Field(default=30, ge=0)
     #: How often the worker looks for due work when nothing wakes it.
     worker_poll_s: float = 0.25
     #: First and longest wait between attempts to deliver.

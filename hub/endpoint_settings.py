@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
+from hub import alert_limits
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
@@ -100,6 +101,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits=lambda value: all(map(_is_network, value.split())),
         words="networks like 10.1.0.0/16, with spaces between",
         meaning="允许来自的网段；缺省为任意 / networks it may call from; any when absent",
+    ),
+    Setting(
+        name=alert_limits.SETTING,
+        kinds=_ALL,
+        fits=alert_limits.fits,
+        words="limits like queue-age-s=600 queue-depth=500 errors=10 unmapped=off idle=8, with spaces between",
+        meaning="告警门限，未写者取全局设置 / from when its queue or feed is worth an alert; else as the settings say",
     ),
     Setting(
         name="charset-in",

@@ -61,7 +61,7 @@ class Operations:
                 for one in lanes
                 if _leads_to(one["destination"], limit)
             ],
-            "alerts": [_plain(one) for one in alerts if limit is None or one["key"].startswith(f"queue|{limit}/")],
+            "alerts": [_plain(one) for one in alerts if _leads_to(one["key"].partition("|")[2], limit)],
         }
 
     def deliveries(self, actor: Actor, criteria: Mapping[str, str], *, limit: int) -> list[Json]:

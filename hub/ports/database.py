@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLog
 from hub.ports.codes import UnmappedCodes
+from hub.ports.feeds import Feeds
 from hub.ports.grants import Grants
 from hub.ports.identity import Identity
 from hub.ports.imaging import Imaging
@@ -27,6 +28,8 @@ class Tx(Protocol):
 
     @property
     def journal(self) -> Journal: ...
+    @property
+    def feeds(self) -> Feeds: ...
     @property
     def records(self) -> Records: ...
     @property

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from storage.sql.alerts import SqlAlerts
     from storage.sql.audit import SqlAuditLog
     from storage.sql.credentials import SqlCredentials
+    from storage.sql.feeds import SqlFeeds
     from storage.sql.grants import SqlGrants
     from storage.sql.identity import SqlIdentity
     from storage.sql.imaging import SqlImaging
@@ -105,6 +106,12 @@ class SqlTx:
         from storage.sql.alerts import SqlAlerts
 
         return SqlAlerts(self)
+
+    @cached_property
+    def feeds(self) -> SqlFeeds:
+        from storage.sql.feeds import SqlFeeds
+
+        return SqlFeeds(self)
 
     @cached_property
     def members(self) -> SqlMembers:
