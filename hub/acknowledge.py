@@ -10,12 +10,13 @@ answered when its messages are stored, it can only follow to an address.
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
 
 from fhir_mappings.errors import MappingError, UnsupportedError
+from fhir_mappings.hl7v2 import mfk
 from fhir_mappings.hl7v2.ack import (
     AckCode,
     AckError,
@@ -187,15 +188,7 @@ class Acknowledger:
 
     def _write(self, arrival: Arrival, code: AckCode, verdict: Verdict, now: datetime) -> bytes:
         dialect = self._directory.dialect(arrival.endpoint)
-        text = build_ack(
-            arrival.message,
-            code=code,
-            control_id=new_correlation_id()[:20],
-            now=now.astimezone(dialect.zone),
-            errors=verdict.errors,
-            application=self._settings.sending_application,
-            facility=self._settings.sending_facility,
-        )
+        text = self._text(arrival, code, verdict, now.astimezone(dialect.zone))
         charset = arrival.decoded.charset
         if codecs.lookup(charset).name == "ascii":
             charset = dialect.charset_out
@@ -204,3 +197,28 @@ class Acknowledger:
         except UnsupportedError:
             # Characters that could not be read on the way in cannot be written on the way out; MSA-2 is what counts.
             return text.encode(charset, "replace")
+
+    def _text(self, arrival: Arrival, code: AckCode, verdict: Verdict, local: datetime) -> str:
+        """Return the answer as text; a master file message is answered record by record once it has been applied."""
+        settings, message = self._settings, arrival.message
+        control_id = new_correlation_id()[:20]
+        if message is not None and arrival.endpoint is not None and code[0] == "A" and mfk.is_master_file(message):
+            return mfk.build(
+                message,
+                replace(self._directory.context(arrival.endpoint), received_at=arrival.received_at),
+                code=code,
+                control_id=control_id,
+                now=local,
+                errors=verdict.errors,
+                application=settings.sending_application,
+                facility=settings.sending_facility,
+            )
+        return build_ack(
+            message,
+            code=code,
+            control_id=control_id,
+            now=local,
+            errors=verdict.errors,
+            application=settings.sending_application,
+            facility=settings.sending_facility,
+        )

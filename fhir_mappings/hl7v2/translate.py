@@ -17,6 +17,7 @@ from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.messages import (
     adt,
     mdm_t02,
+    mfn,
     omp_o09,
     orm_o01,
     orr_o02,
@@ -70,6 +71,7 @@ MESSAGES: Mapping[str, Mapping[str, Translator]] = {
         ),
         **dict.fromkeys(("S23", "S24"), siu_s23.translate),
     },
+    "MFN": dict.fromkeys(("M02", "M05"), mfn.translate),
     "MDM": dict.fromkeys(
         ("T01", "T02", "T03", "T04", "T05", "T06", "T07", "T08", "T09", "T10", "T11"), mdm_t02.translate
     ),
