@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.code_maps import NO_MAPS
+from fhir_mappings.definitions.check import check
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.base import Attachment, Translation, Upsert
 from fhir_mappings.hl7v2.charset import decode_message
@@ -26,6 +27,7 @@ from hub.differences import Kind, differences
 from hub.directory import dialect_of
 from hub.directory_records import Consortium, consortium
 from hub.errors import Category, HubError
+from hub.outcome import findings_error
 from hub.pending import DOORS
 from hub.ports import AuditLine, Entry, MemberEndpoint
 
@@ -73,6 +75,26 @@ class _Report:
     def verdict(self, now: str, then: str, seq: int) -> None:
         if (now, then) in self.verdicts or len(self.verdicts) < _MAX_LINES:
             self.verdicts.setdefault((now, then), _Tally()).add(seq)
+
+
+def proposal(resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return *resources* that came from somewhere else, each checked to be a FHIR resource.
+
+    Raises:
+        HubError: incorrect or 422, with every finding.
+    """
+    for number, one in enumerate(resources):
+        if not isinstance(one.get("resourceType"), str) or not isinstance(one.get("id"), str):
+            raise HubError(
+                Category.INCORRECT,
+                "This is no FHIR resource with an id.",
+                where=f"resources[{number}]",
+                remedy="Give Endpoints and ConceptMaps as for an import.",
+            )
+        findings = check(dict(one))
+        if findings:
+            raise findings_error(findings, prefix=f"resources[{number}]: ")
+    return [dict(one) for one in resources]
 
 
 class DryRun:

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
+from adapters.ops.code_models import MapCode, Reprocess, Rollback, TryOut
 from adapters.ops.message_models import Replay
 from adapters.ops.models import Ask, Decide, Judge, OperationOutcome, Settle, Skip, Why
 from adapters.ops.parameters import Desk, OpsRoute
@@ -77,6 +78,10 @@ def _describe(app: FastAPI) -> None:
             (Ask, "validation"),
             (Why, "validation"),
             (Replay, "validation"),
+            (MapCode, "validation"),
+            (Reprocess, "validation"),
+            (TryOut, "validation"),
+            (Rollback, "validation"),
         ],
         ref_template=SCHEMAS,
     )

@@ -213,6 +213,25 @@ class MessageFileQuery(MessageFilter):
         return self.model_dump(exclude={"format"}, exclude_unset=True)
 
 
+class CodeQuery(_Query):
+    """Whose codes."""
+
+    institution: _Text = _equal(f"机构 / Institution whose codes they are; {_OWN}")
+
+
+class UnmappedQuery(CodeQuery):
+    """Whose codes, and how many."""
+
+    limit: _Number = Field(default=100, description=_LIMIT)
+
+
+class DiffQuery(_Query):
+    """Which two versions."""
+
+    before: _MaybeNumber = Field(default=None, description="较早的版本；缺省为上一个 / The earlier; the last but one")
+    after: _MaybeNumber = Field(default=None, description="较晚的版本；缺省为当前 / The later; the current one")
+
+
 class OpsRoute(APIRoute):
     """A route whose errors, FastAPI's own among them, are OperationOutcomes."""
 

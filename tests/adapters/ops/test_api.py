@@ -49,6 +49,14 @@ OPERATIONS = {
     ("post", "/ops/messages/replay"),
     ("post", "/ops/messages/{number}/replay"),
     ("get", "/ops/trace/{id}"),
+    ("get", "/ops/codes"),
+    ("post", "/ops/codes"),
+    ("get", "/ops/codes/unmapped"),
+    ("post", "/ops/codes/reprocess"),
+    ("post", "/ops/settings/dry-run"),
+    ("get", "/ops/settings/{name}/history"),
+    ("get", "/ops/settings/{name}/diff"),
+    ("post", "/ops/settings/{name}/rollback"),
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
     ("post", "/ops/conflicts/{task}/settle"),
@@ -380,7 +388,7 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
     token = hub.directory.issue_token(operator, ttl_s=3600)
     for method, path in sorted(OPERATIONS):
         filled = path.replace("messages/{number}", f"messages/{entry.seq}").format(
-            number=number, destination="KN/mllp", id=entry.correlation_id, study="1", task="1", job="1"
+            number=number, destination="KN/mllp", name="KN/mllp", id=entry.correlation_id, study="1", task="1", job="1"
         )
         before = len(calls)
         # Links between institutions' patients are refused to everybody else before anything is looked at.
@@ -393,6 +401,8 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
             "studies": ["1.2"],
         }
         body["filter"] = {"state": "failed"}
+        body |= {"institution": "KN", "source": "local", "code": "K", "target": "http://loinc.org|2823-3"}
+        body |= {"endpoint": "KN/mllp", "version": 1}
         kn.request(
             method,
             filled,
