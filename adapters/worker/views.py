@@ -1,9 +1,9 @@
 """Reads the views of hospitals (:mod:`adapters.dbview`): how far, again from where, and what is known already.
 
-Theory of operation. The mark, up to which a view has been read, is nothing of its own: a process that begins to read takes
-it from the last row of that view in the journal, so it is kept in the transaction that keeps the row. A look
-begins ``overlap`` before the mark; a row that was read before is the same bytes, hence the same control id, and the intake
-answers it as it did. A row that changed under its key is a new message.
+Theory of operation. The mark, up to which a view has been read, is written down when a look ends, after the rows are in
+the journal: so it may lag and never leads, and it stays when old rows are removed. A process that begins to read takes
+it from there. A look begins ``overlap`` before the mark; a row that was read before is the same bytes, hence the same
+control id, and the intake answers it as it did. A row that changed under its key is a new message.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from adapters.dbview.settings import Key, View, load
-from fhir_mappings.json import loads
+from fhir_mappings.json import dumps, loads
 from hub.arrival import VIEW_PEER
 from hub.errors import Category, HubError
 from hub.ports import Entry, Tx
@@ -33,7 +34,7 @@ IDLE_S = 60.0
 #: How often the loop looks whether a view is due.
 POLL_S = 1.0
 LEASE_S = 120.0
-#: Journal entries looked through at a time for the last one of a view; done when a process begins to read it.
+#: Journal entries looked through at a time for the last one of a view, where no mark was ever written down.
 _PAGE = 200
 
 
@@ -78,6 +79,8 @@ class _Look:
         self._mark: Key = view.start
         self._epoch: int | None = None
         self._away = False
+        #: Names its lease and its mark.
+        self._fact = f"view {view.name}"
 
     def once(self) -> bool:
         """Take at most ``limit`` rows; returns whether there may be more."""
@@ -86,18 +89,17 @@ class _Look:
         if services.directory.member(view.institution) is None:
             self._tell("There is no active member of that code.")
             return False
-        name = f"view {view.name}"
-        epoch = services.database.write(lambda tx: tx.timers.lease(name, services.node, now=now, lease_s=LEASE_S))
+        epoch = services.database.write(lambda tx: tx.timers.lease(self._fact, services.node, now=now, lease_s=LEASE_S))
         if epoch is None:
             return False
         if self._epoch is None or epoch != self._epoch + 1:
             # Another process may have read since this one last looked.
-            self._mark = self._journalled()
+            self._mark = self._kept()
             self._known.clear()
         self._epoch = epoch
         start = view.before(self._mark)
         self._known = {digest: key for digest, key in self._known.items() if not _less(key, start)}
-        taken = 0
+        taken, marked = 0, self._mark
         rows = self._reader.rows(start)
         try:
             while taken < view.limit:
@@ -122,10 +124,37 @@ class _Look:
                 taken += 1
         finally:
             rows.close()  # type: ignore[attr-defined]
+            if self._mark != marked:
+                self._keep(epoch)
         return True
 
+    def _kept(self) -> Key:
+        """Return the mark that was written down last; where there is none, the journal's, or the start."""
+        view = self.view
+        kept = self._services.database.read(lambda tx: tx.facts.get(self._fact))
+        try:
+            return self._journalled() if kept is None else view.key_of(loads(kept.encode()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise HubError(
+                Category.INCORRECT,
+                f"The rows of view {view.name} that were read have another key than its settings say.",
+                where=f"view {view.name}",
+                remedy="Give the view another name when its key changes.",
+            ) from error
+
+    def _keep(self, epoch: int) -> None:
+        mark = self._mark.isoformat() if isinstance(self._mark, datetime) else self._mark
+        services, value = self._services, dumps(mark).decode()
+
+        def work(tx: Tx) -> None:
+            # Another node that reads now has a mark of its own, which must not go back.
+            if tx.timers.hold(self._fact, epoch, now=services.clock(), lease_s=LEASE_S):
+                tx.facts.keep(self._fact, value)
+
+        services.database.write(work)
+
     def _journalled(self) -> Key:
-        """Return the key of the row of this view that the journal has last; where there is none, the start."""
+        """Return the key of the row of this view that the journal has last, from before marks were written down."""
         services, view = self._services, self.view
         entry, before = None, None
         while entry is None:
@@ -135,15 +164,7 @@ class _Look:
                 return view.start
             before = page[-1].seq
         body = entry.body if entry.body is not None else services.objects.read(entry.digest)
-        try:
-            return view.key_of(loads(body)[view.key])
-        except (ValueError, KeyError, TypeError) as error:
-            raise HubError(
-                Category.INCORRECT,
-                f"The rows of view {view.name} in the journal have another key than its settings say.",
-                where=f"view {view.name}",
-                remedy="Give the view another name when its key changes.",
-            ) from error
+        return view.key_of(loads(body)[view.key])
 
     def _page(self, before: int | None, tx: Tx) -> Sequence[Entry]:
         return tx.journal.search({"door": DOOR, "institution": self.view.institution}, limit=_PAGE, before_seq=before)

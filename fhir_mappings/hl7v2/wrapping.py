@@ -83,6 +83,13 @@ def unwrap(raw: bytes) -> Wrapped:
             code=100,
         )
     form, text, path = found[0]
+    if not text.startswith("MSH"):
+        raise MalformedError(
+            "The XML holds a batch or file (FHS, BHS), which is taken bare only.",
+            where=text[:3],
+            remedy="Put each message into an envelope of its own, or send the batch without one.",
+            code=100,
+        )
     return Wrapped(text=text, decoded=decoded, kind="xml", form=form, soap=soap, path=path)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLog
 from hub.ports.codes import UnmappedCodes
+from hub.ports.facts import Facts
 from hub.ports.feeds import Feeds
 from hub.ports.grants import Grants
 from hub.ports.identity import Identity
@@ -40,6 +41,8 @@ class Tx(Protocol):
     def packings(self) -> Packings: ...
     @property
     def timers(self) -> Timers: ...
+    @property
+    def facts(self) -> Facts: ...
     @property
     def grants(self) -> Grants: ...
     @property

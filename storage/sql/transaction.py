@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from storage.sql.alerts import SqlAlerts
     from storage.sql.audit import SqlAuditLog
     from storage.sql.credentials import SqlCredentials
+    from storage.sql.facts import SqlFacts
     from storage.sql.feeds import SqlFeeds
     from storage.sql.grants import SqlGrants
     from storage.sql.identity import SqlIdentity
@@ -82,6 +83,12 @@ class SqlTx:
         from storage.sql.timers import SqlTimers
 
         return SqlTimers(self)
+
+    @cached_property
+    def facts(self) -> SqlFacts:
+        from storage.sql.facts import SqlFacts
+
+        return SqlFacts(self)
 
     @cached_property
     def grants(self) -> SqlGrants:

@@ -116,6 +116,18 @@ def test_an_envelope_without_a_message_is_kept_and_answered_with_a_fault(
     assert [(one.state, one.body) for one in journal(services)] == [("refused", raw)]
 
 
+@pytest.mark.parametrize("header", ["FHS|^~\\&|HIS|KNYY\r", "BHS|^~\\&|HIS|KNYY\r"])
+def test_a_batch_in_an_envelope_is_kept_and_refused_with_what_to_do(
+    services: Services, kn: Client, header: str
+) -> None:
+    raw = soap(header + adt("A01", "1") + "BTS|1\r")
+    answer = kn.post("/hl7", content=raw)
+    assert answer.status_code == 500
+    assert "envelope of its own" in answer.text
+    assert [(one.state, one.body) for one in journal(services)] == [("refused", raw)]
+    assert kn.search("/fhir/Patient") == []
+
+
 def test_a_bomb_is_refused_before_anything_of_it_is_expanded(kn: Client) -> None:
     lines = "".join(f'<!ENTITY e{n + 1} "&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};&e{n};">' for n in range(20))
     answer = kn.post("/hl7", content=f'<!DOCTYPE a [<!ENTITY e0 "x">{lines}]><a>&e20;</a>'.encode())

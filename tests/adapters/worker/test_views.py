@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from adapters.dbview.reader import Reader
 from adapters.dbview.settings import View
-from adapters.worker.views import ViewLoop
+from adapters.worker.views import ViewLoop, _Look
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Entry
@@ -135,6 +135,78 @@ def test_a_process_that_starts_anew_goes_on_where_the_journal_ends(services: Ser
     ris.add(1)
     ViewLoop(services, Clock()).turn()
     assert numbers(services)[6:] == []
+
+
+def test_a_process_that_starts_anew_asks_for_its_mark_and_not_the_journal(
+    services: Services, ris: Ris, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 4):
+        ris.add(n)
+    ViewLoop(services, Clock()).turn()
+    monkeypatch.setattr(_Look, "_journalled", lambda _: pytest.fail("the journal was searched"))
+    ris.add(4)
+    ViewLoop(services, Clock()).turn()
+    assert numbers(services) == ["1", "2", "3", "4"]
+
+
+def test_a_mark_of_before_marks_were_written_down_is_the_last_row_of_the_journal(services: Services, ris: Ris) -> None:
+    for n in range(1, 6):
+        ris.add(n)
+    ViewLoop(services, Clock()).turn()
+    services.database.write(lambda tx: tx.connection.execute(sa.text("delete from setting where key = 'view yl-ris'")))  # type: ignore[attr-defined]
+    ris.run("delete from study")
+    # Within the overlap of the last row, and before it.
+    ris.add(2)
+    ris.add(4)
+    ViewLoop(services, Clock()).turn()
+    assert numbers(services) == ["1", "2", "3", "4", "5"]
+    ris.add(6)
+    ViewLoop(services, Clock()).turn()
+    assert numbers(services)[5:] == ["6"]
+
+
+def test_a_look_that_broke_off_keeps_what_it_read(
+    services: Services, ris: Ris, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 6):
+        ris.add(n)
+    take = services.messages.receive
+    with monkeypatch.context() as broken:
+
+        def third(raw: bytes, *given: Any, **more: Any) -> bytes | None:
+            if str(json.loads(raw)["n"]) == "3":
+                raise HubError(Category.UNAVAILABLE, "x")
+            return take(raw, *given, **more)
+
+        broken.setattr(services.messages, "receive", third)
+        with pytest.raises(HubError):
+            ViewLoop(services, Clock()).turn()
+    assert services.database.read(lambda tx: tx.facts.get("view yl-ris")) == "2"
+    ViewLoop(services, Clock()).turn()
+    assert numbers(services) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_node_that_lost_the_view_moves_no_mark(services: Services, ris: Ris, monkeypatch: pytest.MonkeyPatch) -> None:
+    ris.add(1)
+    take = services.messages.receive
+
+    def late(raw: bytes, *given: Any, **more: Any) -> bytes | None:
+        now = services.clock()
+        for _ in range(2):
+            services.database.write(lambda tx: tx.timers.lease("view yl-ris", services.node, now=now, lease_s=0))
+        services.database.write(lambda tx: tx.facts.keep("view yl-ris", "7"))
+        return take(raw, *given, **more)
+
+    monkeypatch.setattr(services.messages, "receive", late)
+    ViewLoop(services, Clock()).turn()
+    assert services.database.read(lambda tx: tx.facts.get("view yl-ris")) == "7"
+
+
+@pytest.mark.parametrize("kept", ['"x"', "[]"])
+def test_a_mark_of_another_kind_is_told(services: Services, kept: str) -> None:
+    services.database.write(lambda tx: tx.facts.keep("view yl-ris", kept))
+    with pytest.raises(HubError, match="another key"):
+        ViewLoop(services, Clock()).turn()
 
 
 def test_more_rows_than_one_look_takes_are_taken_by_the_next_at_once(tmp_path: Path, ris: Ris) -> None:
