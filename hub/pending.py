@@ -33,6 +33,8 @@ log = structlog.get_logger("hub.pending")
 
 #: Doors whose messages may wait to be processed.
 DOORS = ("mllp", "hl7-http", "hl7-folder", "hl7-view")
+#: Message types that ask and state nothing (:mod:`hub.patient_queries`).
+QUERIES = ("QBP", "QCN")
 #: Mark of journal entries that were answered before they were processed; the order key follows it.
 STORED_FLAG = "stored"
 #: Lanes of stored messages that are worked on at a time. More gain nothing, as the interpreter runs one of them, but
@@ -152,6 +154,13 @@ class PendingMessages:
                 "批文件不完整，须由发送方重发 / This is a batch that did not come whole; only its sender can mend it.",
                 where=f"message {seq}",
                 remedy="Let the sender send it again.",
+            )
+        if entry.message_type.startswith(QUERIES):
+            raise HubError(
+                Category.INCORRECT,
+                "查询只在提问的连接上应答 / A query is answered on the connection that asks, and nowhere else.",
+                where=f"message {seq}",
+                remedy="Let the sender ask again.",
             )
         now = self._services.clock()
 

@@ -12,6 +12,7 @@ from fhir_mappings.hl7v2.tokenizer import Message, parse
 from hub.actor import HUB
 from hub.arrival import Arrival, read_arrival
 from hub.config import Settings
+from hub.errors import Category, HubError
 from hub.patient_queries import MAX_PER_MINUTE, SETTING
 from hub.ports import Database
 from hub.ports.grants import Grant
@@ -285,3 +286,12 @@ def test_the_asker_is_the_sender_and_no_stranger_is_answered(hub: V2Hub, kn: Pee
     answer = ask(kn, "Q22", "@PID.5.1^郑伟", facility="NOBODY")
     assert answer.get("MSA-1") == "AR"
     assert answer.all("PID") == []
+
+
+def test_a_question_is_not_processed_again_for_whoever_replays_it(hub: V2Hub, kn: Peer) -> None:
+    ask(kn, "Q22", "@PID.5.1^郑伟")
+    (entry,) = hub.journal(message_type="QBP^Q22")
+    with pytest.raises(HubError) as caught:
+        hub.messages.replay(entry.seq, HUB)
+    assert caught.value.category is Category.INCORRECT
+    assert [one.state for one in hub.journal(message_type="QBP^Q22")] == ["done"]
