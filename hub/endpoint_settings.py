@@ -296,18 +296,18 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="文件夹投放：消息外加 BHS/BTS（`file` 再加 FHS/FTS） / of a folder: what is dropped stands in BHS and BTS, and in FHS and FTS too",
     ),
     Setting(
-        name="processing-ids",
-        kinds=("mllp",),
-        fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
-        words="values of MSH-11 (P, T, D), with spaces between",
-        meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
-    ),
-    Setting(
         name="patient-queries",
         kinds=("mllp",),
         fits=_is_switch,
         words=_SWITCH,
         meaning="是否应答患者查询（PDQ、PIX）；缺省否 / whether queries for patients (PDQ, PIX) are answered; not when absent",
+    ),
+    Setting(
+        name="processing-ids",
+        kinds=("mllp",),
+        fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),
+        words="values of MSH-11 (P, T, D), with spaces between",
+        meaning="接受的 MSH-11；缺省只有 P / values of MSH-11 that are taken; P alone when absent",
     ),
     Setting(
         name="retry-ae",
