@@ -5,11 +5,11 @@ STAMP := .venv/.installed
 # Where the tests stop gaining from more processes on the two cores of the reference machine.
 WORKERS ?= 4
 
-.PHONY: run setup test lint bench lock docs clean help
+.PHONY: run setup test lint bench lock docs check-v2-maps clean help
 .DEFAULT_GOAL := help
 
 help:  ## 列出目标 / list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 run: setup  ## 安装并运行演示 / set up and run the demo; Ctrl-C stops it
 	@exec $(BIN)/hub demo
@@ -43,8 +43,13 @@ bench: setup  ## 性能测试 / benchmarks, beside Orthanc and MessageFoundry wh
 docs: setup  ## 重新生成文档中的表 / regenerate what docs/ takes from the code
 	$(BIN)/python docs/scripts/operations.py
 	$(BIN)/python docs/scripts/dicom_conformance.py
+	PYTHONPATH=. $(BIN)/python docs/scripts/hl7v2_conformance.py
 	$(BIN)/python docs/scripts/test_files.py
 	$(BIN)/python -m hub.workflows.diagram docs/workflows
+
+# MAPS is the folder `mappings` of a checkout of github.com/HL7/v2-to-fhir; ARGS=--write takes over what is new there.
+check-v2-maps: setup  ## 与官方 v2-to-FHIR 映射逐行比对 / compare with the official v2-to-FHIR maps (MAPS=DIR)
+	PYTHONPATH=. $(BIN)/python docs/scripts/v2_maps.py "$(MAPS)" $(ARGS)
 
 # The lock names versions and hashes only: which index serves them is the installer's choice.
 lock:  ## 重新锁定依赖 / lock the dependencies again (needs pip-tools in .venv)
