@@ -59,8 +59,8 @@ def build(
             for number in range(3 if segment.name == "MSH" else 1, segment.field_count + 1)
         }
         if segment.name == "MSH":
-            event = original.get("MSH-9.2").strip().upper()
-            cells[9] = ["MFK", event, f"MFK_{event}" if event == "M02" or event == "M05" else "MFK_M01"]
+            # One structure answers every master file (table 0354).
+            cells[9] = ["MFK", original.get("MSH-9.2").strip().upper(), "MFK_M01"]
         builder.segment(segment.name, cells)
     mfi = original.first("MFI")
     if mfi is not None:
