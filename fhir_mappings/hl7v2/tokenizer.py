@@ -313,7 +313,6 @@ def parse(text: str) -> Message:
             code=SEGMENT_SEQUENCE_ERROR,
         )
     delimiters = _delimiters(body)
-    _check_header(body, delimiters)
     if "\r" not in body:
         pattern = _LINE_FEED
     elif "\n" in body:
@@ -339,6 +338,8 @@ def parse(text: str) -> Message:
                 remedy="End segments with a carriage return only, and escape line ends inside fields.",
                 code=SEGMENT_SEQUENCE_ERROR,
             )
+        if not index:
+            _check_header(line, delimiters)
         if line.count(separator) > MAX_FIELDS:
             where = f"segment {index + 1}"
             raise _too_many(f"{where} has more than {MAX_FIELDS} fields.", where)
@@ -347,14 +348,13 @@ def parse(text: str) -> Message:
     return Message(text, prefix, delimiters, tuple(segments))
 
 
-def _check_header(body: str, delimiters: Delimiters) -> None:
+def _check_header(line: str, delimiters: Delimiters) -> None:
     """Make sure that MSH can be answered: a message whose header passes a cap is refused like one without a header."""
-    ends = (body.find("\r", 0, MAX_HEADER + 1), body.find("\n", 0, MAX_HEADER + 1))
-    end = min((place for place in ends if place >= 0), default=len(body))
-    if end > MAX_HEADER:
+    if len(line) > MAX_HEADER:
         raise _too_many(f"MSH has more than {MAX_HEADER} characters.", "segment 1")
-    cells = body[:end].split(delimiters.field)
-    if any(cell.count(delimiters.repetition) >= MAX_REPETITIONS for cell in cells[2:]):
+    if line.count(delimiters.repetition) >= MAX_REPETITIONS and any(
+        cell.count(delimiters.repetition) >= MAX_REPETITIONS for cell in line.split(delimiters.field)
+    ):
         raise _too_many(f"A field of MSH repeats more than {MAX_REPETITIONS} times.", "segment 1")
 
 
