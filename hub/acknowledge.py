@@ -62,8 +62,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The first error in words, for the journal; empty on success."""
-        return " ".join(f"{error.code} {error.location}: {error.text}" for error in self.errors[:1])
+        """The errors in words, for the journal; empty on success."""
+        return "; ".join(f"{error.code} {error.location}: {error.text}" for error in self.errors)
 
 
 STORED = Verdict(outcome="stored")

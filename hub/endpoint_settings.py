@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from fhir_mappings.hl7v2.dialects import DIALECTS
+from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
 from hub import alert_limits
@@ -252,6 +253,20 @@ SETTINGS: tuple[Setting, ...] = (
         fits={"off", "warn", "reject"}.__contains__,
         words="off, warn or reject",
         meaning="发送前按标准校验消息；`reject` 不合格则不发送 / messages are validated before they are sent; off when absent",
+    ),
+    Setting(
+        name="validate",
+        kinds=("mllp",),
+        fits={"off", "warn", "reject"}.__contains__,
+        words="off, warn or reject",
+        meaning="收到的消息按标准与 `profile` 校验：`warn` 应答后校验并记录，`reject` 应答前校验、不合格拒收；缺省 off / received messages are judged: after the answer, or before it; off when absent",
+    ),
+    Setting(
+        name="profile",
+        kinds=("mllp",),
+        fits=is_profile,
+        words='JSON like {"ADT": {"segments": ["PV1"], "required": ["PID-5"], "lengths": {"PID-3.1": 20}, "tables": {"PV1-2": ["I", "O"]}}}',
+        meaning="该接口约定的消息规范（JSON），与 `validate` 同用 / what this feed promises beyond the standard, judged with `validate`",
     ),
     Setting(
         name="ack",

@@ -21,6 +21,7 @@ from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.translate import check_header
+from hub import feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
@@ -94,6 +95,8 @@ class MessageService:
                 raise arrival.error
             if arrival.message is not None and is_query(arrival.message):
                 return self._queries.answer(arrival)
+            if unfit := feed_validation.errors(arrival):
+                return self.refuse_arrival(arrival, Verdict(outcome="invalid", errors=unfit))
             if arrival.endpoint.settings.get("ack", "processed") == "stored":
                 return self._store(arrival)
             return self._process(arrival)
@@ -199,6 +202,7 @@ class MessageService:
                 patient_id=ready.translation.patient_id or "",
             )
             seq = tx.journal.append(entry)
+            feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             applied = self._applying.apply(tx, ready, seq, answer.later)
             outcome = outcome_of(applied)
             if outcome or (applied.patient_id or "") != entry.patient_id:
@@ -219,7 +223,8 @@ class MessageService:
             if earlier is not None:
                 return self._again(tx, earlier)
             flags = (*flags, STORED_FLAG, f"key:{arrival.order_key}")
-            tx.journal.append(arrival.entry(state="received", ack=answer.immediate, flags=flags))
+            seq = tx.journal.append(arrival.entry(state="received", ack=answer.immediate, flags=flags))
+            feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             return answer.immediate
 
         return self._services.database.write(work)

@@ -36,6 +36,7 @@ CIRCUIT = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "received": ("Arrivals written to the journal, before their commit.", ("door", "state")),
     "deliveries": ("Attempts to deliver, by what became of them.", ("destination", "outcome")),
+    "messages_unfit": ("Messages that do not keep to the standard or their profile.", ("institution", "level")),
     "over_quota": (
         "Messages beyond a member's quota: slowed, refused, or closed without an answer.",
         ("member", "quota", "outcome"),

@@ -23,6 +23,7 @@ from adapters.worker.timers import TimerLoop
 from adapters.worker.uploads import UploadLoop
 from adapters.worker.views import ViewLoop
 from hub.errors import HubError
+from hub.feed_validation import Validations
 from hub.ports import UploadingStore
 from hub.ports.packing import PackingStore
 
@@ -36,6 +37,8 @@ TROUBLE_S = 1.0
 #: Messages processed in one turn; whoever's message comes meanwhile waits for no more of the others' than these, and
 #: for its share of the next ones.
 PENDING_BATCH = 64
+#: Messages judged in one turn for feeds that asked for warnings.
+VALIDATION_BATCH = 20
 
 
 class WorkerDoor:
@@ -46,10 +49,12 @@ class WorkerDoor:
         poll_s = services.settings.worker_poll_s
         deliveries = DeliveryLoop(services)
         timers = TimerLoop(services)
+        validations = Validations(services)
         remote_folders = RemoteFolderLoop(services)
         loops: dict[str, Callable[[], float]] = {
             "timers": lambda: 0.0 if timers.turn() else poll_s,
             "pending": lambda: 0.0 if services.messages.process_pending(PENDING_BATCH) else poll_s,
+            "validation": lambda: 0.0 if validations.turn(VALIDATION_BATCH) else poll_s,
             "alerts": AlertLoop(services).turn,
             "housekeeping": Housekeeping(services).turn,
             "exports": ExportLoop(services, stop).turn,

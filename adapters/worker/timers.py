@@ -12,6 +12,7 @@ import structlog
 from hub import metrics
 from hub.commitment_requests import OVERDUE, CommitmentRequests
 from hub.errors import HubError
+from hub.feed_validation import KIND
 from hub.ports import Timer, Tx
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class TimerLoop:
             HubError: transient, when the stores cannot work now; the timers stay.
         """
         services = self._services
-        due = services.database.read(lambda tx: tx.timers.due(services.clock(), limit=BATCH))
+        due = services.database.read(lambda tx: tx.timers.due(services.clock(), limit=BATCH, beside=KIND))
         for timer in due:
             self._fire(timer)
         return len(due)

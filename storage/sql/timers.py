@@ -55,11 +55,12 @@ class SqlTimers:
         """Remove the timer if it is set."""
         self._connection.execute(sa.delete(table).where(table.c.kind == kind, table.c.key == key))
 
-    def due(self, now: datetime, *, limit: int) -> Sequence[Timer]:
-        """Return timers that are due, soonest first."""
+    def due(self, now: datetime, *, limit: int, kind: str = "", beside: str = "") -> Sequence[Timer]:
+        """Return timers that are due, soonest first; see :class:`hub.ports.Timers`."""
+        of_kind = [table.c.kind == kind] if kind else [table.c.kind != beside] if beside else []
         rows = self._connection.execute(
             sa.select(table)
-            .where(table.c.due_at <= to_us(now))
+            .where(table.c.due_at <= to_us(now), *of_kind)
             .order_by(table.c.due_at, table.c.kind, table.c.key)
             .limit(limit)
         )
