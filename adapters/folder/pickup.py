@@ -8,6 +8,7 @@ a file ends in ``done`` or ``refused``, there with a text that says why. HL7 v2 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -62,6 +63,7 @@ class PickUp:
         self._take = take
         self._clock = clock
         self._stable: dict[str, tuple[Seen, float]] = {}
+        self._barred: set[Seen] = set()
 
     def turn(self) -> int:
         """Take every file that is whole, oldest first; return how many.
@@ -80,6 +82,7 @@ class PickUp:
         seen = self._place.seen()
         names = {one.name for one in seen}
         before, self._stable = self._stable, {}
+        self._barred &= set(seen)
         whole: list[Seen] = []
         for one in seen:
             if one.name.startswith(".") or one.name.lower().endswith(_UNFINISHED):
@@ -110,7 +113,16 @@ class PickUp:
         if one.size > self._rules.max_bytes:
             reason = f"文件超过 {self._rules.max_bytes} 字节 / The file is larger than {self._rules.max_bytes} bytes."
             return self._refused(one, f"{safe}.{one.changed}", reason)
-        data = self._place.read(one)
+        try:
+            data = self._place.read(one)
+        except OSError as error:
+            if error.errno != errno.EACCES:
+                raise
+            if one not in self._barred:
+                # Told once, and by no name, which may be a patient's; it stays, and holds up no other.
+                self._barred.add(one)
+                log.warning("file_unreadable", size=one.size, changed=one.changed)
+            return 0
         if data is None:
             # Still being written after all, or gone: the next turn sees what it is then.
             return 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.folder.pickup import PickUp, Rules, messages_of
 from adapters.folder.place import LocalPlace, Seen
@@ -199,6 +201,30 @@ def test_trouble_that_passes_leaves_the_file_where_it_is(feed: Feed) -> None:
     feed.intake.trouble = None
     assert feed.pickup.turn() == 1
     assert feed.names("in") == []
+
+
+class Guarded(LocalPlace):
+    """A place in which the account may not read one file."""
+
+    def read(self, one: Seen) -> bytes | None:
+        if one.name == "guarded":
+            raise PermissionError(errno.EACCES, "denied")
+        return super().read(one)
+
+
+def test_a_file_that_may_not_be_read_waits_alone_and_is_told_once(feed: Feed) -> None:
+    feed.write("guarded", ONE, at=1)
+    feed.write("open", TWO, at=2)
+    with capture_logs() as told:
+        barred = PickUp(Guarded(feed.base), feed.rules, feed.intake, feed.clock)
+        for _ in range(4):
+            barred.turn()
+            feed.clock.now += 5
+    assert feed.intake.kept == [TWO]
+    assert feed.names("in") == ["guarded"]
+    assert [one["event"] for one in told if one["log_level"] == "warning"] == ["file_unreadable"]
+    feed.settle()
+    assert feed.intake.kept == [TWO, ONE]
 
 
 class Dying:
