@@ -355,3 +355,13 @@ def row_is_free(url: str) -> bool:
         return False
     finally:
         engine.dispose()
+
+
+def test_timers_of_one_kind_are_asked_for_beside_all_others(database: SqlDatabase) -> None:
+    put(database, timer("a"))
+    put(database, Timer(kind="other", key="b", due_at=NOW, payload={}))
+
+    def keys(**asked: str) -> list[str]:
+        return [one.key for one in database.read(lambda tx: tx.timers.due(NOW, limit=100, **asked))]
+
+    assert (keys(kind="other"), keys(beside="other"), keys()) == (["b"], ["a"], ["b", "a"])
