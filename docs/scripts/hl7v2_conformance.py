@@ -145,6 +145,7 @@ def summary_rows() -> Iterator[str]:
     for name, rows in (
         ("segment rows", v2_maps.segment_rows()),
         ("segment maps of message structures", v2_maps.message_rows()),
+        ("components of CX, XPN, XAD, XTN and CWE", v2_maps.datatype_rows()),
         ("codes", [row for row in v2_maps.code_rows() if row.code != "*"]),
     ):
         different = sum(1 for row in rows if row.reason)
@@ -160,6 +161,9 @@ def difference_rows() -> Iterator[str]:
     for message in v2_maps.message_rows():
         if message.reason and message.reason not in places:
             places.setdefault(message.reason, []).append(f"{message.map} of {message.structure}")
+    for part in v2_maps.datatype_rows():
+        if part.reason:
+            places.setdefault(part.reason, []).append(part.component)
     for code in v2_maps.code_rows():
         if code.reason:
             places.setdefault(code.reason, []).append(code.map if code.code == "*" else f"{code.map} {code.code}")

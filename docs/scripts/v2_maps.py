@@ -18,7 +18,8 @@ from typing import Any
 
 from fhir_mappings import codes
 from tests.support import v2_maps
-from tests.support.v2_maps import CodeRow, MessageRow, SegmentRow
+from tests.support.v2_datatypes import CARRIERS
+from tests.support.v2_maps import CodeRow, DatatypeRow, MessageRow, SegmentRow
 
 #: The concept maps of v2-to-FHIR and the tables of ``fhir_mappings/codes`` that do their work.
 TABLES = {
@@ -87,6 +88,18 @@ def messages(maps: Path) -> set[MessageRow]:
     return found
 
 
+def datatypes(maps: Path) -> set[DatatypeRow]:
+    """Return the rows of the data type maps for persons, places and codes that have a target."""
+    found: set[DatatypeRow] = set()
+    for name, heads, lines in _sheets(maps / "datatypes"):
+        if name in CARRIERS:
+            target = _column(heads, "FHIR Attribute")
+            for line in lines:
+                if line[target] and re.fullmatch(r"[A-Z]+\.[0-9]+", line[1]):
+                    found.add(DatatypeRow(name, line[1], v2_maps.component_element(line[target])))
+    return found
+
+
 def concepts(maps: Path) -> set[CodeRow]:
     """Return the rows of the concept maps that start at a code of v2, each with what becomes of it here."""
     found: set[CodeRow] = set()
@@ -127,7 +140,7 @@ def compare(name: str, official: Iterable[Any], reviewed: Iterable[Any], *, writ
 
 
 def main() -> int:
-    """Compare all three tables; the exit status is 1 where they differ."""
+    """Compare all four tables; the exit status is 1 where they differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("maps", type=Path, help="the folder `mappings` of HL7/v2-to-fhir")
     parser.add_argument("--write", action="store_true", help="bring the reviewed tables up to the maps")
@@ -139,6 +152,7 @@ def main() -> int:
         for name, official, reviewed in (
             ("segments", segments(chosen.maps), v2_maps.segment_rows()),
             ("messages", messages(chosen.maps), v2_maps.message_rows()),
+            ("datatypes", datatypes(chosen.maps), v2_maps.datatype_rows()),
             ("codes", concepts(chosen.maps), v2_maps.code_rows()),
         )
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,16 @@ class MessageRow:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class DatatypeRow:
+    """One row of a data type map: *component* (``CX.1``) to *element*."""
+
+    map: str
+    component: str
+    element: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class CodeRow:
     """One row of a concept map: what *code* becomes there and here (``*`` for a map as a whole)."""
 
@@ -63,6 +73,11 @@ def segment_rows() -> list[SegmentRow]:
 def message_rows() -> list[MessageRow]:
     """Return every reviewed row of the message maps."""
     return [MessageRow(**row) for row in read("messages")]
+
+
+def datatype_rows() -> list[DatatypeRow]:
+    """Return every reviewed row of the data type maps."""
+    return [DatatypeRow(**row) for row in read("datatypes")]
 
 
 def code_rows() -> list[CodeRow]:
@@ -135,6 +150,18 @@ def _places(row: SegmentRow) -> Iterator[str]:
         pointed = ".".join(_NAMES_OF_R4.get(part, part) for part in inner.rstrip(")").split("."))
         yield pointed
         yield f"{kind}.contained.{pointed.partition('.')[2]}"
+
+
+def component_element(target: str) -> str:
+    """Return a target of the data type maps as the element it speaks of, with no part of an extension."""
+    text = re.sub(r"\[[^\]]*\]|\s", "", target.partition("=")[0]).lstrip(".").partition("(")[0]
+    return re.sub(r"(extension).*", r"\1", text)
+
+
+def component_holds(row: DatatypeRow, reached: Mapping[tuple[str, int], frozenset[str]]) -> bool:
+    """Whether the component of *row* reaches its element."""
+    paths = reached.get((row.map, int(row.component.partition(".")[2])), frozenset())
+    return any(path == row.element or path.startswith(f"{row.element}.") for path in paths)
 
 
 def called(row: MessageRow, reached: Reach) -> bool:

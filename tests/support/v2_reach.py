@@ -68,7 +68,8 @@ def elements(translation: Translation) -> Counter[tuple[str, str]]:
     return counted
 
 
-def _translated(text: str, ctx: MappingContext) -> Counter[tuple[str, str]] | None:
+def translated(text: str, ctx: MappingContext) -> Counter[tuple[str, str]] | None:
+    """Return the leaves of the translation of *text*, or ``None`` when it is refused."""
     try:
         return elements(translate(parse(text), ctx))
     except MappingError:
@@ -122,7 +123,7 @@ def reach() -> Reach:
     found = Reach()
     for _name, text, ctx in messages():
         with _recorded() as read:
-            whole = _translated(text, ctx)
+            whole = translated(text, ctx)
         if whole is None:
             continue
         lines = text.rstrip("\r").split("\r")
@@ -161,7 +162,7 @@ def _differing(
 ) -> set[str]:
     *ahead, start = before
     for variant in variants:
-        made = _translated("\r".join([*ahead, "|".join([start, variant, *rest]), *after]) + "\r", ctx)
+        made = translated("\r".join([*ahead, "|".join([start, variant, *rest]), *after]) + "\r", ctx)
         if made is not None:
             return {path for path, _ in (whole - made) + (made - whole)}
     return set()

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from fhir_mappings import codes
-from tests.support import v2_maps
+from tests.support import v2_datatypes, v2_maps
 from tests.support.v2_reach import reach
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +54,12 @@ def test_every_segment_map_that_a_structure_calls_for_is_used_or_has_a_reason() 
     assert wrong == [], "bring docs/conformance/v2-to-fhir/messages.csv up to the code"
 
 
+def test_every_component_reaches_its_element_or_has_a_reason() -> None:
+    reached = v2_datatypes.reach()
+    wrong = [row for row in v2_maps.datatype_rows() if v2_maps.component_holds(row, reached) == bool(row.reason)]
+    assert wrong == [], "bring docs/conformance/v2-to-fhir/datatypes.csv up to the code"
+
+
 def test_every_code_becomes_what_the_table_of_differences_says() -> None:
     tables = script("v2_maps").TABLES
     rows = [row for row in v2_maps.code_rows() if row.code != "*"]
@@ -78,7 +84,7 @@ def test_every_concept_map_without_a_table_has_a_reason() -> None:
 def test_every_reason_has_its_words_and_all_words_are_used() -> None:
     named = {
         row.reason
-        for rows in (v2_maps.segment_rows(), v2_maps.message_rows(), v2_maps.code_rows())
+        for rows in (v2_maps.segment_rows(), v2_maps.message_rows(), v2_maps.datatype_rows(), v2_maps.code_rows())
         for row in rows
         if row.reason
     }
