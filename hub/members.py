@@ -14,7 +14,7 @@ from typing import Any
 
 from fhir_mappings.identifiers import CANONICAL_BASE
 from hub.access import DIRECTORY_TYPES
-from hub.actor import ROLES
+from hub.actor import HUB, ROLES
 from hub.endpoint_settings import checked, is_zone
 from hub.errors import Category, HubError
 from hub.file_doors import REMOTE, sftp_problem
@@ -23,8 +23,9 @@ from hub.intake_policy import wrong_part as wrong_intake
 from hub.ports import Member, MemberEndpoint, MemberPractitioner
 from hub.recompression import SETTING as RECOMPRESSION
 from hub.recompression import wrong_part
+from hub.retention_policy import MESSAGES as MESSAGE_RETENTION
 from hub.retention_policy import SETTING as RETENTION
-from hub.retention_policy import is_policy
+from hub.retention_policy import are_years, is_policy
 from hub.routing import Rule
 
 MEMBER_SYSTEM = f"{CANONICAL_BASE}/NamingSystem/member"
@@ -34,7 +35,7 @@ MEMBER_SETTING_URL = f"{CANONICAL_BASE}/StructureDefinition/member-setting"
 ROUTING_RULE_URL = f"{CANONICAL_BASE}/StructureDefinition/routing-rule"
 ROLE_SYSTEM = f"{CANONICAL_BASE}/CodeSystem/role"
 
-#: Endpoint.connectionType to the hub's own kinds. ``dicom`` is ours: the standard's list has no DIMSE.
+#: Endpoint.connectionType to the hub's own kinds. ``dicom`` and ``webhook`` are ours: the standard's list has neither.
 _KINDS = {
     "dicom": "dicom",
     "hl7v2-mllp": "mllp",
@@ -42,6 +43,7 @@ _KINDS = {
     "hl7-fhir-msg": "fhir-message",
     "dicom-wado-rs": "dicom-web",
     "dicom-stow-rs": "dicom-web",
+    "webhook": "webhook",
 }
 
 Resource = Mapping[str, Any]
@@ -166,6 +168,12 @@ def distil(
                     f"{reference}.retention",
                     "Give years after the patient's last study, by modality if wanted, like 30 or years=30 US=15.",
                 )
+            if MESSAGE_RETENTION in settings and not are_years(str(settings[MESSAGE_RETENTION])):
+                raise _wrong(
+                    "The setting message-retention is no number of years.",
+                    f"{reference}.{MESSAGE_RETENTION}",
+                    "Give whole years from 1 to 200, or leave it out to keep messages for ever.",
+                )
             if (part := wrong_part(str(settings.get(RECOMPRESSION, "")))) is not None:
                 raise _wrong(
                     f"The setting recompression cannot be read at {part}.",
@@ -231,6 +239,12 @@ def _endpoint(reference: str, one: Resource, codes: Mapping[str, str]) -> Member
             f"connectionType {connection!r} is not one the hub speaks.",
             f"{reference}.connectionType",
             f"Use one of {', '.join(sorted(_KINDS))}.",
+        )
+    if kind == "webhook" and member != HUB.institution:
+        raise _wrong(
+            "Only the operator is told of alerts by webhook.",
+            f"{reference}.managingOrganization",
+            f"Make it an Endpoint of {HUB.institution}.",
         )
     try:
         settings = dict(checked(kind, settings_of(one, SETTING_URL)))

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 #: Name of the setting of a member's Organization.
 SETTING = "retention"
+#: Name of the setting that says after how many years a member's v2 messages may go; without it they stay. What was made of
+#: them stays in any case: the records of the patient are FHIR resources and images, and those are what the law is about.
+MESSAGES = "message-retention"
 DEFAULT_YEARS, LEAST_YEARS, MOST_YEARS = 30, 15, 200
 _PART = re.compile(r"(?:(?P<name>years|[A-Z][A-Z0-9]{1,15})=)?(?P<years>[0-9]{1,3})")
 
@@ -56,3 +59,8 @@ def is_policy(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def are_years(text: str) -> bool:
+    """Return whether *text* is a number of years that messages may be kept for."""
+    return text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MOST_YEARS

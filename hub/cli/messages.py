@@ -182,3 +182,40 @@ def export(
     say(f"已导出 / written: {export.count - export.skipped}  {file}")
     if export.skipped:
         note(f"无 MSH，未写入 / without MSH, left out: {export.skipped}")
+
+
+@app.command()
+def expire(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="成员代码 / member code, for example KN")],
+    reason: Annotated[str, typer.Option(help="原因，写入审计 / why; kept in the audit trail")] = "",
+    confirm: Annotated[
+        str, typer.Option(metavar="WORD", help="前一步给出的口令 / the word that the first step gave")
+    ] = "",
+) -> None:
+    """清除期满的消息 / Remove v2 messages whose member keeps them no longer; without --confirm it only says what would go."""
+    from hub.message_retention import MessageRetention
+
+    with services() as opened:
+        retention = MessageRetention(opened)
+        if confirm:
+            removed = retention.remove(operator(), member, reason=reason, word=confirm)
+            say(f"已清除 / removed: {removed}")
+            return
+        due = retention.due(operator(), member)
+    if due.before is None:
+        note(f"{member} 未设 message-retention，消息长期保存 / has no message-retention, so its messages stay")
+        return
+    note(f"早于 / before {due.before:%Y-%m-%d} ({due.years} 年 / years): {due.count} 消息/messages, {due.size} bytes")
+    for why, count in sorted(due.kept.items()):
+        note(f"保留 / kept: {count}  {_WHY_KEPT[why]}")
+    if due.count:
+        say(f"--confirm {due.word}")
+
+
+_WHY_KEPT = {
+    "open": "未处理完 / not processed",
+    "delivery": "有未送达 / something of it is not delivered",
+    "mark": "标记读取位置 / marks where to read on",
+    "task": "任务未结 / an open task",
+    "hold": "封存 / legal hold",
+}

@@ -16,7 +16,7 @@ from hub.ports.database import Database, Tx
 from hub.ports.grants import Grant, Grants
 from hub.ports.identity import Identity, Person
 from hub.ports.imaging import Imaging, InstanceRow, StudyChangedError, StudyKey
-from hub.ports.journal import Entry, Journal, Look, NewEntry, Scanned
+from hub.ports.journal import Entry, Journal, Look, NewEntry, Old, Scanned
 from hub.ports.members import Credentials, Member, MemberEndpoint, MemberPractitioner, Members
 from hub.ports.objects import ObjectRef, ObjectStore, Spool, Uploaded, UploadingStore, Waiting
 from hub.ports.outbox import Delivery, Interruptible, NewDelivery, Outbox, Sender, SendResult
@@ -48,6 +48,7 @@ __all__ = [
     "NewVersion",
     "ObjectRef",
     "ObjectStore",
+    "Old",
     "Outbox",
     "Page",
     "Person",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -83,6 +83,21 @@ class Scanned:
     next: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Old:
+    """An entry whose time may be over.
+
+    Attributes:
+        why_kept: ``open`` (not processed, or failed), ``delivery`` (something it caused is not delivered), ``mark`` (its
+            number or content tells where to go on), or empty.
+    """
+
+    seq: int
+    patient_id: str
+    size: int
+    why_kept: str
+
+
 class Journal(Protocol):
     def append(self, entry: NewEntry) -> int:
         """Write *entry*; returns its sequence number."""
@@ -122,6 +137,23 @@ class Journal(Protocol):
         """Return entries that :meth:`search` would find and that may fit *look*.
 
         One scan looks at a bounded number of entries and bytes, however few it finds, and says where to go on.
+        """
+        ...
+
+    def old(
+        self, institution: str, *, doors: Collection[str], before: datetime, above: int, limit: int
+    ) -> Sequence[Old]:
+        """Return entries of *institution* that came by *doors* before *before*, with numbers *above*, lowest first."""
+        ...
+
+    def remove(self, numbers: Collection[int]) -> int:
+        """Remove entries for good; returns how many there were. Objects of large bodies are left to the sweep."""
+        ...
+
+    def reclaim(self) -> bool:
+        """Give some of the room of removed rows back to the file system; returns whether there is more to give.
+
+        A database that cannot do so by steps keeps the room for new rows and returns false.
         """
         ...
 

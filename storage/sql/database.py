@@ -386,6 +386,10 @@ def _sqlite_engine(path: str, *, readonly: bool, pool_size: int, busy_timeout_s:
         # (and waited for) at the start and never half-way.
         connection.isolation_level = None
         cursor = connection.cursor()
+        if not readonly:
+            # Of effect for a new file only, and before anything is written to it: removed rows can then leave the file
+            # page by page, while the hub works (https://www.sqlite.org/pragma.html#pragma_auto_vacuum).
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")

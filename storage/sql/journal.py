@@ -8,7 +8,7 @@ their own each; they do within ``_DISORDER``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from hub import metrics
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
-from hub.ports import Entry, Look, NewEntry, Scanned
-from storage.sql import journal_scan
+from hub.ports import Entry, Look, NewEntry, Old, Scanned
+from storage.sql import journal_removal, journal_scan
 from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, journal
@@ -264,6 +264,20 @@ class SqlJournal:
             int(self._connection.execute(lowest).scalar_one()),
             int(self._connection.execute(highest).scalar_one()),
         )
+
+    def old(
+        self, institution: str, *, doors: Collection[str], before: datetime, above: int, limit: int
+    ) -> Sequence[Old]:
+        """Return entries whose time may be over; see :class:`hub.ports.Journal`."""
+        return journal_removal.old(self._connection, institution, doors=doors, before=before, above=above, limit=limit)
+
+    def remove(self, numbers: Collection[int]) -> int:
+        """Remove entries for good; see :class:`hub.ports.Journal`."""
+        return journal_removal.remove(self._connection, numbers)
+
+    def reclaim(self) -> bool:
+        """Give some room back to the file system; see :class:`hub.ports.Journal`."""
+        return journal_removal.reclaim(self._connection)
 
     def by_correlation(self, correlation_id: str) -> Sequence[Entry]:
         """Return the entries of one correlation id, oldest first."""

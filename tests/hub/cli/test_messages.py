@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fhir_mappings.hl7v2 import batch
 from hub.errors import Category, HubError
+from hub.ports import NewEntry
 from tests.hub.cli.conftest import SAMPLES, Hub
 from tests.hub.cli.test_operation import audited, opened
 
@@ -69,3 +72,24 @@ def test_messages_are_written_to_a_new_file_that_others_cannot_read(received: Hu
     assert again.exception.category is Category.CONFLICT
     assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".part")] == []
     assert json.loads(lines.read_bytes())["institution"] == "KN"
+
+
+def test_what_has_run_out_is_counted_before_it_is_removed(received: Hub) -> None:
+    said = received("messages", "expire", "KN")
+    assert (said.exit_code, said.stdout) == (0, "")
+    with opened() as services:
+        kn = services.database.read(lambda tx: tx.members.get("KN"))
+        assert kn is not None
+        kept = replace(kn, settings={**kn.settings, "message-retention": "1"})
+        services.database.write(lambda tx: tx.members.replace((kept,), (), ()))
+        old = NewEntry(
+            door="mllp", institution="KN", peer="", correlation_id="", message_type="ADT^A08", digest="0", size=3,
+            received_at=datetime(2020, 1, 1, tzinfo=UTC), body=b"MSH",
+        )  # fmt: skip
+        services.database.write(lambda tx: [tx.journal.append(old), tx.journal.append(replace(old, institution="YL"))])
+
+    (word,) = re.findall(r"--confirm (\w+)", received("messages", "expire", "KN").stdout)
+    done = received("messages", "expire", "KN", "--confirm", word, "--reason", "期满")
+
+    assert done.stdout.endswith("removed: 1\n")
+    assert len(audited("expire-messages")) == 1
