@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Where the tests stop gaining from more processes on the two cores of the reference machine.
 WORKERS ?= 4
 
-.PHONY: run setup test lint bench lock docs check-v2-maps clean help
+.PHONY: run setup test fuzz lint bench lock docs check-v2-maps clean help
 .DEFAULT_GOAL := help
 
 help:  ## 列出目标 / list the targets
@@ -28,6 +28,12 @@ test: setup  ## 全部测试 / every test (ARGS="tests/hub -x" narrows it)
 	@scripts/system_tools chromium=chromium /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk \
 	  gdcmscu=libgdcm-tools dciodvfy=dicom3tools node=nodejs npm=npm /usr/sbin/sshd=openssh-server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests)
+
+# atheris has wheels for few systems; where it does not install, the run itself says that no coverage guides it.
+fuzz: setup  ## 模糊测试 HL7 v2 解析器 / fuzz the HL7 v2 parsers (TIME=60 seconds, ARGS="frames" names targets)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  -r tests/fuzz/requirements.txt || true
+	$(BIN)/python -m tests.fuzz $(or $(TIME),60) $(ARGS)
 
 lint: setup  ## 格式、规则、类型、依赖方向 / format, rules, types, import directions
 	$(BIN)/ruff format --check .
