@@ -50,6 +50,7 @@ SENDERS: Mapping[str, str] = {
     "availability": "adapters.dimse.availability",
     "priors": "adapters.dimse.priors_sender",
     "workitem-event": "adapters.dimse.ups_events",
+    "webhook": "adapters.webhook.sender",
 }
 #: Packages of which every process needs nearly all; commands are left out, and the drivers that a setting chooses.
 _SHARED = ("fhir_mappings", "hub", "storage.sql")

@@ -160,6 +160,10 @@ class Settings(BaseSettings):
     feed_alert_idle_factor: int = Field(default=5, ge=0, le=100)
     #: Days before a certificate ends that raise the alert.
     certificate_alert_days: int = Field(default=30, ge=0)
+    #: URLs that the operator's webhooks may lead to, or below, separated by commas; none is called that is not named here.
+    webhook_urls: str = ""
+    #: What alerts to webhooks are signed with; without it none is sent.
+    webhook_secret: SecretStr = SecretStr("")
     #: How often the worker looks for due work when nothing wakes it.
     worker_poll_s: float = 0.25
     #: First and longest wait between attempts to deliver.

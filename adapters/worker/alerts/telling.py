@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fhir_mappings.identifiers import CANONICAL_BASE, resource_id
+from fhir_mappings.json import dumps
 from hub.actor import HUB
 from hub.clock import instant
-from hub.ports import NewVersion, Tx
+from hub.delivery import lane_name
+from hub.ports import NewDelivery, NewVersion, Tx
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -38,6 +40,7 @@ class Telling:
             if not tx.alerts.open(key, detail=detail, now=now):
                 return False
             self._communicate(tx, key, now, f"告警开始 / Alert: {detail}", raised_at=now, cleared=False)
+            self._call(tx, "alert-started", key, detail, raised_at=now, now=now)
             return True
 
         if self._services.database.write(work):
@@ -51,11 +54,37 @@ class Telling:
             if was is not None:
                 text = f"告警解除 / Cleared: {was['detail']}"
                 self._communicate(tx, key, now, text, raised_at=was["opened_at"], cleared=True)
+                self._call(tx, "alert-cleared", key, str(was["detail"]), raised_at=was["opened_at"], now=now)
             return was
 
         was = self._services.database.write(work)
         if was is not None:
             log.warning("alert_cleared", key=key, lasted_s=round((now - was["opened_at"]).total_seconds()))
+
+    def _call(self, tx: Tx, event: str, key: str, detail: str, *, raised_at: datetime, now: datetime) -> None:
+        """Queue what the operator's webhooks are told; the lane is the alert's, so that it starts before it clears."""
+        id_ = resource_id(HUB.institution, "alert-webhook", "Communication", f"{key}|{instant(raised_at)}|{event}")
+        said = {
+            "id": id_,
+            "event": event,
+            "key": key,
+            "detail": detail,
+            "since": instant(raised_at),
+            "at": instant(now),
+        }
+        for endpoint in self._services.directory.endpoints(HUB.institution, "webhook"):
+            if endpoint.active and endpoint.address:
+                tx.outbox.enqueue(
+                    NewDelivery(
+                        destination=endpoint.id,
+                        lane=lane_name(endpoint.id, key),
+                        kind="webhook",
+                        payload=dumps(said),
+                        owner=HUB.institution,
+                        control_id=id_,
+                        content_type="application/json",
+                    )
+                )
 
     def _recipient(self) -> str | None:
         operator = self._services.directory.member(HUB.institution)
