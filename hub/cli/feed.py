@@ -20,6 +20,7 @@ import hub
 from hub.boot import Services
 from hub.cli.common import note, say, services, tool
 from hub.cli.dry_run import dry_run
+from hub.cli.feed_stats import stats
 from hub.cli.feed_test import check_samples
 from hub.config import Settings
 from hub.errors import Category, HubError
@@ -102,3 +103,4 @@ app = typer.Typer(
 app.command("play")(feed)
 app.command("dry-run")(dry_run)
 app.command("test")(check_samples)
+app.command("stats")(stats)
