@@ -91,9 +91,10 @@ def reclaim(connection: Connection) -> bool:
     if connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != 2:
         # Made by an earlier version: its free pages are used again, and `VACUUM` alone could shrink it.
         return False
-    # One row a page, of which the driver fetches none by itself; a page leaves the file when its row is fetched.
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
     cursor = connection.connection.cursor()
-    cursor.execute(f"PRAGMA incremental_vacuum({_PAGES})")
-    cursor.fetchall()
+    # The driver runs this statement to its first page only, whatever number stands in it, because it has no columns.
+    for _ in range(min(free, _PAGES)):
+        cursor.execute("PRAGMA incremental_vacuum(1)")
     cursor.close()
-    return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar())
+    return free > _PAGES
