@@ -130,7 +130,7 @@ class Usage:
             "distinct_capped": len(one.distinct) >= MAX_DISTINCT,
             "longest": one.longest,
             "repetitions": one.repetitions,
-            **({"codes": shown} if shown else {}),
+            "codes": shown,
         }
 
 

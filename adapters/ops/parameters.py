@@ -225,6 +225,14 @@ class UnmappedQuery(CodeQuery):
     limit: _Number = Field(default=100, description=_LIMIT)
 
 
+class FeedQuery(_Query):
+    """How many of the newest messages are counted."""
+
+    last: _Number = Field(
+        default=1000, description="最近多少条消息，最多 1000 / So many of the newest messages, at most 1000"
+    )
+
+
 class DiffQuery(_Query):
     """Which two versions."""
 

@@ -40,7 +40,7 @@ def stats(
         more = "+" if row["distinct_capped"] else ""
         say(
             f"{row['event']:<9}{row['field']:<12}{row['valued']:>12.1%}{row['null']:>12.1%}"
-            f"{str(row['distinct']) + more:>14}{row['longest']:>14}{row['repetitions']:>10}  {_mix(row.get('codes', {}))}"
+            f"{str(row['distinct']) + more:>14}{row['longest']:>14}{row['repetitions']:>10}  {_mix(row['codes'])}"
         )
 
 

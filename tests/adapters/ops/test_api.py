@@ -53,6 +53,7 @@ OPERATIONS = {
     ("post", "/ops/codes"),
     ("get", "/ops/codes/unmapped"),
     ("post", "/ops/codes/reprocess"),
+    ("get", "/ops/feeds/{name}/statistics"),
     ("post", "/ops/settings/dry-run"),
     ("get", "/ops/settings/{name}/history"),
     ("get", "/ops/settings/{name}/diff"),
