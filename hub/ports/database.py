@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from hub.ports.alerts import Alerts
 from hub.ports.audit import AuditLog
+from hub.ports.channels import Channels
 from hub.ports.codes import UnmappedCodes
 from hub.ports.facts import Facts
 from hub.ports.feeds import Feeds
@@ -55,6 +56,8 @@ class Tx(Protocol):
     def members(self) -> Members: ...
     @property
     def unmapped_codes(self) -> UnmappedCodes: ...
+    @property
+    def channels(self) -> Channels: ...
     @property
     def credentials(self) -> Credentials: ...
     @property

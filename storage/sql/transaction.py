@@ -12,6 +12,7 @@ from hub.clock import Clock
 if TYPE_CHECKING:
     from storage.sql.alerts import SqlAlerts
     from storage.sql.audit import SqlAuditLog
+    from storage.sql.channels import SqlChannels
     from storage.sql.credentials import SqlCredentials
     from storage.sql.facts import SqlFacts
     from storage.sql.feeds import SqlFeeds
@@ -131,6 +132,12 @@ class SqlTx:
         from storage.sql.credentials import SqlCredentials
 
         return SqlCredentials(self)
+
+    @cached_property
+    def channels(self) -> SqlChannels:
+        from storage.sql.channels import SqlChannels
+
+        return SqlChannels(self)
 
     @cached_property
     def unmapped_codes(self) -> SqlUnmappedCodes:

@@ -7,6 +7,7 @@ bytes as stored.
 from __future__ import annotations
 
 from storage.sql.schema.audit import audit, audit_checkpoint, audit_patient
+from storage.sql.schema.channels import workitem_event
 from storage.sql.schema.codes import unmapped_code
 from storage.sql.schema.credentials import access_token, oauth_client
 from storage.sql.schema.grants import access_grant
@@ -60,4 +61,5 @@ __all__ = [
     "share_token",
     "timer",
     "unmapped_code",
+    "workitem_event",
 ]
