@@ -141,7 +141,7 @@ def stored(scale: Scale, port: int, database: str) -> list[Row]:
     count = 0
     for step in STEPS:
         more = max(1, scale.stored_rows * step // 100) - count
-        fill(database, more, first=count)
+        fill(database, more, after=count)
         count += more
         _rate(port, 9_000_000 + step * 1000, CONNECTIONS * 4)
         found = [

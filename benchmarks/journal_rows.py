@@ -40,8 +40,8 @@ _COLUMNS = {
 }
 
 
-def fill(engine: Engine, rows: int, *, chunk: int = 100_000) -> None:
-    """Put *rows* messages into the empty journal of *engine*, numbered from 1; a million takes a minute or two."""
+def fill(engine: Engine, rows: int, *, after: int = 0, chunk: int = 100_000) -> None:
+    """Put *rows* messages into the journal of *engine*, numbered from *after* + 1; a million takes half a minute."""
     on_sqlite = engine.dialect.name == "sqlite"
     names = ", ".join([*_COLUMNS, "body", "received_at", "finished_at"])
     text = f"'MSH|^~\\&|HIS|KNYY|||20250611083000||ADT^A08|C' || n || '|P|2.4' || char(13) || 'PID|1||' || (n % {PATIENTS}) || '||张三' || n || char(13) || 'NTE|1||'"
@@ -52,8 +52,9 @@ def fill(engine: Engine, rows: int, *, chunk: int = 100_000) -> None:
         body = f"convert_to({text} || {filler}, 'UTF8')"
     moment = f"{int(START.timestamp() * 1_000_000)} + CAST(n AS BIGINT) * {STEP_US}"
     values = ", ".join([*_COLUMNS.values(), body, moment, moment])
-    for first in range(1, rows + 1, chunk):
-        last = min(rows, first + chunk - 1)
+    end = after + rows
+    for first in range(after + 1, end + 1, chunk):
+        last = min(end, first + chunk - 1)
         if on_sqlite:
             series = f"WITH RECURSIVE g(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM g WHERE n < {last}) "
             statement = f"INSERT INTO journal ({names}) {series} SELECT {values} FROM g"
