@@ -21,6 +21,7 @@ from hub import alert_limits
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
+from hub.v2_out import EVENTS, IMAGING_ORDERS, LAB_ORDERS, are_events
 
 _SWITCH = "true or false"
 _FINGERPRINT_OR_NAME = re.compile(r"[0-9A-Za-z:._/@*-]{1,255}")
@@ -78,21 +79,12 @@ def _is_text(value: str) -> bool:
     return bool(value) and value.isprintable()
 
 
-def _are_events(value: str) -> bool:
-    events = value.upper().split()
-    # A08 and A31 say the same, so whoever took both would be told everything twice.
-    return bool(events) and EVENTS.issuperset(events) and not {"ADT^A08", "ADT^A31"}.issubset(events)
-
-
 def _are_services(value: str) -> bool:
     return SERVICES.issuperset(value.split())
 
 
 #: Words of the setting ``services``; the DIMSE door's table of services is held against them by a test.
 SERVICES = frozenset({"echo", "store", "find", "move", "get", "commitment", "mpps", "worklist", "ups", "availability"})
-
-#: Words of the setting ``send``: what :mod:`hub.dispatch.news` can tell a partner of the records that it may see.
-EVENTS = frozenset({"ADT^A08", "ADT^A31", "ADT^A40", "ORU^R01", "MDM^T02", "MDM^T06", "MDM^T08", "MDM^T10", "MDM^T11"})
 
 _ALL = ("dicom", "mllp", "fhir", "fhir-message", "dicom-web")
 SETTINGS: tuple[Setting, ...] = (
@@ -243,9 +235,37 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="send",
         kinds=("mllp",),
-        fits=_are_events,
+        fits=are_events,
         words=f"events of {', '.join(sorted(EVENTS))}, with spaces between, and of ADT^A08 and ADT^A31 only one",
         meaning="其可见病历变化时发给对方的消息；缺省为无 / messages that tell it of changes to records it may see; none when absent",
+    ),
+    Setting(
+        name="lab-orders",
+        kinds=("mllp",),
+        fits=lambda value: value.upper() in LAB_ORDERS,
+        words=" or ".join(LAB_ORDERS),
+        meaning="发给对方的检验申请用何消息；缺省 ORM^O01 / message in which it takes orders for laboratory work; ORM^O01 when absent",
+    ),
+    Setting(
+        name="imaging-orders",
+        kinds=("mllp",),
+        fits=lambda value: value.upper() in IMAGING_ORDERS,
+        words=" or ".join(IMAGING_ORDERS),
+        meaning="发给对方的影像申请用何消息；缺省 ORM^O01 / message in which it takes orders for imaging; ORM^O01 when absent",
+    ),
+    Setting(
+        name="zds",
+        kinds=("mllp",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="影像申请是否带 ZDS（StudyInstanceUID）；缺省否 / whether orders for imaging carry ZDS with the Study Instance UID; not when absent",
+    ),
+    Setting(
+        name="order-answers",
+        kinds=("mllp",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="其申请被接受、拒绝或撤销时以 ORR^O02（ORL^O22、ORG^O20、ORI^O24）应答；缺省否 / whether it is told what became of its orders, in the form of each; not when absent",
     ),
     Setting(
         name="validate-out",

@@ -15,6 +15,7 @@ from pathlib import Path
 from fhir_mappings import codes
 from fhir_mappings.hl7v2 import ack, batch
 from fhir_mappings.hl7v2.dialects import DIALECTS
+from fhir_mappings.hl7v2.outbound import order_forms, orr_o02
 from fhir_mappings.hl7v2.translate import MESSAGES, VERSIONS
 from hub import endpoint_settings
 from hub.config import Settings
@@ -34,6 +35,10 @@ def event_rows() -> Iterator[str]:
 
 def sent_rows() -> Iterator[str]:
     """Yield a row for every event that is sent, as the tables of what is built name it."""
+    for form in order_forms.FORMS:
+        yield f"| {form} | `orm_o01` |"
+    for asked, answer in orr_o02.ANSWERS.items():
+        yield f"| {answer}, where {asked} came in | `orr_o02` |"
     source = resources.files("fhir_mappings.hl7v2.outbound")
     for path in sorted(source.iterdir(), key=lambda one: one.name):
         if path.name.endswith(".py"):

@@ -18,6 +18,7 @@ from hub.clock import Clock
 from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch.fhir import FhirBundles
+from hub.dispatch.order_answers import Asked, answered, control_id_of, wants_answers
 from hub.dispatch.related import LEAVES, PART_OF_WORK, get, references
 from hub.dispatch.v2 import V2Messages
 from hub.ports import MemberEndpoint, NewDelivery, ObjectStore, Tx
@@ -38,6 +39,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, directory: Directory, objects: ObjectStore, clock: Clock) -> None:
         self._directory = directory
+        self._objects = objects
         self._v2 = V2Messages(settings, directory, objects, clock)
         self._fhir = FhirBundles(settings, directory, objects, clock)
 
@@ -57,13 +59,22 @@ class Dispatcher:
             return
         patient = get(tx, plain(reference_in(task.get("for"))))
         control_id = f"YX{secrets.token_hex(8).upper()}"
+        asked: Asked | None = None
+        if effect.message == "orr_o02":
+            asked = self._asked(tx, effect, task, endpoint)
+            if asked is None:
+                return
+            control_id = control_id_of(task, asked, effect.control)
+            if tx.outbox.deliveries({"control_id": control_id}, limit=1):
+                # A Task that is given back and taken on again has been taken on all the time, as its requester sees it.
+                return
         if endpoint.kind in _BY_FHIR:
             kind, content_type = "fhir", "application/fhir+json"
             payload = self._fhir.bundle(tx, effect, task, endpoint, control_id)
         else:
             kind, content_type = "mllp", "x-application/hl7-v2+er7"
             dialect = self._directory.dialect(endpoint)
-            text = self._v2.message(tx, effect, task, patient or {}, endpoint, dialect, control_id)
+            text = self._v2.message(tx, effect, task, patient or {}, endpoint, dialect, control_id, asked)
             if text is None:
                 return
             payload, missing = encode_or_escape(text, dialect.charset_out)
@@ -86,3 +97,12 @@ class Dispatcher:
                 on_ack="deliver" if effect.message == "oru_r01" else "",
             )
         )
+
+    def _asked(self, tx: Tx, effect: workflows.Send, task: Json, endpoint: MemberEndpoint) -> Asked | None:
+        """Return the message that *effect* answers; ``None`` where none was sent, or no answer is read."""
+        if endpoint.kind in _BY_FHIR or not wants_answers(endpoint):
+            # Who works by FHIR reads the Task.
+            return None
+        request = get(tx, plain(reference_in(task.get("focus")))) or {}
+        target = self._v2.target(endpoint, self._directory.dialect(endpoint))
+        return answered(tx, self._objects, request, effect.control, endpoint, target)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import structlog
 
 from fhir_mappings.hl7v2.context import Dialect
+from fhir_mappings.hl7v2.outbound.order_forms import Form, OrderedStudy, ordered_study
 from fhir_mappings.hl7v2.outbound.orm_o01 import orm_o01
+from fhir_mappings.hl7v2.outbound.orr_o02 import Answer, orr_o02
 from fhir_mappings.hl7v2.outbound.oru_r01 import OutboundAttachment, oru_r01
 from fhir_mappings.hl7v2.outbound.referral import ref_i12, rri_i12
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
@@ -16,11 +18,12 @@ from hub import workflows
 from hub.clock import Clock
 from hub.config import Settings
 from hub.directory import Directory
+from hub.dispatch.order_answers import Asked
 from hub.dispatch.related import MAX_ATTACHMENT_BYTES, all_of, bytes_of, get, people_of, text_of
 from hub.dispatch.report import page, signed
 from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, ObjectStore, Tx
-from hub.workflows.task import plain, recorded, reference_in, workflow_code
+from hub.workflows.task import plain, recorded, reference_in, referred, workflow_code
 
 log = structlog.get_logger("hub.dispatch")
 
@@ -56,8 +59,12 @@ class V2Messages:
         endpoint: MemberEndpoint,
         dialect: Dialect,
         control_id: str,
+        asked: Asked | None = None,
     ) -> str | None:
-        """Return the message of *effect* as text, or ``None`` when there is nothing to be sent."""
+        """Return the message of *effect* as text, or ``None`` when there is nothing to be sent.
+
+        *asked* is the received message that an answer to an order is about.
+        """
         now = self._clock()
         target = self.target(endpoint, dialect)
         request = get(tx, plain(reference_in(task.get("focus")))) or {}
@@ -65,6 +72,7 @@ class V2Messages:
             case "oru_r01":
                 return self._result(tx, effect, task, patient, request, target, control_id, now)
             case "orm_o01":
+                imaging = workflow_code(task) == "remote-reading"
                 return orm_o01(
                     request,
                     patient=patient,
@@ -75,6 +83,23 @@ class V2Messages:
                     conditions=all_of(tx, request.get("reasonReference", ())),
                     practitioners=people_of(tx, request),
                     reason=text_of(task.get("statusReason")),
+                    form=order_form(endpoint, imaging=imaging),
+                    studies=_studies(tx, task) if imaging else (),
+                    with_zds=endpoint.settings.get("zds") is True,
+                )
+            case "orr_o02" if asked is not None:
+                return orr_o02(
+                    request,
+                    answer=cast("Answer", effect.control),
+                    asked_by=asked.event,
+                    original_control_id=asked.control_id,
+                    original_version=asked.version,
+                    procedures=asked.procedures,
+                    patient=patient,
+                    target=target,
+                    control_id=control_id,
+                    now=now,
+                    reason=text_of(task.get("statusReason")) if effect.control in {"UA", "UC"} else "",
                 )
             case "ref_i12" | "ref_i13" | "ref_i14":
                 event: Literal["I12", "I13", "I14"] = {"ref_i12": "I12", "ref_i13": "I13", "ref_i14": "I14"}[
@@ -168,6 +193,17 @@ class V2Messages:
                 )
             )
         return found
+
+
+def order_form(endpoint: MemberEndpoint, *, imaging: bool) -> Form:
+    """Return the message in which *endpoint* takes orders for imaging, or for laboratory work."""
+    return cast("Form", str(endpoint.settings.get("imaging-orders" if imaging else "lab-orders", "ORM^O01")).upper())
+
+
+def _studies(tx: Tx, task: Json) -> list[OrderedStudy]:
+    """Return the studies that *task* hands over."""
+    found = [get(tx, one) for one in referred(task, "input") if one.startswith("ImagingStudy/")]
+    return [made for one in found if one is not None and (made := ordered_study(one)) is not None]
 
 
 def _asked_by(tx: Tx, task: Json) -> str:

@@ -220,8 +220,8 @@ class Send:
     """Send a message to the institution of *role*, by whatever endpoint it has.
 
     Attributes:
-        message: ``oru_r01``, ``orm_o01``, ``ref_i12``, ``ref_i13``, ``ref_i14`` or ``rri_i12``.
-        control: ORC-1 of an order, RF1-1 of a referral (HL7 table 0283), OBR-25 of a result.
+        message: ``oru_r01``, ``orm_o01``, ``orr_o02``, ``ref_i12``, ``ref_i13``, ``ref_i14`` or ``rri_i12``.
+        control: ORC-1 of an order or the answer to one, RF1-1 of a referral (HL7 table 0283), OBR-25 of a result.
         reference: the report to send (resolved), if the message carries one.
     """
 

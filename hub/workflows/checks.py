@@ -21,7 +21,7 @@ from hub.workflows.base import (
     flat,
 )
 
-MESSAGES = frozenset({"oru_r01", "orm_o01", "ref_i12", "ref_i13", "ref_i14", "rri_i12"})
+MESSAGES = frozenset({"oru_r01", "orm_o01", "orr_o02", "ref_i12", "ref_i13", "ref_i14", "rri_i12"})
 
 
 def faults(workflow: Workflow) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ WORKFLOW = Workflow(
             sources=_ON_THE_WAY,
             to="received",
             by=("lab",),
+            effects=(Send(message="orr_o02", to_role="requester", control="OK"),),
         ),
         Transition(
             event="reject-specimen",
@@ -165,7 +166,7 @@ WORKFLOW = Workflow(
             by=("lab",),
             reasons="specimen-rejection-reason",
             messages=("order.rejected", "order.cancelled"),
-            effects=_REJECTED,
+            effects=(Send(message="orr_o02", to_role="requester", control="UA"), *_REJECTED),
         ),
         Transition(
             event="fail-specimen",
@@ -266,6 +267,7 @@ WORKFLOW = Workflow(
                 SetStatus(resource_type="ServiceRequest", status="revoked"),
                 Send(message="orm_o01", to_role="lab", control="CA"),
                 Notify(role="lab"),
+                Send(message="orr_o02", to_role="requester", control="CR"),
             ),
         ),
         Transition(
@@ -295,6 +297,7 @@ WORKFLOW = Workflow(
                 EndTask(code="abort", status="completed"),
                 SetStatus(resource_type="ServiceRequest", status="revoked"),
                 Notify(role="requester"),
+                Send(message="orr_o02", to_role="requester", control="CR"),
             ),
         ),
         Transition(
@@ -310,6 +313,7 @@ WORKFLOW = Workflow(
             effects=(
                 EndTask(code="abort", status="rejected"),
                 Notify(role="requester"),
+                Send(message="orr_o02", to_role="requester", control="UC"),
             ),
         ),
         Transition(

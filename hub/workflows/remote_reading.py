@@ -211,6 +211,7 @@ WORKFLOW = Workflow(
             by=("desk",),
             assigns="assignee",
             restarts=("lease",),
+            effects=(Send(message="orr_o02", to_role="requester", control="OK"),),
         ),
         Transition(
             event="claim",
@@ -220,6 +221,7 @@ WORKFLOW = Workflow(
             to="assigned",
             by=("writer",),
             assigns="actor",
+            effects=(Send(message="orr_o02", to_role="requester", control="OK"),),
         ),
         Transition(
             event="release",
@@ -358,7 +360,7 @@ WORKFLOW = Workflow(
             to="refused",
             by=("desk", "writer"),
             reasons="reading-refusal-reason",
-            effects=(Notify(role="requester"),),
+            effects=(Send(message="orr_o02", to_role="requester", control="UA"), Notify(role="requester")),
         ),
         Transition(
             event="withdraw",
@@ -372,6 +374,7 @@ WORKFLOW = Workflow(
                 SetStatus(resource_type="ServiceRequest", status="revoked"),
                 Send(message="orm_o01", to_role="desk", control="CA"),
                 Notify(role="desk"),
+                Send(message="orr_o02", to_role="requester", control="CR"),
             ),
         ),
         Transition(
@@ -400,6 +403,7 @@ WORKFLOW = Workflow(
                 EndTask(code="abort", status="completed"),
                 SetStatus(resource_type="ServiceRequest", status="revoked"),
                 Notify(role="requester"),
+                Send(message="orr_o02", to_role="requester", control="CR"),
             ),
         ),
         Transition(
@@ -414,6 +418,7 @@ WORKFLOW = Workflow(
             effects=(
                 EndTask(code="abort", status="rejected"),
                 Notify(role="requester"),
+                Send(message="orr_o02", to_role="requester", control="UC"),
             ),
         ),
         Transition(

@@ -1,4 +1,7 @@
-"""ServiceRequest as ORM^O01 (HL7 v2 chapter 4.4.1): an order placed with, changed at or taken back from a partner."""
+"""ServiceRequest as ORM^O01 (HL7 v2 chapter 4.4.1): an order placed with, changed at or taken back from a partner.
+
+OML^O21, OMG^O19 and OMI^O23 say the same; :mod:`fhir_mappings.hl7v2.outbound.order_forms` has what they have of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,15 @@ from typing import Any
 
 from fhir_mappings.hl7v2.builder import FieldValue
 from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound.order_forms import (
+    Form,
+    OrderedStudy,
+    add_ipc,
+    add_zds,
+    form_for,
+    target_for,
+    tq1,
+)
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
 
 Json = Mapping[str, Any]
@@ -26,18 +38,26 @@ def orm_o01(
     conditions: Sequence[Json] = (),
     practitioners: Mapping[str, Json] | None = None,
     reason: str = "",
+    form: Form = "ORM^O01",
+    studies: Sequence[OrderedStudy] = (),
+    with_zds: bool = False,
 ) -> str:
     """Return the order as text. *control* is ORC-1: ``NW``, ``CA``, ``XO``, or an answer such as ``OK`` and ``UA``.
 
     *conditions* become DG1; *reason* is ORC-16, why an order is cancelled or refused.
+    *form* is the message that the receiver takes orders in, *studies* are what an imaging order is about: IPC of OMI^O23,
+    and ZDS of any other form where the receiver reads that (*with_zds*).
     """
+    form = form_for(form, request, studies)
+    target = target_for(form, target)
+    has_tq1 = form != "ORM^O01" and target.modern
     people = practitioners or {}
     placer = fields.placer_number(request, target) or str(request["id"])
     filler = fields.typed_number(request.get("identifier", []), "FILL")
     accession = fields.typed_number(request.get("identifier", []), "ACSN")
     priority = _PRIORITY.get(str(request.get("priority", "")), "R")
     requester = fields.xcn(request.get("requester"), people)
-    builder = start(target, "ORM^O01^ORM_O01", control_id=control_id, now=now)
+    builder = start(target, f"{form}^{form.replace('^', '_')}", control_id=control_id, now=now)
     builder.segment("PID", fields.pid(patient, target))
     builder.segment(
         "ORC",
@@ -45,12 +65,14 @@ def orm_o01(
             1: control,
             2: placer,
             3: filler,
-            7: ["", "", "", "", "", priority],
+            7: None if has_tq1 else ["", "", "", "", "", priority],
             9: fields.time(request.get("authoredOn"), target) or fields.time(now.isoformat(), target),
             12: requester,
             16: ["", reason] if reason else None,
         },
     )
+    if has_tq1:
+        builder.segment("TQ1", tq1(request, priority, target))
     # An order that is only taken back or answered may be known by its number alone, and OBR-4 is required.
     if request.get("code"):
         builder.segment("OBR", _obr(request, placer, filler, accession, priority, requester, target))
@@ -58,6 +80,10 @@ def orm_o01(
         builder.segment("NTE", {1: str(ordinal), 3: str(note.get("text", ""))})
     for ordinal, condition in enumerate(conditions, start=1):
         builder.segment("DG1", dg1(condition, ordinal, target))
+    if form == "OMI^O23":
+        add_ipc(builder, studies, placer, accession, target)
+    elif with_zds:
+        add_zds(builder, studies, target)
     return builder.to_text()
 
 

@@ -106,8 +106,8 @@ class Consortium:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Consortium]:
-    with running(tmp_path) as services:
+def hub(tmp_path: Path, database_url: str) -> Iterator[Consortium]:
+    with running(tmp_path, url=database_url) as services:
         made = Consortium(services)
         made.ask(YL=ALL, QH=ALL, KN=ALL)
         yield made

@@ -10,7 +10,9 @@ from typing import Any
 from fhir_mappings.hl7v2.dialects import HIS_CN, STANDARD
 from fhir_mappings.hl7v2.outbound.adt import adt_a08, adt_a40
 from fhir_mappings.hl7v2.outbound.mdm_t02 import DocumentPart, mdm_t02
+from fhir_mappings.hl7v2.outbound.order_forms import OrderedStudy
 from fhir_mappings.hl7v2.outbound.orm_o01 import orm_o01
+from fhir_mappings.hl7v2.outbound.orr_o02 import orr_o02
 from fhir_mappings.hl7v2.outbound.oru_r01 import OutboundAttachment, oru_r01
 from fhir_mappings.hl7v2.outbound.referral import ref_i12, rri_i12
 from fhir_mappings.hl7v2.outbound.siu_s12 import siu_s12
@@ -147,6 +149,22 @@ def order(target: OutboundTarget, request: Any = REQUEST, **changes: Any) -> str
         **changes,
     }
     return orm_o01(request, target=target, control_id="YX2", now=NOW, **options)
+
+
+STUDY = OrderedStudy(uid="1.2.826.0.1.3680043.9.1", accession="ACC0001", modality="CT")
+
+
+def order_answer(target: OutboundTarget, request: Any = REQUEST, **changes: Any) -> str:
+    options: dict[str, Any] = {
+        "patient": PATIENT,
+        "answer": "UA",
+        "reason": "设备检修",
+        "asked_by": "ORM^O01",
+        "original_control_id": "KN20250611001",
+        "original_version": target.dialect.version_out,
+        **changes,
+    }
+    return orr_o02(request, target=target, control_id="YX9", now=NOW, **options)
 
 
 def referral(target: OutboundTarget, request: Any = REFERRAL, **changes: Any) -> str:

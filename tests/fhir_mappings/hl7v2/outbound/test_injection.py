@@ -15,6 +15,7 @@ from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.escapes import Delimiters
 from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
 from fhir_mappings.hl7v2.outbound.mdm_t02 import DocumentPart
+from fhir_mappings.hl7v2.outbound.order_forms import OrderedStudy
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
 from fhir_mappings.hl7v2.tokenizer import parse
 from tests.fhir_mappings.hl7v2.outbound import samples as s
@@ -68,6 +69,12 @@ def messages(target: OutboundTarget, text: str) -> list[str]:
             attachments=[replace(s.PDF, title=text, content_type=f"application/{text}")],
         ),
         s.order(made, request, conditions=[condition], reason=text, **around),
+        s.order(
+            made, request, conditions=[condition], reason=text, form="OMI^O23",
+            studies=[OrderedStudy(uid=text, accession=text, modality=text)], **around,
+        ),
+        s.order(made, request, form="OML^O21", studies=[OrderedStudy(uid=text)], with_zds=True, **around),
+        s.order_answer(made, request, reason=text, original_control_id=text, patient=patient),
         s.referral(made, referral, conditions=[condition], sender=text, **around),
         s.answer(made, referral, reason=text, note=text, sender=text, original_control_id=text, **around),
         s.booking(made, appointment, **around),

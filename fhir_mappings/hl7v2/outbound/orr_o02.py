@@ -1,0 +1,80 @@
+"""What became of an order, to who placed it: ORR^O02, ORL^O22, ORG^O20 and ORI^O24 (HL7 v2 chapter 4, table 0119).
+
+The form of the answer is that of the message that it answers (chapters 4.4.2, 4.4.4, 4.4.7 and 4.4.11).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from fhir_mappings.hl7v2.builder import FieldValue
+from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
+
+Json = Mapping[str, Any]
+
+#: MSH-9 of an order -> that of the answer to it. The answers to OML^O33 and O35 are about specimens and containers, not
+#: orders, so an order that came in one of those gets none.
+ANSWERS: Mapping[str, str] = {
+    "ORM^O01": "ORR^O02",
+    "OML^O21": "ORL^O22",
+    "OMG^O19": "ORG^O20",
+    "OMI^O23": "ORI^O24",
+}
+
+#: ORC-1: taken on, or unable to; cancelled as asked, or unable to.
+Answer = Literal["OK", "UA", "CR", "UC"]
+
+
+def orr_o02(
+    request: Json,
+    *,
+    answer: Answer,
+    asked_by: str,
+    original_control_id: str,
+    original_version: str,
+    patient: Json,
+    target: OutboundTarget,
+    control_id: str,
+    now: datetime,
+    reason: str = "",
+    procedures: Sequence[Mapping[int, FieldValue]] = (),
+) -> str:
+    """Return the answer to a message about the order *request* as text.
+
+    Args:
+        answer: ORC-1. MSA-1 is AA in any case: the message was understood, whatever became of the order.
+        asked_by: MSH-9 of the message that is answered, a key of :data:`ANSWERS`.
+        original_control_id: MSH-10 of that message, which becomes MSA-2.
+        original_version: MSH-12 of that message; the answer is in the same version.
+        reason: ORC-16, why an order is refused.
+        procedures: IPC-1 to IPC-4 of that message, which ORI^O24 gives back.
+    """
+    if re.fullmatch(r"2\.[1-9](\.[0-9])?", original_version):
+        target = replace(target, dialect=replace(target.dialect, version_out=original_version))
+    event = ANSWERS[asked_by]
+    placer = fields.placer_number(request, target) or str(request["id"])
+    filler = fields.typed_number(request.get("identifier", []), "FILL")
+    builder = start(target, f"{event}^{event.replace('^', '_')}", control_id=control_id, now=now)
+    builder.segment("MSA", {1: "AA", 2: original_control_id})
+    builder.segment("PID", fields.pid(patient, target))
+    builder.segment(
+        "ORC",
+        {
+            1: answer,
+            2: placer,
+            3: filler,
+            9: fields.time(now.isoformat(), target),
+            16: ["", reason] if reason else None,
+        },
+    )
+    if request.get("code"):
+        builder.segment("OBR", {1: "1", 2: placer, 3: filler, 4: fields.concept(request.get("code"), target)})
+    if event == "ORI^O24":
+        for procedure in procedures:
+            builder.segment("IPC", procedure)
+    return builder.to_text()
