@@ -16,7 +16,7 @@ import pytest
 
 from adapters.dimse.negotiation import Context
 from tests.flows.his import send_frames
-from tests.flows.hub_process import Asker, HubProcess
+from tests.flows.hub_process import Asker, HubProcess, eventually
 from tests.support.dicom import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, ct_tags, encode, make_ct, part10
 from tests.support.dimse import Peer
 from tests.support.dimse_peer import answer, associated, c_store, data_pdus, store_command
@@ -159,9 +159,12 @@ def test_hostile_input_at_each_door_leaves_the_hub_as_it_was(hub: HubProcess) ->
             door(hub, kn)
 
     assert processes(hub) == pids, "no process was lost"
-    grown = {name: anonymous_bytes(pid) - before[name] for name, pid in pids.items()}
-    assert grown.pop("http-0") < HTTP_GROWTH_BYTES
-    assert max(grown.values()) < GROWTH_BYTES, grown
+    bounds = {name: HTTP_GROWTH_BYTES if name == "http-0" else GROWTH_BYTES for name in pids}
+    # The last connections end after their answers were read, and their buffers with them; what is kept stays.
+    eventually(
+        lambda: all(anonymous_bytes(pid) - before[name] < bounds[name] for name, pid in pids.items()),
+        what="memory is as it was",
+    )
     # Nothing of it can be seen, and each door serves as before.
     assert kn.search("/fhir/Patient") == []
     assert kn.get("/dicom-web/studies", status=200, headers={"Accept": "application/dicom+json"}) == []

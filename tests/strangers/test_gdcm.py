@@ -22,7 +22,6 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove
 from tests.strangers.running import RunningHub
 from tests.support.corpus import AS_STORED, dataset_of
 from tests.support.dicom import EXPLICIT, IMPLICIT, ROOT, make_ct
-from tests.support.dimse_hub import run
 from tests.support.strangers import ran
 
 
@@ -94,12 +93,12 @@ def archive(file: Path, receiver: int, *syntaxes: list[str]) -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.tool("gdcmscu", "storescu")
+@pytest.mark.tool("gdcmscu")
 def test_gdcms_own_receiver_knows_one_transfer_syntax_whoever_sends(hub: RunningHub, tmp_path: Path) -> None:
     """It reads everything in the syntax of the last context that it took, so a second context of a class is its end.
 
     The hub proposes one context for each syntax in which it can send an image, as PS3.8 section 9.3.2.2 lets it; so does the
-    other archive here, and both meet the same end. Where this fails because GDCM has been mended, C-MOVE is to be tried.
+    archive here, which is not ours. Where this fails because GDCM has been mended, a C-MOVE from the hub is to be tried.
     """
     file = tmp_path / "one.dcm"
     make_ct(file, study=712, patient_id="P712", size=32, transfer_syntax=EXPLICIT)
@@ -109,6 +108,3 @@ def test_gdcms_own_receiver_knows_one_transfer_syntax_whoever_sends(hub: Running
     with archive(file, hub.their_port, [EXPLICIT], [IMPLICIT]) as port:
         theirs = gdcm_moves(tmp_path / "two-contexts", port, hub.their_port)
     assert theirs == ("Should not happen (imp)", 0)
-    sent = run("storescu", "-xe", "-aet", "KN_PACS", "-aec", "YIXIE", "127.0.0.1", hub.ports["dimse"], file)
-    assert sent.returncode == 0, sent.stderr
-    assert gdcm_moves(tmp_path / "hub", hub.ports["dimse"], hub.their_port) == theirs
