@@ -33,7 +33,7 @@ from hub.errors import Category, HubError
 from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
 from hub.workitem_events import Item, WorkitemEvents
-from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state
+from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state, may_change
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -48,7 +48,6 @@ _UNSPECIFIED: Json = {
     "00080102": {"vr": "SH", "Value": ["DCM"]},
     "00080104": {"vr": "LO", "Value": ["Discontinued for unspecified reason"]},
 }
-_READ_ONLY = frozenset({"patient", "auditor"})
 #: Attempts at a change that another one overtakes; each sees what the other has left.
 _ATTEMPTS = 4
 
@@ -92,7 +91,7 @@ class Workitems:
             WorkitemError: NOT_SCHEDULED, DUPLICATE.
             HubError: incorrect when what table CC.2.5-3 demands is missing; forbidden for those who only read.
         """
-        _may_change(envelope.actor)
+        may_change(envelope.actor)
         attributes = {tag: element for tag, element in dataset.items() if tag != mapping.TRANSACTION_UID}
         # UID 2.25 and a random UUID (PS3.5 annex B.2).
         uid = uid or first(attributes, mapping.INSTANCE_UID) or f"2.25.{uuid4().int}"
@@ -213,7 +212,7 @@ class Workitems:
             WorkitemError: ABSENT, UNKNOWN_RECEIVER, INAPPROPRIATE.
             HubError: incorrect for a filter that cannot be matched; forbidden for those who only read.
         """
-        _may_change(envelope.actor)
+        may_change(envelope.actor)
 
         def work(tx: Tx) -> None:
             found = None if uid in mapping.WORKLISTS else self.find(tx, envelope.actor, uid)
@@ -248,7 +247,7 @@ class Workitems:
     def _change(
         self, envelope: Envelope, uid: str, dataset: Mapping[str, Any], judge: Callable[[Found], _Change]
     ) -> Remark:
-        _may_change(envelope.actor)
+        may_change(envelope.actor)
 
         def work(tx: Tx) -> Remark:
             found = self.find(tx, envelope.actor, uid)
@@ -463,11 +462,6 @@ def _unlock(held: str, lock: str) -> None:
         raise WorkitemError(Reason.NO_LOCK, where="TransactionUID")
     if not _same(held, lock):
         raise WorkitemError(Reason.WRONG_LOCK, where="TransactionUID")
-
-
-def _may_change(actor: Actor) -> None:
-    if actor.patient is not None or not actor.roles - _READ_ONLY or scope_of(actor).directory_only:
-        raise HubError(Category.FORBIDDEN, "This role changes no workitems.")
 
 
 def _check_new(uid: str, attributes: Mapping[str, Any]) -> None:

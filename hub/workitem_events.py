@@ -2,8 +2,9 @@
 
 An AE subscribes to one item or to all of them (Global Subscription), perhaps only to those that match keys (Filtered Global
 Subscription). A subscription is a ``Basic`` of the AE's institution, found by the UID it is for and by the AE; whether an item is
-told of is judged when something happens to it, so a global subscription also holds for what comes later. What is told is a
-delivery in a lane of AE and item: in order, tried again, and lost to nobody by a restart.
+told of is judged when something happens to it, so a global subscription also holds for what comes later. Who subscribes by
+DIMSE is told by DIMSE: a delivery in a lane of AE and item, in order, tried again, and lost to nobody by a restart. Who
+subscribes by UPS-RS is told on its event channel (:mod:`hub.workitem_channel`).
 
 Nobody is told of an item that the AE's institution may not see, and this is asked again when the event leaves. No item is ever
 deleted, so a deletion lock holds from the beginning and need not be kept.
@@ -23,6 +24,7 @@ from fhir_mappings.dicom.performed_step import first, items
 from fhir_mappings.errors import MappingError
 from fhir_mappings.identifiers import CANONICAL_BASE, resource_id
 from fhir_mappings.json import dumps, loads
+from hub import workitem_channel
 from hub.access import UNRESTRICTED, Scope
 from hub.actor import HUB
 from hub.clock import instant
@@ -30,6 +32,7 @@ from hub.delivery import lane_name
 from hub.envelope import Envelope
 from hub.errors import HubError
 from hub.ports import AuditLine, Delivery, MemberEndpoint, NewDelivery, NewVersion, Stored, Tx
+from hub.ports.channels import NewChannelEvent
 from hub.workitem_rules import Reason, WorkitemError
 from hub.workitem_search import Key, keys_of, matches
 
@@ -53,6 +56,8 @@ _SUBSCRIBER = f"{CANONICAL_BASE}/NamingSystem/workitem-subscriber"
 _SAID = f"{CANONICAL_BASE}/StructureDefinition/workitem-subscription"
 #: What a row says of its AE: told, told of what was there when it was suspended, told no more although all are.
 _ON, _SUSPENDED, _OFF = "on", "suspended", "off"
+#: What a row says of an AE that is told on its event channel.
+_CHANNEL = "channel"
 
 Json = dict[str, Any]
 
@@ -69,6 +74,15 @@ class Item:
     attributes: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """Who is told: an AE of *member*, at *endpoint* by DIMSE, or on its event channel where that is ``""``."""
+
+    member: str
+    ae_title: str
+    endpoint: str = ""
+
+
 class WorkitemEvents:
     """Subscriptions, and the events that follow; every method works in its caller's transaction."""
 
@@ -83,7 +97,8 @@ class WorkitemEvents:
         The AE is told the state of a single item at once.
 
         Raises:
-            WorkitemError: UNKNOWN_RECEIVER when it is no AE of the asker's institution with an address.
+            WorkitemError: UNKNOWN_RECEIVER when it is no AE of the asker's institution, or would be called and has no
+                address.
             HubError: incorrect when a key of a filter is malformed.
         """
         to = self._receiver(envelope, told)
@@ -129,7 +144,9 @@ class WorkitemEvents:
             )
         said = _said(stored)
         if said["state"] == _ON:
-            self._keep(tx, to, uid, _SUSPENDED, said["keys"])
+            # How the AE is told stays as it was, whichever door ends it for what is to come.
+            same = self._known(to.member, to.ae_title, by_channel=said["by"] == _CHANNEL)
+            self._keep(tx, same or to, uid, _SUSPENDED, said["keys"])
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -156,7 +173,7 @@ class WorkitemEvents:
 
     def may_leave(self, tx: Tx, delivery: Delivery, to: MemberEndpoint) -> bool:
         """Return whether the institution at *to* may still see the item; where not, the event is skipped and audited."""
-        if self._sees(tx, to, delivery.owner, delivery.task_id):
+        if self._sees(tx, to.member, delivery.owner, delivery.task_id):
             return True
         now = self._services.clock()
         tx.outbox.skip(delivery.id, now=now, reason=f"无权查看 / {to.member} may not see the workitem any more.")
@@ -178,37 +195,42 @@ class WorkitemEvents:
 
     # --- parts -----------------------------------------------------------------------------------------------
 
-    def _receiver(self, envelope: Envelope, told: Mapping[str, Any]) -> MemberEndpoint:
+    def _receiver(self, envelope: Envelope, told: Mapping[str, Any]) -> Receiver:
         title = first(told, RECEIVER).strip()
-        found = self._endpoint(envelope.actor.institution, title)
+        by_channel = envelope.door == "dicomweb"
+        found = self._known(envelope.actor.institution, title, by_channel=by_channel)
         if found is None:
+            where = "" if by_channel else " whose Endpoint has an address"
             raise WorkitemError(
-                Reason.UNKNOWN_RECEIVER,
-                where="ReceivingAE",
-                remedy="Name an AE of your institution whose Endpoint has an address.",
+                Reason.UNKNOWN_RECEIVER, where="ReceivingAE", remedy=f"Name an AE of your institution{where}."
             )
         return found
 
-    def _endpoint(self, member: str, title: str) -> MemberEndpoint | None:
+    def _known(self, member: str, title: str, *, by_channel: bool) -> Receiver | None:
+        if by_channel:
+            known = workitem_channel.has_ae(self._services, member, title)
+            return Receiver(member=member, ae_title=title) if known else None
         points = self._services.directory.endpoints(member, "dicom")
-        return next((one for one in points if one.active and one.address and one.ae_title == title), None)
+        found = next((one for one in points if one.active and one.address and one.ae_title == title), None)
+        return None if found is None else Receiver(member=member, ae_title=title, endpoint=found.id)
 
     def _keys(self, keys: Mapping[str, Any]) -> list[Key]:
         return list(keys_of(keys, zone=self._services.settings.time_zone))
 
-    def _told(self, tx: Tx, item: Item) -> list[MemberEndpoint]:
+    def _told(self, tx: Tx, item: Item) -> list[Receiver]:
         """Return the AEs that are told of *item*: what is said of it alone goes before what is said of all."""
         rows: dict[tuple[str, str], dict[str, Json]] = {}
         for uid in (item.uid, GLOBAL, FILTERED):
             for stored in tx.records.by_identifier("Basic", _ITEM, uid, UNRESTRICTED):
                 said = _said(stored)
                 rows.setdefault((stored.owner, said["receiver"]), {})[uid] = said
-        wanted = (
-            self._endpoint(*who)
-            for who, said_of in sorted(rows.items())
-            if any(self._applies(said_of[uid], uid, item) for uid in ({item.uid} & said_of.keys() or said_of))
-        )
-        return [to for to in wanted if to is not None and self._sees(tx, to, item.owner, item.task_id)]
+        wanted = []
+        for (member, title), said_of in sorted(rows.items()):
+            uids = {item.uid} & said_of.keys() or said_of
+            ways = {said_of[uid]["by"] == _CHANNEL for uid in uids if self._applies(said_of[uid], uid, item)}
+            # An AE that subscribes by both is told by both.
+            wanted += [self._known(member, title, by_channel=one) for one in sorted(ways)]
+        return [to for to in wanted if to is not None and self._sees(tx, to.member, item.owner, item.task_id)]
 
     def _applies(self, said: Json, uid: str, item: Item) -> bool:
         if said["state"] == _OFF or (said["state"] == _SUSPENDED and item.authored > said["since"]):
@@ -217,10 +239,10 @@ class WorkitemEvents:
         return uid != FILTERED or matches(self._keys(said["keys"]), item.attributes, zone)
 
     @staticmethod
-    def _sees(tx: Tx, to: MemberEndpoint, owner: str, task_id: str) -> bool:
-        return to.member == owner or tx.records.get("Task", task_id, Scope(institution=to.member)) is not None
+    def _sees(tx: Tx, member: str, owner: str, task_id: str) -> bool:
+        return member == owner or tx.records.get("Task", task_id, Scope(institution=member)) is not None
 
-    def _keep(self, tx: Tx, to: MemberEndpoint, uid: str, state: str, keys: Mapping[str, Any]) -> None:
+    def _keep(self, tx: Tx, to: Receiver, uid: str, state: str, keys: Mapping[str, Any]) -> None:
         now = self._services.clock()
         row: Json = {
             "resourceType": "Basic",
@@ -232,20 +254,34 @@ class WorkitemEvents:
         }
         tx.records.put_many([NewVersion(resource=row, owner=to.member)])
 
-    def _forget(self, tx: Tx, to: MemberEndpoint, states: set[str]) -> None:
+    def _forget(self, tx: Tx, to: Receiver, states: set[str]) -> None:
         for stored in tx.records.by_identifier("Basic", _SUBSCRIBER, to.ae_title, UNRESTRICTED, owner=to.member):
             if _said(stored)["state"] in states:
                 tx.records.delete("Basic", stored.id, owner=to.member)
 
     def _queue(
-        self, tx: Tx, to: MemberEndpoint, item: Item, kind: int, information: Mapping[str, Any], correlation_id: str
+        self, tx: Tx, to: Receiver, item: Item, kind: int, information: Mapping[str, Any], correlation_id: str
     ) -> None:
+        if not to.endpoint:
+            event = NewChannelEvent(
+                institution=to.member,
+                ae_title=to.ae_title,
+                owner=item.owner,
+                task_id=item.task_id,
+                patient_id=item.patient_id,
+                item=item.uid,
+                payload=workitem_channel.payload(kind, information),
+                correlation_id=correlation_id,
+                created_at=self._services.clock(),
+            )
+            workitem_channel.tell(tx, event)
+            return
         tx.outbox.enqueue(
             NewDelivery(
-                destination=to.id,
-                lane=lane_name(to.id, item.uid, slot=KIND),
+                destination=to.endpoint,
+                lane=lane_name(to.endpoint, item.uid, slot=KIND),
                 kind=KIND,
-                payload=dumps({"type": kind, "information": information}),
+                payload=workitem_channel.payload(kind, information),
                 owner=item.owner,
                 control_id=item.uid,
                 content_type="application/dicom+json",
@@ -256,8 +292,9 @@ class WorkitemEvents:
         )
 
 
-def _content(to: MemberEndpoint, state: str, now: datetime, keys: Mapping[str, Any]) -> Json:
-    return {"receiver": to.ae_title, "state": state, "since": instant(now), "keys": dict(keys)}
+def _content(to: Receiver, state: str, now: datetime, keys: Mapping[str, Any]) -> Json:
+    by = "dimse" if to.endpoint else _CHANNEL
+    return {"receiver": to.ae_title, "state": state, "since": instant(now), "keys": dict(keys), "by": by}
 
 
 def _said(stored: Stored) -> Json:
@@ -267,13 +304,14 @@ def _said(stored: Stored) -> Json:
         said = loads(text.encode())
         keys = mapping.normal(said["keys"])
         list(keys_of(keys, zone="UTC"))
-        return {**{name: str(said[name]) for name in ("receiver", "state", "since")}, "keys": keys}
+        texts = {name: str(said[name]) for name in ("receiver", "state", "since")}
+        return {**texts, "keys": keys, "by": str(said.get("by", ""))}
     except (ValueError, LookupError, TypeError, AttributeError, HubError, MappingError):
         log.warning("no_subscription", owner=stored.owner, basic=stored.id)
-        return {"receiver": "", "state": _OFF, "since": "", "keys": {}}
+        return {"receiver": "", "state": _OFF, "since": "", "keys": {}, "by": ""}
 
 
-def _row_id(to: MemberEndpoint, uid: str) -> str:
+def _row_id(to: Receiver, uid: str) -> str:
     return _id(to.member, to.ae_title, uid)
 
 

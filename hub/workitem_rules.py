@@ -5,7 +5,11 @@ from __future__ import annotations
 from enum import Enum
 
 from fhir_mappings.dicom.workitem import CANCELED, FINAL, IN_PROGRESS, SCHEDULED
+from hub.access import scope_of
+from hub.actor import Actor
 from hub.errors import Category, HubError
+
+_READ_ONLY = frozenset({"patient", "auditor"})
 
 
 class Reason(Enum):
@@ -83,3 +87,9 @@ def judge_state(state: str, wanted: str, *, given: bool, right: bool) -> Reason 
     if state == wanted:
         return Remark.ALREADY_CANCELED if state == CANCELED else Remark.ALREADY_COMPLETED
     return Remark.NONE if state == IN_PROGRESS else Reason.OVER
+
+
+def may_change(actor: Actor) -> None:
+    """Raise HubError(forbidden) for a role that changes no workitems and subscribes to none."""
+    if actor.patient is not None or not actor.roles - _READ_ONLY or scope_of(actor).directory_only:
+        raise HubError(Category.FORBIDDEN, "This role changes no workitems.")

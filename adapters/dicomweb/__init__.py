@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import Workers
-from adapters.dicomweb import capabilities, workitems
+from adapters.dicomweb import capabilities, subscriptions, workitems
 from adapters.dicomweb.changes import Changes
 from adapters.dicomweb.deletion import Delete
 from adapters.dicomweb.errors import Handler, guarded
@@ -71,6 +71,7 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", "/changefeed", changes.feed),
         ("GET", "/changefeed/latest", changes.latest),
         *workitems.routes(services, workers),
+        *subscriptions.routes(services, workers),
     ]
     made: list[BaseRoute] = [Route("/wado", guarded(wado_uri.get), methods=["GET"])]
     for prefix in PREFIXES:

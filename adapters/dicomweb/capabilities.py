@@ -47,8 +47,17 @@ _WORKITEMS: Mapping[tuple[str, str], str] = {
     ("POST", "{workitem}"): "UpdateWorkitem",
     ("PUT", "state"): "ChangeWorkitemState",
     ("POST", "cancelrequest"): "RequestCancellation",
+    ("POST", "{aetitle}"): "Subscribe",
+    ("DELETE", "{aetitle}"): "Unsubscribe",
+    ("POST", "suspend"): "SuspendGlobalSubscription",
 }
-_NO_EVENTS = "Subscriptions are not offered here: an AE subscribes by DIMSE (UPS Watch). 此处不提供订阅；请用 DIMSE 的 UPS Watch。"
+#: Those whose request has no body.
+_BODILESS = frozenset({"{aetitle}", "suspend"})
+_WORKITEM_QUERIES: Mapping[tuple[str, str], Sequence[str]] = {
+    ("GET", "workitems"): ("limit", "offset", "fuzzymatching", "includefield"),
+    ("POST", "{aetitle}"): ("deletionlock", "filter"),
+}
+_CHANNEL = "Events go by WebSocket: ws(s)://.../dicom-web/subscribers/{aetitle}. 事件经 WebSocket 发送。"
 _LEVELS: Mapping[str, Level] = {"studies": "study", "series": "series", "instances": "instance"}
 
 
@@ -124,10 +133,10 @@ def _workitem(method: str, path: str, last: str) -> Ability:
         method=method,
         path=path,
         name=_WORKITEMS[method, last],
-        query=("limit", "offset", "fuzzymatching", "includefield") if (method, last) == ("GET", "workitems") else (),
-        takes=() if method == "GET" else (JSON_TYPE, XML_TYPE),
+        query=_WORKITEM_QUERIES.get((method, last), ()),
+        takes=() if method == "GET" or last in _BODILESS else (JSON_TYPE, XML_TYPE),
         gives=() if method != "GET" else (JSON_TYPE, _MULTIPART_XML if last == "workitems" else XML_TYPE),
-        note=_NO_EVENTS if last == "workitems" else "",
+        note=_CHANNEL if (method, last) == ("POST", "{aetitle}") else "",
     )
 
 

@@ -1,8 +1,7 @@
 """UPS-RS: workitems over HTTP (PS3.18 chapter 11): Create, Retrieve, Update, Change State, Request Cancellation, Search.
 
 What may be done is decided in :mod:`hub.workitem`, with the words of PS3.4 annex CC; here they become status codes and
-Warning headers. Subscriptions are not offered here, because their events go by WebSocket (section 11.13), which this HTTP
-server does not speak, and a subscription that is taken and never served would be worse than none; AEs subscribe by DIMSE.
+Warning headers. Subscriptions are in :mod:`adapters.dicomweb.subscriptions`.
 """
 
 from __future__ import annotations

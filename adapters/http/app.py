@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters import dicomweb, fhir, ops, share, viewer
 from adapters._http import error_response
+from adapters.dicomweb.event_channel import EventChannels
 from adapters.http.dispatch import Dispatch, shape
 from adapters.http.forwarded import Origin
 from hub import __version__, metrics
@@ -78,23 +79,24 @@ def build(services: Services) -> ASGIApp:
             "viewer": viewer.application(services),
         },
     )
-    return _Shared(dispatch, Origin(services.settings))
+    return _Shared(dispatch, EventChannels(services), Origin(services.settings))
 
 
 class _Shared:
     """The caller's address, security headers and counters around every request."""
 
-    def __init__(self, app: ASGIApp, origin: Origin) -> None:
+    def __init__(self, app: ASGIApp, channels: ASGIApp, origin: Origin) -> None:
         self._app = app
+        self._channels = channels
         self._origin = origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
         if self._origin:
             scope["client"] = self._origin.client(scope)
+        if scope["type"] == "websocket":
+            await self._channels(scope, receive, send)
+            return
+        started = time.perf_counter()
         first, _ = shape(scope["path"])
         area = first if first in _AREAS else "other"
         # These have policies of their own, and send them with all else that stands here.

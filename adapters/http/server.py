@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from adapters._tls import server_context
 from adapters.http.acceptor import Acceptor
 from adapters.http.app import build
+from adapters.http.websocket import MAX_MESSAGE_BYTES, PING_S, GuardedWebSocket
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -132,6 +133,16 @@ class GuardedProtocol(HttpToolsProtocol):
         """Hand on a part of the body, unless the request was refused."""
         if not self._refused():
             super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to the WebSocket; none of the clocks here is for it."""
+        if self.transport.is_closing():
+            return
+        for timer in (self._head_timer, self._body_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._body_timer = self._write_timer = None
+        super().handle_websocket_upgrade()
 
     def on_message_complete(self) -> None:
         """The body is whole."""
@@ -250,7 +261,12 @@ class HttpDoor:
             config = uvicorn.Config(
                 app,
                 http=protocol,
-                ws="none",
+                ws=GuardedWebSocket,
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PING_S,
+                # What is packed may unpack to anything.
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

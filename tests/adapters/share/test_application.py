@@ -173,7 +173,7 @@ def test_a_form_that_is_too_large_or_too_full_is_refused(doctor: Client, patient
 # --- what the token opens ------------------------------------------------------------------------------------------
 
 LISTS = frozenset({"studies", "series", "instances"})
-VALUES = {"frames": "1", "path": "7FE00010", "workitem": "2.25.1"}
+VALUES = {"frames": "1", "path": "7FE00010", "workitem": "2.25.1", "aetitle": "KN_PACS"}
 
 
 def addresses(services: Services, study: str, owner: str) -> Iterator[tuple[str, str]]:
