@@ -1,6 +1,7 @@
 """A member's samples held against what the hub would do with them: read, judged, translated, and nothing stored.
 
-What decides is what decides at the door: the member's settings, the rule of character sets, the tables of the messages.
+What decides is what decides at the door: the member's settings (``validate`` and ``profile`` among them), the rule of character
+sets, the tables of the messages.
 What is told names places and never values, so that a report can be sent to whoever makes the other system.
 """
 
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2 import batch
+from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.coverage import FieldUse, observed, uses
-from fhir_mappings.hl7v2.outbound.validation import findings as by_standard
+from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.json import loads
+from hub import feed_validation
 from hub.acknowledge import STORED, Acknowledger
 from hub.arrival import Arrival
 from hub.config import Settings
@@ -113,7 +116,7 @@ class FeedCheck:
         if sample.raw.lstrip()[:1] == b"{" and b'"resourceType"' in sample.raw[:4096]:
             return _resource(sample)
         arrival = self._arrival(sample.raw)
-        found: list[Json] = [*self._sender(arrival), *_charset(arrival)]
+        found: list[Json] = [*self._sender(arrival), *_charset(arrival), *_judged(arrival)]
         fields: Sequence[FieldUse] = ()
         try:
             if arrival.error is not None:
@@ -132,7 +135,6 @@ class FeedCheck:
                 )
                 for one in translation.issues
             ]
-            found += [_by_standard(one) for one in by_standard(_plain(arrival.message))]
         except (MappingError, HubError) as error:
             wrong = as_hub_error(error)
             kind = _KINDS.get(getattr(error, "code", None) or 0, "refused")
@@ -244,13 +246,31 @@ def _charset(arrival: Arrival) -> Iterator[Json]:
         )
 
 
-def _by_standard(text: str) -> Json:
-    place, _, words = text.partition(": ")
-    return _finding("warning", "standard", place, f"不符合标准 / By the standard: {words}")
+def _judged(arrival: Arrival) -> Iterator[Json]:
+    """Yield what the standard and the feed's profile say of the message, as severe as the feed's ``validate`` makes it.
+
+    A feed that rejects is refused for errors and told nothing else; one that warns is told everything afterwards; one that
+    is not judged would hear none of it, and may still want to know.
+    """
+    if arrival.message is None or is_ack(arrival.message) or is_query(arrival.message):
+        # The door answers these without judging them.
+        return
+    level = feed_validation.level_of(arrival.endpoint)
+    for one in feed_validation.findings(arrival):
+        if level == "reject" and one.severity == "E":
+            yield _by_standard("error", one)
+        else:
+            yield _by_standard("warning" if level == "warn" else "information", one)
 
 
-def _plain(message: Message) -> str:
-    return "\r".join(segment.line for segment in message.segments) + "\r"
+def _by_standard(severity: str, found: AckError) -> Json:
+    remedy = (
+        "改正消息；也可将 profile 改为实际约定的内容，或将 validate 改为 warn"
+        f" / mend the message ({found.code} of table 0357), or mend the profile, or set validate = warn."
+        if severity == "error"
+        else ""
+    )
+    return _finding(severity, "standard", found.location, found.text, remedy)
 
 
 def _resource(sample: Sample) -> Json:

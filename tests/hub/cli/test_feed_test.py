@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from fhir_mappings.hl7v2.tokenizer import parse
 from hub.cli.common import services
 from hub.errors import Category, HubError
 from tests.hub.cli.conftest import SAMPLES, Hub
+from tests.support.services import consortium as consortium_of
+from tests.support.v2 import msh, pid
 
 ADMIT = (SAMPLES / "ADT_A01" / "kn_a01_admit.hl7").read_bytes()
 PLAIN = (
@@ -111,6 +114,59 @@ def test_a_code_that_no_map_has_is_told_by_its_place(consortium: Hub) -> None:
 def test_a_resource_that_breaks_a_rule_of_fhir_is_refused(consortium: Hub) -> None:
     found = told(consortium, b'{"resourceType": "Observation", "status": "final", "codes": 1}', status=1)
     assert set(kinds(found)) == {"fhir"}
+
+
+#: The segment EVN, a required value of AL1 and a value of PV1 are missing; NK1 is asked for by the profile alone.
+UNFIT = "\r".join([msh("ADT^A01", "1"), pid(), f"PV1|1{'|' * 18}V1", "AL1|1", ""]).encode("gb18030")
+PROFILE = '{"ADT": {"segments": ["NK1"]}}'
+
+
+def judging(**settings: str) -> None:
+    """Give the feed of KN these settings."""
+    resources = consortium_of()
+    (point,) = (one for one in resources if one["resourceType"] == "Endpoint" and one["id"] == "kn-mllp")
+    point["extension"] += [
+        {
+            "url": "https://yixiehub.example/fhir/StructureDefinition/endpoint-setting",
+            "extension": [{"url": "name", "valueString": name}, {"url": "value", "valueString": value}],
+        }
+        for name, value in settings.items()
+    ]
+    with services() as opened:
+        opened.directory.load(resources)
+
+
+def places(found: dict[str, Any], severity: str) -> set[str]:
+    standard = [one for one in found["findings"] if one["kind"] == "standard"]
+    return {one["where"] for one in standard if one["severity"] == severity}
+
+
+def test_a_feed_that_rejects_is_told_what_the_door_would_refuse(consortium: Hub) -> None:
+    judging(validate="reject", profile=PROFILE)
+    found = told(consortium, UNFIT, status=1)
+    assert (found["taken"], places(found, "warning")) == (0, set())
+    assert {"EVN", "NK1", "PV1-2", "AL1-3"} <= places(found, "error")
+    assert all(one["remedy"] for one in found["samples"][0]["findings"] if one["severity"] == "error")
+    with services() as opened:
+        answer = parse((opened.messages.receive(UNFIT, "127.0.0.1:1") or b"").decode("gb18030"))
+        (entry,) = opened.database.read(lambda tx: tx.journal.search({"institution": "KN"}, limit=9))
+    assert answer.get("MSA-1") == "AE"
+    told_here = [one for one in found["samples"][0]["findings"] if one["severity"] == "error"]
+    assert len(answer.all("ERR")) == len(told_here)
+    assert all(f"{one['where']}: {one['message']}" in entry.outcome for one in told_here)
+
+
+def test_a_feed_that_warns_takes_the_same_message_and_is_told_the_same_places(consortium: Hub) -> None:
+    judging(validate="warn", profile=PROFILE)
+    found = told(consortium, UNFIT)
+    assert (found["taken"], places(found, "error")) == (1, set())
+    assert {"EVN", "NK1", "PV1-2", "AL1-3"} <= places(found, "warning")
+
+
+def test_a_feed_that_is_not_judged_is_told_for_its_information(consortium: Hub) -> None:
+    found = told(consortium, UNFIT)
+    assert (found["taken"], places(found, "error"), places(found, "warning")) == (1, set(), set())
+    assert {"EVN", "PV1-2", "AL1-3"} <= places(found, "information")
 
 
 def test_a_member_without_a_feed_and_a_folder_without_samples_end_the_command(consortium: Hub, tmp_path: Path) -> None:
