@@ -236,8 +236,8 @@ SETTINGS: tuple[Setting, ...] = (
         name="send",
         kinds=("mllp",),
         fits=are_events,
-        words=f"events of {', '.join(sorted(EVENTS))}, with spaces between, and of ADT^A08 and ADT^A31 only one",
-        meaning="其可见病历变化时发给对方的消息；缺省为无 / messages that tell it of changes to records it may see; none when absent",
+        words=f"events of {', '.join(sorted(EVENTS))}, with spaces between, of ADT^A08 and ADT^A31 only one, and -MDM^T11 for documents without withdrawals",
+        meaning="其可见病历变化时发给对方的消息；缺省为无；要 MDM 者亦收 T11（撤回），除非写 `-MDM^T11` / messages that tell it of changes to records it may see; none when absent; MDM^T11 comes with any MDM",
     ),
     Setting(
         name="lab-orders",

@@ -74,6 +74,11 @@ class Change:
         return not self.skipped and self.method != "DELETE" and (self.existing is None or self.existing.deleted)
 
 
+def ends(change: Change) -> bool:
+    """Return whether *change* deletes what was there."""
+    return change.method == "DELETE" and change.existing is not None and not change.existing.deleted
+
+
 def moved(change: Change) -> bool:
     """Return whether *change* made a version; saying the same again makes none."""
     before = change.existing

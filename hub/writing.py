@@ -23,7 +23,7 @@ from hub.actor import Actor
 from hub.directory import DIRECTORY_OWNER
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.interaction import SEALED, Change, Json, Key, Pairs, gone, moved, no_version
+from hub.interaction import SEALED, Change, Json, Key, Pairs, ends, gone, moved, no_version
 from hub.linking import Linker
 from hub.members import distil
 from hub.outcome import as_hub_error, findings_error
@@ -148,7 +148,7 @@ class Writer:
             change.result = result
         self._services.news.changed(
             tx,
-            [f"{one.type}/{one.id}" for one in plain if moved(one)],
+            [f"{one.type}/{one.id}" for one in [*filter(moved, plain), *filter(ends, changes)]],
             origin=actor.institution,
             correlation_id=envelope.correlation_id,
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
@@ -21,7 +22,7 @@ import structlog
 from fhir_mappings.hl7v2.outbound.adt import adt_a08, adt_a40
 from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
-from fhir_mappings.json import loads
+from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED, Scope
 from hub.actor import HUB
 from hub.clock import Clock
@@ -30,6 +31,7 @@ from hub.directory import Directory
 from hub.dispatch.documents import Documents, is_issued, same_content
 from hub.ports import AuditLine, Grant, MemberEndpoint, NewDelivery, ObjectStore, Stored, Tx
 from hub.rows import replaced_by
+from hub.v2_out import wanted_events
 from hub.workflows.task import plain, reference_in
 
 log = structlog.get_logger("hub.news")
@@ -66,10 +68,13 @@ class News:
         for reference in wanted:
             kind, _, id_ = reference.partition("/")
             stored = tx.records.get(kind, id_, UNRESTRICTED)
-            if stored is None or stored.deleted:
+            if stored is None:
                 continue
             before = tx.records.version(kind, id_, stored.version - 1, UNRESTRICTED) if stored.version > 1 else None
             before = None if before is None or before.deleted else before
+            if stored.deleted:
+                self._deleted(tx, listeners, before, correlation_id)
+                continue
             for endpoint in listeners:
                 if not _sees(tx, endpoint.member, stored):
                     continue
@@ -77,6 +82,16 @@ class News:
                     self._patient(tx, endpoint, stored, before, correlation_id)
                 else:
                     self._document(tx, endpoint, stored, before, correlation_id)
+
+    def _deleted(self, tx: Tx, listeners: Sequence[MemberEndpoint], before: Stored | None, correlation_id: str) -> None:
+        """Tell whoever could see the report or document *before* it was deleted that it was taken back."""
+        if before is None or before.type == "Patient" or before.visibility == "consortium":
+            return
+        gone = replace(before, body=dumps({**loads(before.body), "status": "entered-in-error"}))
+        for endpoint in listeners:
+            scope = Scope(institution=endpoint.member)
+            if before.owner != endpoint.member and tx.records.version(before.type, before.id, before.version, scope):
+                self._document(tx, endpoint, gone, before, correlation_id)
 
     def opened(self, tx: Tx, grants: Sequence[Grant], *, correlation_id: str) -> None:
         """Queue the reports and documents that *grants* have just opened, which were there before."""
@@ -241,7 +256,7 @@ def with_own_numbers(tx: Tx, patient: Json, member: str) -> Json:
 
 
 def _wanted(endpoint: MemberEndpoint) -> frozenset[str]:
-    return frozenset(str(endpoint.settings.get("send", "")).upper().split())
+    return wanted_events(str(endpoint.settings.get("send", "")))
 
 
 def _sees(tx: Tx, member: str, stored: Stored) -> bool:

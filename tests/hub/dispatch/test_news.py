@@ -365,7 +365,7 @@ def test_characters_that_the_partner_cannot_write_are_escaped_and_not_lost(hub: 
     assert parse(raw.decode("iso8859-1")).get("PID-5") == "周珅"
 
 
-@pytest.mark.parametrize("asked", ["ADT^A08 ADT^A31", "ADT^A01", "adt"])
+@pytest.mark.parametrize("asked", ["ADT^A08 ADT^A31", "ADT^A01", "adt", "-MDM^T11", "MDM^T02 MDM^T11 -MDM^T11"])
 def test_events_that_cannot_be_sent_are_refused_when_members_are_imported(hub: Consortium, asked: str) -> None:
     with pytest.raises(HubError, match="send"):
         hub.ask(YL=asked)
