@@ -10,9 +10,10 @@ reads too slowly, 1011 a fault, 1013 the database cannot be asked now, and 4000 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapters._http import Workers, actor_of, correlation_id, error_response, peer_of
 from fhir_mappings.json import dumps
+from hub.actor import Actor
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.workitem_channel import Handed, WorkitemChannel
@@ -63,39 +65,51 @@ class EventChannels:
         """Serve one WebSocket from its opening request to its end; what is refused is answered by HTTP."""
         # Who asks is found by headers and address, which the opening request has like any other.
         request = cast("Request", HTTPConnection(scope))
+        accepted = False
         try:
-            envelope, channel = await self._channel(request)
-        except Exception as error:  # noqa: BLE001 - the outermost frame; whatever it is, the peer gets an answer
-            await error_response(error, request)(scope, receive, send)
-            return
-        member = envelope.actor.institution
+            title, actor = await self._asked(request)
+            with self._counted(actor.institution):
+                envelope = Envelope(
+                    door="dicomweb",
+                    actor=actor,
+                    peer=peer_of(request),
+                    kind="UPS-RS Open Event Channel",
+                    correlation_id=correlation_id(request),
+                )
+                channel = WorkitemChannel(self._services, envelope, title)
+                await self._workers.run(channel.open)
+                accepted = True
+                await send({"type": "websocket.accept"})
+                await self._serve(request, channel, receive, send)
+        except OSError:
+            _log.info("event_channel_lost", peer=peer_of(request))
+        except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is, the peer hears of it
+            if not accepted:
+                await error_response(error, request)(scope, receive, send)
+                return
+            _log.exception("event_channel_fault", peer=peer_of(request))
+            with contextlib.suppress(OSError, RuntimeError):
+                await send({"type": "websocket.close", "code": 1011})
+
+    @contextlib.contextmanager
+    def _counted(self, member: str) -> Iterator[None]:
+        """Hold one of the places that *member* and the process have, from before anything is waited for."""
+        if self._open[member] >= CHANNELS_OF_MEMBER or self._open.total() >= CHANNELS:
+            raise HubError(Category.BUSY, "Too many event channels are open.", remedy="Close those that nobody reads.")
         self._open[member] += 1
         try:
-            await send({"type": "websocket.accept"})
-            await self._serve(request, channel, receive, send)
-        except OSError:
-            _log.info("event_channel_lost", peer=envelope.peer)
+            yield
         finally:
             self._open[member] -= 1
 
-    async def _channel(self, request: Request) -> tuple[Envelope, WorkitemChannel]:
+    async def _asked(self, request: Request) -> tuple[str, Actor]:
+        """Return the AE title that is meant and who asks; raises HubError for an address or a page that is none of ours."""
         found = _PATH.fullmatch(request.scope["path"])
         if found is None:
             raise HubError(Category.NOT_FOUND, "There is no WebSocket at this address.", where="URL")
         actor = await self._workers.run(lambda: actor_of(request, self._services))
         _check_origin(request, self._services.settings.public())
-        if self._open[actor.institution] >= CHANNELS_OF_MEMBER or self._open.total() >= CHANNELS:
-            raise HubError(Category.BUSY, "Too many event channels are open.", remedy="Close those that nobody reads.")
-        envelope = Envelope(
-            door="dicomweb",
-            actor=actor,
-            peer=peer_of(request),
-            kind="UPS-RS Open Event Channel",
-            correlation_id=correlation_id(request),
-        )
-        channel = WorkitemChannel(self._services, envelope, found[1])
-        await self._workers.run(channel.open)
-        return envelope, channel
+        return found[1], actor
 
     async def _serve(self, request: Request, channel: WorkitemChannel, receive: Receive, send: Send) -> None:
         reading = asyncio.create_task(_read(receive))
@@ -110,7 +124,9 @@ class EventChannels:
         finally:
             reading.cancel()
             if sent:
-                await self._workers.run(lambda: channel.forget(sent))
+                # Where the database cannot be asked they stay, and are sent again.
+                with contextlib.suppress(HubError):
+                    await self._workers.run(lambda: channel.forget(sent))
 
     async def _tell(
         self, request: Request, channel: WorkitemChannel, send: Send, reading: asyncio.Task[None], sent: list[int]

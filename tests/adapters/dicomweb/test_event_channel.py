@@ -16,7 +16,9 @@ from adapters.dicomweb import event_channel
 from adapters.http.websocket import GuardedWebSocket
 from hub.actor import Actor
 from hub.boot import Services
+from hub.errors import Category, HubError
 from hub.ports.channels import ChannelEvent, NewChannelEvent
+from hub.workitem_channel import WorkitemChannel
 from hub.workitem_events import FILTERED, GLOBAL
 from tests.adapters.http.test_server import serving
 from tests.support.databases import opened
@@ -306,3 +308,31 @@ def test_an_event_reaches_the_channel_that_another_node_holds(hub: Hub, tmp_path
             # A channel that opens there takes the place of the one here.
             assert other.opened().status == 101
             assert channel.closed() == event_channel.TAKEN_OVER
+
+
+def test_a_channel_closes_with_try_again_later_while_the_database_cannot_be_asked(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = hub.opened()
+
+    def away(_: WorkitemChannel) -> bool:
+        raise HubError(Category.UNAVAILABLE, "The database cannot be asked.")
+
+    monkeypatch.setattr(WorkitemChannel, "is_mine", away)
+    assert channel.closed() == 1013
+
+
+def test_a_fault_of_ours_closes_the_channel_and_gives_its_place_back(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_channel, "CHANNELS_OF_MEMBER", 1)
+    channel = hub.opened()
+
+    def broken(_: WorkitemChannel) -> bool:
+        raise LookupError("a fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkitemChannel, "is_mine", broken)
+        assert channel.closed() == 1011
+    # The place is given back right after the close frame was sent.
+    while (again := hub.dial(PATH, hub.token())).status != 101:
+        pass
+    assert again.status == 101
