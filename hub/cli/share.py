@@ -72,7 +72,7 @@ def create(
         }
         say(dumps(said).decode())
     else:
-        say(qr.text(made.url, colours=sys.stdout.isatty()))
+        say(qr.text(made.url, colours=sys.stdout.isatty()), drawn=True)
         say(f"链接 / address:   {made.url}")
         say(f"密码 / password:  {made.password}")
         say(f"有效至 / expires: {instant(made.share.expires_at)}")
