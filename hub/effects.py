@@ -61,7 +61,7 @@ class Effects:
         for effect in decision.effects:
             match effect:
                 case workflows.SetStatus(reference=reference, status=status):
-                    self._set_status(tx, reference, status)
+                    self._set_status(tx, reference, status, correlation_id)
                 case workflows.Send():
                     self._dispatcher.send(tx, effect, task, correlation_id=correlation_id)
                 case workflows.Notify():
@@ -189,13 +189,16 @@ class Effects:
 
     # --- resources -------------------------------------------------------------------------------------------
 
-    def _set_status(self, tx: Tx, reference: str, status: str) -> None:
+    def _set_status(self, tx: Tx, reference: str, status: str, correlation_id: str) -> None:
         stored = _one(tx, reference)
         if stored is None:
             return
         resource = loads(stored.body)
         if resource.get("status") != status:
             tx.records.put_many([NewVersion(resource={**resource, "status": status}, owner=stored.owner)])
+            if stored.type == "Appointment":
+                # Of reports and documents partners are told when they are stored; a booking ends by the workflow alone.
+                self._news.changed(tx, [reference], origin=stored.owner, correlation_id=correlation_id)
 
     def _notify(
         self, tx: Tx, effect: workflows.Notify, decision: workflows.Decision, task: Json, now: datetime

@@ -237,7 +237,7 @@ SETTINGS: tuple[Setting, ...] = (
         kinds=("mllp",),
         fits=are_events,
         words=f"events of {', '.join(sorted(EVENTS))}, with spaces between, of ADT^A08 and ADT^A31 only one, and -MDM^T11 for documents without withdrawals",
-        meaning="其可见病历变化时发给对方的消息；缺省为无；要 MDM 者亦收 T11（撤回），除非写 `-MDM^T11` / messages that tell it of changes to records it may see; none when absent; MDM^T11 comes with any MDM",
+        meaning="其可见病历变化时发给对方的消息；缺省为无；要 MDM 者亦收 T11（撤回），除非写 `-MDM^T11` / messages that tell it of changes to records it may see; none when absent; MDM^T11 comes with any MDM, and S13 to S17 and S26 with SIU^S12",
     ),
     Setting(
         name="lab-orders",

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 #: Words of ``send``: what :mod:`hub.dispatch.news` can tell a partner of the records that it may see.
-EVENTS = frozenset({"ADT^A08", "ADT^A31", "ADT^A40", "ORU^R01", "MDM^T02", "MDM^T06", "MDM^T08", "MDM^T10", "MDM^T11"})
+EVENTS = frozenset(
+    {"ADT^A08", "ADT^A31", "ADT^A40", "ORU^R01", "MDM^T02", "MDM^T06", "MDM^T08", "MDM^T10", "MDM^T11", "SIU^S12"}
+)
+#: Word of ``send`` for bookings and all that becomes of them (S12, S13, S14, S15, S17, S26): a diary that hears of bookings
+#: and not of cancellations is wrong.
+BOOKINGS = "SIU^S12"
 #: Word of ``send`` of a partner that does not want to hear that a document it has was withdrawn.
 NO_WITHDRAWALS = "-MDM^T11"
 

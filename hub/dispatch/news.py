@@ -2,7 +2,7 @@
 
 A workflow's ``Send`` speaks of the work. This is about what stands behind it: the patient of an open referral gets
 another name (ADT^A08 or A31), two numbers turn out to be one person (ADT^A40), a report or document is issued that the
-partner may see (ORU^R01, MDM^T02 and following). A partner is told of nothing that a grant does not let it see at that
+partner may see (ORU^R01, MDM^T02 and following), a booking is made, moved or ended (SIU^S12 and following). A partner is told of nothing that a grant does not let it see at that
 moment: each record is read in its scope, and what only somebody else may see is not so much as named. The message is
 queued in the transaction of the change and leaves an audit line there; a partner that asks for nothing costs nothing.
 
@@ -21,6 +21,7 @@ import structlog
 
 from fhir_mappings.hl7v2.outbound.adt import adt_a08, adt_a40
 from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
+from fhir_mappings.hl7v2.outbound.siu_s12 import siu_s12
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
 from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED, Scope
@@ -28,10 +29,12 @@ from hub.actor import HUB
 from hub.clock import Clock
 from hub.config import Settings
 from hub.directory import Directory
+from hub.dispatch.bookings import booked_patient, booking_event
 from hub.dispatch.documents import Documents, is_issued, same_content
+from hub.dispatch.related import people_of
 from hub.ports import AuditLine, Grant, MemberEndpoint, NewDelivery, ObjectStore, Stored, Tx
 from hub.rows import replaced_by
-from hub.v2_out import wanted_events
+from hub.v2_out import BOOKINGS, wanted_events
 from hub.workflows.task import plain, reference_in
 
 log = structlog.get_logger("hub.news")
@@ -39,7 +42,7 @@ log = structlog.get_logger("hub.news")
 Json = dict[str, Any]
 
 #: Types whose changes can be news; other changes are passed over without a look.
-TOLD = frozenset({"Patient", "DiagnosticReport", "DocumentReference"})
+TOLD = frozenset({"Patient", "DiagnosticReport", "DocumentReference", "Appointment"})
 
 
 class News:
@@ -166,6 +169,9 @@ class News:
         old: Json | None = None if before is None else loads(before.body)
         if old is not None and same_content(old, body):
             return
+        if stored.type == "Appointment":
+            self._booking(tx, endpoint, stored, old, correlation_id, task_id)
+            return
         wanted = _wanted(endpoint)
         known = old if old is not None and is_issued(old) else None
         event = self._documents.event(body, known, wanted)
@@ -183,6 +189,27 @@ class News:
             tx, endpoint, event, stored, correlation_id,
             lambda id_: self._documents.message(
                 tx, body, event=event, patient=person, target=target, control_id=id_, owner=stored.owner
+            ),
+            patient=patient, task_id=task_id,
+        )  # fmt: skip
+
+    def _booking(
+        self, tx: Tx, endpoint: MemberEndpoint, stored: Stored, old: Json | None, correlation_id: str, task_id: str
+    ) -> None:
+        body: Json = loads(stored.body)
+        event = booking_event(body, old) if BOOKINGS in _wanted(endpoint) else None
+        if event is None:
+            return
+        patient = booked_patient(tx, body, endpoint.member)
+        if patient is None:
+            log.info("booking_without_patient_in_reach", reference=f"{stored.type}/{stored.id}", to=endpoint.id)
+            return
+        person, now = with_own_numbers(tx, loads(patient.body), endpoint.member), self._clock()
+        self._queue(
+            tx, endpoint, event, stored, correlation_id,
+            lambda id_: siu_s12(
+                body, patient=person, target=self._target(endpoint), control_id=id_, now=now,
+                event=event.partition("^")[2], practitioners=people_of(tx, {"author": _actors(body)}),
             ),
             patient=patient, task_id=task_id,
         )  # fmt: skip
@@ -253,6 +280,10 @@ def with_own_numbers(tx: Tx, patient: Json, member: str) -> Json:
         if one.get("use") != "old" and str(one.get("value", "")) in persons[0].numbers
     ]
     return {**patient, "identifier": [*numbers, *patient.get("identifier", ())]}
+
+
+def _actors(appointment: Json) -> list[Json]:
+    return [one["actor"] for one in appointment.get("participant", ()) if "actor" in one]
 
 
 def _wanted(endpoint: MemberEndpoint) -> frozenset[str]:
