@@ -1,4 +1,4 @@
-"""HL7 v2 by files: what a partner writes into a folder is taken, and what is for it is dropped into another one.
+"""HL7 v2 and clinical documents by files: what a partner writes into a folder is taken, and what is for it is dropped into another one.
 
 For systems that can only export and import files, often on a share of a front-end machine (前置机). A member's v2 endpoint
 whose address is ``file:///path`` or ``sftp://user@host/path`` is one: below that path the member writes into ``in`` and reads from ``out`` and

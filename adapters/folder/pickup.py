@@ -1,7 +1,7 @@
 """The rules of picking files up: when one is whole, what becomes of it, and what a crash between two steps leaves.
 
 Theory of operation. The order is: read, hand to the intake (durable on return), write the answer, move the file. The
-intake knows a message by its control id and bytes, and the names of answers and moved files follow from their content, so
+intake knows a message by its control id and bytes (a clinical document by its id and bytes), and the names of answers and moved files follow from their content, so
 every step done twice gives what it gave once; a crash anywhere is mended by taking the file again. Nothing is ever removed:
 a file ends in ``done`` or ``refused``, there with a text that says why. HL7 v2 chapter 2.10.3 for files and batches.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from adapters.folder.documents import Documents, is_document
 from adapters.folder.place import Place, Seen
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2 import batch
@@ -55,13 +56,22 @@ class PickUp:
 
     Args:
         clock: seconds that never go back.
+        documents: takes clinical documents; without it *take* gets them like any other file, and says what it thinks.
     """
 
-    def __init__(self, place: Place, rules: Rules, take: Intake, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        rules: Rules,
+        take: Intake,
+        clock: Callable[[], float],
+        documents: Documents | None = None,
+    ) -> None:
         self._place = place
         self._rules = rules
         self._take = take
         self._clock = clock
+        self._documents = documents
         self._stable: dict[str, tuple[Seen, float]] = {}
         self._barred: set[Seen] = set()
 
@@ -129,16 +139,23 @@ class PickUp:
         name = f"{safe}.{hashlib.sha256(data).hexdigest()[:12]}"
         if not data.strip(_FRAME):
             return self._refused(one, name, "文件为空 / The file is empty.")
+        if self._documents is not None and is_document(data):
+            told = self._documents(data)
+            self._place.put("answers", f"{name}.json", told.answer())
+            return self._refused(one, name, told.refusal) if told.refusal else self._done(one, name, 1)
         answers = [self._take(message) for message in messages_of(data)]
-        told = b"".join(answer if answer.endswith(b"\r") else answer + b"\r" for answer in answers if answer)
-        if told:
-            self._place.put("answers", f"{name}.ack", told)
+        acks = b"".join(answer if answer.endswith(b"\r") else answer + b"\r" for answer in answers if answer)
+        if acks:
+            self._place.put("answers", f"{name}.ack", acks)
         problems = list(_problems(answers))
         if problems:
             return self._refused(one, name, "\n".join(problems))
+        return self._done(one, name, len(answers))
+
+    def _done(self, one: Seen, name: str, messages: int) -> int:
         self._place.move(one.name, "done", name)
         self._unmark(one)
-        log.info("file_taken", size=one.size, messages=len(answers))
+        log.info("file_taken", size=one.size, messages=messages)
         return 1
 
     def _refused(self, one: Seen, name: str, reason: str) -> int:

@@ -1,4 +1,4 @@
-"""Picks up HL7 v2 files from the folders of members (:mod:`adapters.folder`), on one node at a time for each folder.
+"""Picks up HL7 v2 files and clinical documents from the folders of members (:mod:`adapters.folder`), on one node at a time for each folder.
 
 Folders of this machine are looked at in turn. Those of SFTP servers have threads of their own, because a server may take
 its time for every request, and one that is away rests longer each time.
@@ -11,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from traceback import extract_tb
 from typing import TYPE_CHECKING
 
 import structlog
 
 from adapters.folder import base_of, open_remote
+from adapters.folder.documents import Told
 from adapters.folder.pickup import QUIET_S, PickUp, Rules
 from adapters.folder.place import LocalPlace, Place
 from hub.arrival import FOLDER_PEER
@@ -72,13 +74,32 @@ class _Folders:
             marker=str(endpoint.settings.get("marker", "")),
             quiet_s=float(endpoint.settings.get("quiet-s", QUIET_S)),
         )
-        return PickUp(place, rules, partial(self._take, endpoint), self._clock)
+        documents = partial(self._take_document, endpoint)
+        return PickUp(place, rules, partial(self._take, endpoint), self._clock, documents)
 
     def _take(self, endpoint: MemberEndpoint, message: bytes) -> bytes | None:
         services = self._services
         self._hold(endpoint)
         return services.messages.receive(
             message, f"{FOLDER_PEER}{endpoint.id}", door=DOOR, institution_hint=endpoint.member
+        )
+
+    def _take_document(self, endpoint: MemberEndpoint, document: bytes) -> Told:
+        self._hold(endpoint)
+        try:
+            taken = self._services.documents.receive_file(document, endpoint)
+        except HubError as error:
+            if error.transient or error.fatal:
+                raise
+            return Told(refusal=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a document makes the hub do wrong, it must not hold up others
+            _say_fault(endpoint, error)
+            return Told(
+                refusal="枢纽处理该文书时出错，请告知运营方 / The hub failed at this document; tell the operator."
+            )
+        return Told(
+            reference=f"DocumentReference/{taken.document.id}",
+            notes=tuple((one.where, one.message) for one in taken.issues),
         )
 
     def _hold(self, endpoint: MemberEndpoint) -> None:
@@ -216,6 +237,13 @@ class _ElsewhereError(OSError):
 
     def __init__(self) -> None:
         super().__init__(0, "another node works on it")
+
+
+def _say_fault(endpoint: MemberEndpoint, error: Exception) -> None:
+    # The text of an unforeseen error may quote the document, so only its kind and place are logged.
+    last = extract_tb(error.__traceback__)[-1]
+    place = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+    log.error("document_fault", endpoint=endpoint.id, error=type(error).__name__, place=place)
 
 
 def _key(endpoint: MemberEndpoint) -> _Key:

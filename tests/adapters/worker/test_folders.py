@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.worker.delivery import DeliveryLoop
 from adapters.worker.folders import FolderLoop
+from hub.access import UNRESTRICTED
 from hub.boot import Services
+from hub.errors import Category, HubError
 from hub.ports import Entry, NewDelivery
 from tests.support.services import consortium, running
 from tests.support.v2 import adt
 
+DOCUMENT = (Path(__file__).parents[3] / "sample_data" / "cda" / "C0002" / "kn_outpatient.xml").read_bytes()
 BASE = "https://yixiehub.example/fhir"
 
 
@@ -111,3 +116,95 @@ def test_what_is_for_the_member_is_dropped_as_a_file(services: Services, base: P
     (dropped,) = (base / "out").iterdir()
     assert dropped.read_bytes() == b"MSH|x"
     assert [one.state for one in services.database.read(lambda tx: tx.outbox.deliveries({}, limit=5))] == ["sent"]
+
+
+def put(services: Services, base: Path, *files: tuple[str, bytes]) -> None:
+    """Let the loop take *files* in one look after the other."""
+    for name, data in files:
+        (base / "in" / name).write_bytes(data)
+        os.utime(base / "in" / name, (1, 1))
+    loop = FolderLoop(services)
+    loop.turn()
+    loop.turn()
+
+
+def documents(services: Services) -> list[Entry]:
+    return list(services.database.read(lambda tx: tx.journal.search({"door": "cda-folder"}, limit=10)))
+
+
+def test_a_clinical_document_is_taken_and_its_answer_names_its_reference(services: Services, base: Path) -> None:
+    put(services, base, ("summary.xml", DOCUMENT))
+    (entry,) = documents(services)
+    assert (entry.institution, entry.state, entry.peer, entry.body) == ("KN", "done", "folder/KN/folder", DOCUMENT)
+    (done,) = (base / "done").iterdir()
+    (answer,) = (base / "answers").iterdir()
+    assert (done.read_bytes(), answer.name) == (DOCUMENT, f"{done.name}.json")
+    issue = json.loads(answer.read_bytes())["issue"][0]
+    kind, _, id_ = issue["diagnostics"].partition("/")
+    assert (issue["severity"], kind) == ("information", "DocumentReference")
+    stored = services.database.read(lambda tx: tx.records.get("DocumentReference", id_, UNRESTRICTED))
+    assert stored is not None
+    assert stored.owner == "KN"
+
+
+def test_the_same_document_twice_is_kept_once_and_answered_alike(services: Services, base: Path) -> None:
+    put(services, base, ("a.xml", DOCUMENT), ("b.xml", DOCUMENT))
+    put(services, base, ("a.xml", DOCUMENT))
+    assert len(documents(services)) == 1
+    assert list((base / "in").iterdir()) == []
+    assert not (base / "refused").exists() or list((base / "refused").iterdir()) == []
+    assert len({one.read_bytes() for one in (base / "answers").iterdir()}) == 1
+    assert len(list((base / "answers").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        DOCUMENT[: len(DOCUMENT) // 2],
+        DOCUMENT.replace(b"urn:hl7-org:v3", b"urn:example:v9"),
+        b'<!DOCTYPE a [<!ENTITY b "c">]>' + DOCUMENT[DOCUMENT.index(b"<ClinicalDocument") :],
+    ],
+)
+def test_a_broken_document_is_refused_with_its_reason_and_holds_up_none(
+    services: Services, base: Path, broken: bytes
+) -> None:
+    put(services, base, ("a.xml", broken), ("b.xml", DOCUMENT))
+    assert sorted(one.state for one in documents(services)) == ["done", "refused"]
+    (kept,) = (one for one in (base / "refused").iterdir() if one.suffix != ".err")
+    (why,) = (one for one in (base / "refused").iterdir() if one.suffix == ".err")
+    assert kept.read_bytes() == broken
+    issue = json.loads((base / "answers" / f"{kept.name}.json").read_bytes())["issue"][0]
+    assert issue["severity"] == "error"
+    assert issue["diagnostics"] in why.read_text("utf-8")
+    assert len(list((base / "done").iterdir())) == 1
+
+
+def test_a_document_at_which_the_hub_fails_holds_up_no_other_file(
+    services: Services, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError(DOCUMENT)
+
+    monkeypatch.setattr(services.documents, "receive_file", fails)
+    with capture_logs() as logged:
+        put(services, base, ("a.xml", DOCUMENT), ("b.hl7", text()))
+    (fault,) = (one for one in logged if one["event"] == "document_fault")
+    assert set(fault) == {"event", "log_level", "endpoint", "error", "place"}
+    assert "ClinicalDocument" not in str(logged)
+    assert any(one.name.startswith("a.xml") for one in (base / "refused").iterdir())
+    assert any(one.name.startswith("b.hl7") for one in (base / "done").iterdir())
+
+
+def test_a_document_stays_while_nothing_can_be_kept(
+    services: Services, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise HubError(Category.BUSY, "The database is locked.")
+
+    with monkeypatch.context() as away:
+        away.setattr(services.documents, "receive_file", busy)
+        with pytest.raises(HubError):
+            put(services, base, ("a.xml", DOCUMENT))
+    assert [one.name for one in (base / "in").iterdir()] == ["a.xml"]
+    put(services, base)
+    assert [one.state for one in documents(services)] == ["done"]
