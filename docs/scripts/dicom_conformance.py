@@ -5,9 +5,8 @@ Run ``python docs/scripts/dicom_conformance.py`` (``make docs``) after one of th
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydicom.uid import UID
 
 from adapters.dimse import catalogue, negotiation
 from hub import query, worklist
+from tests.support.doc_sections import filled, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "conformance" / "dicom.md"
@@ -76,20 +76,15 @@ def item_rows(item: Mapping[str, Any] = worklist.TEMPLATE, path: str = "") -> It
                 yield from item_rows(inner, f"{path}> ")
 
 
-def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
-    names = list(heads)
-    return "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *rows])
-
-
 def tables() -> dict[str, str]:
     """Return the generated text of each marked section."""
     return {
-        "services": _table(("SOP class", "UID", "right", "extended negotiation"), service_rows()),
-        "storage": _table(("SOP class", "UID"), storage_rows()),
-        "syntaxes": _table(("transfer syntax", "UID", "for"), syntax_rows()),
-        "keys": _table(("level", "attribute", "VR", "key"), key_rows()),
-        "header": _table(("level", "attributes"), header_rows()),
-        "items": _table(("attribute", "VR"), item_rows()),
+        "services": table(("SOP class", "UID", "right", "extended negotiation"), service_rows()),
+        "storage": table(("SOP class", "UID"), storage_rows()),
+        "syntaxes": table(("transfer syntax", "UID", "for"), syntax_rows()),
+        "keys": table(("level", "attribute", "VR", "key"), key_rows()),
+        "header": table(("level", "attributes"), header_rows()),
+        "items": table(("attribute", "VR"), item_rows()),
     }
 
 
@@ -99,12 +94,7 @@ def fill(page: str) -> str:
     Raises:
         ValueError: *page* lacks the markers of a section.
     """
-    for name, text in tables().items():
-        section = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page, count = section.subn(lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page)
-        if count != 1:
-            raise ValueError(f"{PAGE.name} has {count} sections `generated: {name}`; it must have one.")
-    return page
+    return filled(page, tables(), name=PAGE.name)
 
 
 if __name__ == "__main__":

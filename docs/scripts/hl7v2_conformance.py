@@ -20,6 +20,7 @@ from fhir_mappings.hl7v2.translate import MESSAGES, VERSIONS
 from hub import endpoint_settings
 from hub.config import Settings
 from tests.support import v2_maps
+from tests.support.doc_sections import filled, table
 from tests.support.v2_reach import reach
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,27 +179,22 @@ def difference_rows() -> Iterator[str]:
         yield f"| {', '.join(found[:12])}{more} | {text} |"
 
 
-def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
-    names = list(heads)
-    return "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *rows])
-
-
 def tables() -> dict[str, str]:
     """Return the generated text of each marked section."""
     return {
-        "events": _table(("type", "events", "table"), event_rows()),
+        "events": table(("type", "events", "table"), event_rows()),
         "versions": ", ".join(sorted(VERSIONS)),
-        "sent": _table(("event", "built by"), sent_rows()),
-        "answers": _table(("outcome", "original mode", "accept (MSH-15)", "application (MSH-16)"), answer_rows()),
-        "conditions": _table(("ERR-3", "meaning (table 0357)"), condition_rows()),
-        "fields": _table(("field", "reaches"), field_rows()),
-        "statuses": _table(("from", "codes"), status_rows()),
-        "codes": _table(("map", "codes", "into"), code_rows()),
-        "numbers": _table(("dialect", "kind of number", "CX.5"), number_rows()),
-        "settings": _table(("setting", "values", "meaning"), setting_rows()),
-        "limits": _table(("limit", "value"), limit_rows()),
-        "summary": _table(("compared", "rows", "as there", "different, with a reason", "missing"), summary_rows()),
-        "differences": _table(("place", "reason"), difference_rows()),
+        "sent": table(("event", "built by"), sent_rows()),
+        "answers": table(("outcome", "original mode", "accept (MSH-15)", "application (MSH-16)"), answer_rows()),
+        "conditions": table(("ERR-3", "meaning (table 0357)"), condition_rows()),
+        "fields": table(("field", "reaches"), field_rows()),
+        "statuses": table(("from", "codes"), status_rows()),
+        "codes": table(("map", "codes", "into"), code_rows()),
+        "numbers": table(("dialect", "kind of number", "CX.5"), number_rows()),
+        "settings": table(("setting", "values", "meaning"), setting_rows()),
+        "limits": table(("limit", "value"), limit_rows()),
+        "summary": table(("compared", "rows", "as there", "different, with a reason", "missing"), summary_rows()),
+        "differences": table(("place", "reason"), difference_rows()),
     }
 
 
@@ -208,12 +204,7 @@ def fill(page: str) -> str:
     Raises:
         ValueError: *page* lacks the markers of a section.
     """
-    for name, text in tables().items():
-        section = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page, count = section.subn(lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page)
-        if count != 1:
-            raise ValueError(f"{PAGE.name} has {count} sections `generated: {name}`; it must have one.")
-    return page
+    return filled(page, tables(), name=PAGE.name)
 
 
 if __name__ == "__main__":
