@@ -253,7 +253,7 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
 # --- MessageFoundry ----------------------------------------------------------------------------------------------
 
 #: Where ``scripts/bench_peers`` installs it, apart from the hub's own environment.
-PEERS = Path(__file__).parent.parent / ".peers"
+PEERS = Path(__file__).parent.parent / ".venv" / "peers"
 _SCAFFOLDED_PORT = "port=2575"
 
 
