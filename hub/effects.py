@@ -10,11 +10,13 @@ from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
 from hub import workflows
 from hub.access import UNRESTRICTED
+from hub.acknowledge import refused
 from hub.clock import Clock, instant
 from hub.config import Settings
 from hub.directory import Directory
 from hub.dispatch import LEAVES, PART_OF_WORK, Dispatcher, references
 from hub.dispatch.news import News
+from hub.errors import HubError
 from hub.ports import Grant, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.prior_requests import PriorRequests
 from hub.routing import Router
@@ -92,6 +94,21 @@ class Effects:
             new = [grant for key, grant in _live(tx, task["id"], now).items() if key not in before]
             self._news.opened(tx, new, correlation_id=correlation_id)
         self._studies(tx, decision, task, correlation_id)
+
+    def refuse(self, tx: Tx, task: Json, error: HubError, *, correlation_id: str) -> bool:
+        """Tell the requester of *task*, as the answer to its order, that it cannot be cancelled, and why.
+
+        Returns whether that is told; one who reads no such answers must hear it in the acknowledgement.
+        """
+        answer = workflows.Send(
+            message="orr_o02",
+            to_role="requester",
+            control="UC",
+            institution=workflows.parties_of(task).get("requester", ""),
+        )
+        return self._dispatcher.send(
+            tx, answer, task, correlation_id=correlation_id, reason=error.message, errors=refused(error).errors
+        )
 
     # --- studies ---------------------------------------------------------------------------------------------
 

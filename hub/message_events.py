@@ -127,7 +127,7 @@ class MessageEvents:
         reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
         bookings = [one for one in event.focus if one.startswith("Appointment/")]
         moved: list[str] = []
-        refused: list[HubError] = []
+        refused: list[tuple[Json, HubError]] = []
         fulfilled = False
         for stored in relink.tasks_of(tx, event, actor.institution):
             task = loads(stored.body)
@@ -150,7 +150,7 @@ class MessageEvents:
             if name is None:
                 log.info("message_event_not_open", task=stored.id, workflow_event=event.kind)
                 if commands.is_command(event.kind):
-                    refused.append(commands.refusal(workflow, instance, event.kind, party, stored.id))
+                    refused.append((task, commands.refusal(workflow, instance, event.kind, party, stored.id)))
                 continue
             if (reports and newest(task, "output", "DiagnosticReport") in reports) or (
                 bookings and newest(task, "output", "Appointment") in bookings
@@ -176,7 +176,13 @@ class MessageEvents:
             moved.append(f"Task/{stored.id}")
         if refused and not moved and not fulfilled:
             # One request may have several Tasks, of which the ended ones take nothing more.
-            raise refused[0]
+            task, why = refused[0]
+            asked_by = workflows.parties_of(task).get("requester")
+            if event.kind != "order.cancel" or asked_by != actor.institution:
+                raise why
+            # Other orders of the same message may be cancelled, so where its sender reads answers each has its own.
+            if not self._tasks.refuse(tx, task, why, correlation_id=correlation_id):
+                raise why
         return moved
 
 

@@ -91,9 +91,9 @@ def _based_on(translation: Translation, event: WorkflowEvent) -> list[str]:
 
 
 def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translation:
-    """Return *translation* without the status that a cancellation gives a request whose work goes on.
+    """Return *translation* without the status that a cancellation gives a request whose work goes on or is done.
 
-    Whether that work stops is for its table to say, which may have to ask the other side first.
+    Whether that work stops is for its table to say, which may have to ask the other side first; done work stays done.
     """
     ruled: set[str] = set()
     for event in translation.workflow_events:
@@ -102,7 +102,7 @@ def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translati
         for stored in tasks_of(tx, event, sender):
             task = loads(stored.body)
             workflow = workflows.workflow_for(task)
-            if workflow is not None and commands.goes_on(workflow, task):
+            if workflow is not None and (commands.goes_on(workflow, task) or task.get("status") == "completed"):
                 ruled.add(plain(reference_in(task.get("focus"))) or "")
     if not ruled:
         return translation

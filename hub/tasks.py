@@ -292,6 +292,10 @@ class TaskService:
         """
         return self._messages.carry_out(tx, translation, actor=actor, correlation_id=correlation_id)
 
+    def refuse(self, tx: Tx, task: Json, error: HubError, *, correlation_id: str) -> bool:
+        """Answer a command to cancel the order of *task* with *error*; see :meth:`hub.effects.Effects.refuse`."""
+        return self._effects.refuse(tx, task, error, correlation_id=correlation_id)
+
     # --- loading and keeping ---------------------------------------------------------------------------------
 
     def _party(self, reference: str) -> workflows.Party:

@@ -205,7 +205,7 @@ def build_ack(
         msa[3] = summary
     builder.segment("MSA", msa)
     for error in errors:
-        builder.segment("ERR", _err(error, version))
+        builder.segment("ERR", err(error, version))
     return builder.to_text()
 
 
@@ -251,7 +251,8 @@ def _type_of_ack(original: Message | None, version: str) -> FieldValue:
     return ["ACK", event] if version in {"2.1", "2.2", "2.3"} else ["ACK", event, "ACK"]
 
 
-def _err(error: AckError, version: str) -> dict[int, FieldValue]:
+def err(error: AckError, version: str) -> dict[int, FieldValue]:
+    """Return the fields of ERR that report *error* to a reader of *version*."""
     condition = CONDITIONS.get(error.code, CONDITIONS[207])
     place: list[str] = []
     found = _PLACE.match(error.location)

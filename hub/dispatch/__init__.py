@@ -8,10 +8,12 @@ the Task there, so nothing is sent. :mod:`hub.dispatch.v2` and :mod:`hub.dispatc
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
+from fhir_mappings.hl7v2.ack import AckError
 from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
 from hub import workflows
 from hub.clock import Clock
@@ -51,32 +53,46 @@ class Dispatcher:
         endpoint = self._endpoint(institution)
         return endpoint is not None and endpoint.kind in _BY_FHIR
 
-    def send(self, tx: Tx, effect: workflows.Send, task: Json, *, correlation_id: str) -> None:
-        """Queue the message of *effect* for the institution it names, by the first way that institution can be reached."""
+    def send(
+        self,
+        tx: Tx,
+        effect: workflows.Send,
+        task: Json,
+        *,
+        correlation_id: str,
+        reason: str = "",
+        errors: Sequence[AckError] = (),
+    ) -> bool:
+        """Queue the message of *effect* for the institution it names, by the first way that institution can be reached.
+
+        *reason* and *errors* say why a command is refused. Returns whether the institution is or has been told.
+        """
         endpoint = self._endpoint(effect.institution)
         if endpoint is None:
             log.info("no_endpoint", institution=effect.institution, message=effect.message, task=task["id"])
-            return
+            return False
         patient = get(tx, plain(reference_in(task.get("for"))))
         control_id = f"YX{secrets.token_hex(8).upper()}"
         asked: Asked | None = None
         if effect.message == "orr_o02":
-            asked = self._asked(tx, effect, task, endpoint)
+            asked = self._asked(tx, effect, task, endpoint, correlation_id)
             if asked is None:
-                return
-            control_id = control_id_of(task, asked, effect.control)
+                return False
+            control_id = control_id_of(task, asked, asked.answer)
             if tx.outbox.deliveries({"control_id": control_id}, limit=1):
                 # A Task that is given back and taken on again has been taken on all the time, as its requester sees it.
-                return
+                return True
         if endpoint.kind in _BY_FHIR:
             kind, content_type = "fhir", "application/fhir+json"
             payload = self._fhir.bundle(tx, effect, task, endpoint, control_id)
         else:
             kind, content_type = "mllp", "x-application/hl7-v2+er7"
             dialect = self._directory.dialect(endpoint)
-            text = self._v2.message(tx, effect, task, patient or {}, endpoint, dialect, control_id, asked)
+            text = self._v2.message(
+                tx, effect, task, patient or {}, endpoint, dialect, control_id, asked, reason, errors
+            )
             if text is None:
-                return
+                return False
             payload, missing = encode_or_escape(text, dialect.charset_out)
             if missing:
                 log.warning("characters_escaped", destination=endpoint.id, control_id=control_id, count=missing)
@@ -97,12 +113,16 @@ class Dispatcher:
                 on_ack="deliver" if effect.message == "oru_r01" else "",
             )
         )
+        return True
 
-    def _asked(self, tx: Tx, effect: workflows.Send, task: Json, endpoint: MemberEndpoint) -> Asked | None:
+    def _asked(
+        self, tx: Tx, effect: workflows.Send, task: Json, endpoint: MemberEndpoint, correlation_id: str
+    ) -> Asked | None:
         """Return the message that *effect* answers; ``None`` where none was sent, or no answer is read."""
         if endpoint.kind in _BY_FHIR or not wants_answers(endpoint):
             # Who works by FHIR reads the Task.
             return None
         request = get(tx, plain(reference_in(task.get("focus")))) or {}
         target = self._v2.target(endpoint, self._directory.dialect(endpoint))
-        return answered(tx, self._objects, request, effect.control, endpoint, target)
+        began = str(task.get("groupIdentifier", {}).get("value", ""))
+        return answered(tx, self._objects, request, effect.control, endpoint, target, (correlation_id, began))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, cast
 
 import structlog
 
+from fhir_mappings.hl7v2.ack import AckError
 from fhir_mappings.hl7v2.context import Dialect
 from fhir_mappings.hl7v2.outbound.order_forms import Form, OrderedStudy, ordered_study
 from fhir_mappings.hl7v2.outbound.orm_o01 import orm_o01
@@ -60,10 +62,12 @@ class V2Messages:
         dialect: Dialect,
         control_id: str,
         asked: Asked | None = None,
+        reason: str = "",
+        errors: Sequence[AckError] = (),
     ) -> str | None:
         """Return the message of *effect* as text, or ``None`` when there is nothing to be sent.
 
-        *asked* is the received message that an answer to an order is about.
+        *asked* is the received message that an answer to an order is about, *reason* and *errors* why it is refused.
         """
         now = self._clock()
         target = self.target(endpoint, dialect)
@@ -90,16 +94,18 @@ class V2Messages:
             case "orr_o02" if asked is not None:
                 return orr_o02(
                     request,
-                    answer=cast("Answer", effect.control),
+                    answer=cast("Answer", asked.answer),
                     asked_by=asked.event,
                     original_control_id=asked.control_id,
                     original_version=asked.version,
                     procedures=asked.procedures,
+                    specimens=asked.specimens,
                     patient=patient,
                     target=target,
                     control_id=control_id,
                     now=now,
-                    reason=text_of(task.get("statusReason")) if effect.control in {"UA", "UC"} else "",
+                    reason=reason or (text_of(task.get("statusReason")) if effect.control in {"UA", "UC"} else ""),
+                    errors=errors,
                 )
             case "ref_i12" | "ref_i13" | "ref_i14":
                 event: Literal["I12", "I13", "I14"] = {"ref_i12": "I12", "ref_i13": "I13", "ref_i14": "I14"}[

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fhir_mappings.hl7v2.assembly import Assembly
 from fhir_mappings.hl7v2.segments.spm import Sample
-from fhir_mappings.hl7v2.tokenizer import Segment
+from fhir_mappings.hl7v2.tokenizer import Message, Segment
 
 #: The structures in which specimens stand before their orders.
 _SPECIMEN_FIRST = frozenset({"O33", "O35"})
@@ -39,6 +39,7 @@ class Order:
         detail: the segment that makes it an order of another kind than a service (diet, supply).
         pharmacy: RXO, RXE, RXD and RXA with the RXR, RXC, TQ1 and NTE behind them, in their order.
         priors: the segments of earlier results, PID included, as an ORU would have them.
+        container: SAC of the container that the order is done on (OML^O35), or the one nearest before it.
     """
 
     orc: Segment
@@ -53,6 +54,7 @@ class Order:
     zds: Segment | None = None
     pharmacy: list[Segment] = field(default_factory=list)
     priors: list[Segment] = field(default_factory=list)
+    container: Segment | None = None
 
 
 class _Reader:
@@ -65,6 +67,7 @@ class _Reader:
         self._shared_used = True
         self._in_sample = False
         self._in_prior = False
+        self._container: Segment | None = None
         self.orders: list[Order] = []
 
     def read(self, segment: Segment) -> None:
@@ -76,6 +79,10 @@ class _Reader:
             pass
         elif name == "SPM" and (self.orders or self._specimen_first) and not self._in_prior:
             self._begin_sample(segment)
+        elif name == "SAC" and self._shared and not self._in_prior:
+            # The next container of the same specimen, whose own orders follow it (chapter 4.4.9).
+            self._shared[-1].containers.append(segment)
+            self._container = segment
         elif not self.orders:
             pass
         elif self._has_priors and (self._in_prior or name in _BEGINS_PRIOR):
@@ -91,7 +98,7 @@ class _Reader:
             self.orders[-1].priors.append(orc)
             return
         self._in_prior, self._in_sample, self._shared_used = False, False, True
-        self.orders.append(Order(orc=orc, samples=self._shared_samples()))
+        self.orders.append(Order(orc=orc, samples=self._shared_samples(), container=self._container))
 
     def _shared_samples(self) -> list[Sample]:
         return list(self._shared) if self._specimen_first else []
@@ -103,13 +110,14 @@ class _Reader:
             return
         # Specimens in a row share the orders behind them; one that follows an order begins anew.
         self._shared = [*([] if self._shared_used else self._shared), Sample(spm=spm)]
-        self._shared_used = False
+        self._shared_used, self._container = False, None
 
     def _describes_sample(self, segment: Segment) -> bool:
         sample = (self._shared if self._specimen_first else self.orders[-1].samples)[-1]
         match segment.name:
             case "SAC":
                 sample.containers.append(segment)
+                self._container = segment
             case "OBX":
                 sample.observations.append(segment)
             case "NTE":
@@ -125,6 +133,7 @@ class _Reader:
                 if order.obr is not None:
                     # A second OBR under one ORC is an order of its own with the same control.
                     order = Order(orc=order.orc, timings=order.timings, samples=self._shared_samples())
+                    order.container = self._container
                     self.orders.append(order)
                 order.obr, self._in_sample = segment, False
             case "NTE":
@@ -148,9 +157,14 @@ class _Reader:
                 order.detail = segment
 
 
-def orders(assembly: Assembly, trigger: str = "") -> list[Order]:
-    """Return the order groups of the message, in one pass over its segments."""
+def read_orders(message: Message, trigger: str = "") -> list[Order]:
+    """Return the order groups of *message*, whose event is *trigger*, in one pass over its segments."""
     reader = _Reader(trigger)
-    for segment in assembly.message.segments:
+    for segment in message.segments:
         reader.read(segment)
     return reader.orders
+
+
+def orders(assembly: Assembly, trigger: str = "") -> list[Order]:
+    """Return the order groups of the message that *assembly* translates."""
+    return read_orders(assembly.message, trigger)

@@ -1,6 +1,7 @@
-"""What became of an order, to who placed it: ORR^O02, ORL^O22, ORG^O20 and ORI^O24 (HL7 v2 chapter 4, table 0119).
+"""What became of an order, to who placed it: ORR^O02, ORL^O22, O34 and O36, ORG^O20 and ORI^O24 (HL7 v2 chapter 4, table 0119).
 
-The form of the answer is that of the message that it answers (chapters 4.4.2, 4.4.4, 4.4.7 and 4.4.11).
+The form of the answer is that of the message that it answers (chapters 4.4.2 to 4.4.11). Each order of a message is answered
+when somebody has decided about it, so an answer is about one order and says so by its numbers.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
+from fhir_mappings.hl7v2.ack import AckError, err
 from fhir_mappings.hl7v2.builder import FieldValue
 from fhir_mappings.hl7v2.outbound import fields
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
 
 Json = Mapping[str, Any]
 
-#: MSH-9 of an order -> that of the answer to it. The answers to OML^O33 and O35 are about specimens and containers, not
-#: orders, so an order that came in one of those gets none.
+#: MSH-9 of an order -> that of the answer to it.
 ANSWERS: Mapping[str, str] = {
     "ORM^O01": "ORR^O02",
     "OML^O21": "ORL^O22",
+    "OML^O33": "ORL^O34",
+    "OML^O35": "ORL^O36",
     "OMG^O19": "ORG^O20",
     "OMI^O23": "ORI^O24",
 }
 
-#: ORC-1: taken on, or unable to; cancelled as asked, or unable to.
-Answer = Literal["OK", "UA", "CR", "UC"]
+#: ORC-1: taken on, or unable to; cancelled as asked, or unable to; discontinued as asked, or unable to.
+Answer = Literal["OK", "UA", "CR", "UC", "DR", "UD"]
 
 
 def orr_o02(
@@ -43,6 +46,8 @@ def orr_o02(
     now: datetime,
     reason: str = "",
     procedures: Sequence[Mapping[int, FieldValue]] = (),
+    specimens: Sequence[tuple[str, Mapping[int, FieldValue]]] = (),
+    errors: Sequence[AckError] = (),
 ) -> str:
     """Return the answer to a message about the order *request* as text.
 
@@ -53,6 +58,8 @@ def orr_o02(
         original_version: MSH-12 of that message; the answer is in the same version.
         reason: ORC-16, why an order is refused.
         procedures: IPC-1 to IPC-4 of that message, which ORI^O24 gives back.
+        specimens: SPM and SAC before the order in that message, which ORL^O34 and O36 give back in front of it.
+        errors: one ERR each, for the person who mends it.
     """
     if re.fullmatch(r"2\.[1-9](\.[0-9])?", original_version):
         target = replace(target, dialect=replace(target.dialect, version_out=original_version))
@@ -61,7 +68,11 @@ def orr_o02(
     filler = fields.typed_number(request.get("identifier", []), "FILL")
     builder = start(target, f"{event}^{event.replace('^', '_')}", control_id=control_id, now=now)
     builder.segment("MSA", {1: "AA", 2: original_control_id})
+    for error in errors:
+        builder.segment("ERR", err(error, target.dialect.version_out))
     builder.segment("PID", fields.pid(patient, target))
+    for name, cells in specimens:
+        builder.segment(name, cells)
     builder.segment(
         "ORC",
         {

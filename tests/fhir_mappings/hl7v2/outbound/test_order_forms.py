@@ -9,6 +9,7 @@ import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
+from fhir_mappings.hl7v2.ack import AckError
 from fhir_mappings.hl7v2.base import Upsert
 from fhir_mappings.hl7v2.dialects import HIS_CN, STANDARD
 from fhir_mappings.hl7v2.outbound.order_forms import OrderedStudy, ordered_study
@@ -21,19 +22,23 @@ from tests.fhir_mappings.hl7v2.outbound import samples as s
 
 TIMED = {**s.REQUEST, "occurrenceDateTime": "2025-06-12T09:00:00+08:00"}
 FIRST = {"OML^O21": "2.4", "OMG^O19": "2.4", "OMI^O23": "2.5"}
+REFUSED = AckError(location="ORC-1", code=206, text="The work is done.")
 PROCEDURE = {1: "ACC0001", 2: ["RP1", "HIS"], 3: "1.2.3", 4: "SPS1"}
+SPECIMEN = [("SPM", {1: "1", 2: [["KNSP1"]], 4: ["SER", "血清", "HL70487"]}), ("SAC", {3: "TUBE1"})]
 MAKERS: dict[str, Callable[[OutboundTarget], str]] = {
     "OML^O21": lambda target: s.order(target, TIMED, form="OML^O21"),
     "OMG^O19": lambda target: s.order(target, TIMED, form="OMG^O19"),
     "OMI^O23": lambda target: s.order(target, TIMED, form="OMI^O23", studies=[s.STUDY, OrderedStudy(uid="1.2.3")]),
     "ORR^O02": s.order_answer,
     "ORL^O22": lambda target: s.order_answer(target, asked_by="OML^O21"),
+    "ORL^O34": lambda target: s.order_answer(target, asked_by="OML^O33", specimens=SPECIMEN),
+    "ORL^O36": lambda target: s.order_answer(target, asked_by="OML^O35", specimens=SPECIMEN, errors=[REFUSED]),
     "ORG^O20": lambda target: s.order_answer(target, asked_by="OMG^O19"),
     "ORI^O24": lambda target: s.order_answer(target, asked_by="OMI^O23", procedures=[PROCEDURE]),
 }
 
 #: An answer is in the version of the order, so it is never in one that does not have the order.
-SINCE = {"ORL^O22": "2.4", "ORG^O20": "2.4", "ORI^O24": "2.5"}
+SINCE = {"ORL^O22": "2.4", "ORG^O20": "2.4", "ORI^O24": "2.5", "ORL^O34": "2.5", "ORL^O36": "2.5"}
 CASES = [
     (event, version)
     for event in MAKERS
@@ -136,6 +141,8 @@ def test_a_study_is_known_by_its_uid_alone() -> None:
         ("UA", "order.rejected"),
         ("CR", "order.cancelled"),
         ("UC", "order.cancel-refused"),
+        ("DR", "order.cancelled"),
+        ("UD", "order.cancel-refused"),
     ],
 )
 def test_an_answer_says_which_message_it_answers_and_what_became_of_the_order(
