@@ -3,6 +3,9 @@
 A spool area is a directory with one room per live process. Each room's lock file is held with ``flock`` for as long as
 the process lives, so that the next start can tell rooms of the dead (removed) from rooms of the living (untouched) at
 no cost on the receive path.
+
+Where files come and go, making one gets dear on ext4 (:mod:`storage.objects.block_groups`), so a room is a row of
+folders, each of which takes a limited number of files.
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ import hashlib
 import io
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from hub.errors import Category, HubError
+from storage.objects.block_groups import spread
 from storage.objects.reading import RangeReader
 from storage.objects.trouble import from_os, too_large
 from storage.objects.writeback import begin_writing
+
+#: Files that one folder of a room takes before the next folder is begun. Making a folder costs as much as some files.
+FILES_PER_FOLDER = 1024
 
 
 class FileSpool:
@@ -124,8 +132,14 @@ class SpoolArea:
     def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        # Guards the three below: no folder is taken away between its choice and the making of a file in it.
+        self._gate = threading.Lock()
+        self._folder: Path | None = None
+        self._used = 0
+        self._full: list[Path] = []
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spread(root)
             with locked(root / ".lock"):
                 self._sweep()
                 name = uuid.uuid4().hex
@@ -136,6 +150,7 @@ class SpoolArea:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self.room = root / name
                 self.room.mkdir(mode=0o700)
+                spread(self.room)
         except OSError as error:
             raise from_os(error, "opening the spool") from error
 
@@ -147,9 +162,20 @@ class SpoolArea:
         if reserve:
             self.check_space()
         try:
-            return FileSpool(self, self.room / uuid.uuid4().hex, max_bytes=max_bytes)
+            with self._gate:
+                return FileSpool(self, self._with_room() / uuid.uuid4().hex, max_bytes=max_bytes)
         except OSError as error:
             raise from_os(error, "opening a spool file") from error
+
+    def _with_room(self) -> Path:
+        """Return the folder for one more file; the caller holds the gate."""
+        if self._folder is None or self._used >= FILES_PER_FOLDER:
+            fresh = self.room / uuid.uuid4().hex
+            fresh.mkdir(mode=0o700)
+            self._full = [path for path in (*self._full, self._folder) if path is not None and not _removed(path)]
+            self._folder, self._used = fresh, 0
+        self._used += 1
+        return self._folder
 
     def check_space(self) -> None:
         """Raise HubError(unavailable) when less than the reserve is free on the volume."""
@@ -196,6 +222,18 @@ class SpoolArea:
         for room in self._root.iterdir():
             if room.is_dir() and not room.with_suffix(".lock").exists():
                 shutil.rmtree(room, ignore_errors=True)
+
+
+def _removed(folder: Path) -> bool:
+    """Take *folder* away if nothing is left in it; returns whether it is gone."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # A file is still in it; asked again when the next folder is full.
+        return False
+    return True
 
 
 @contextlib.contextmanager
