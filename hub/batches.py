@@ -4,6 +4,8 @@ A batch is only a wrapping: each of its messages is taken, kept and answered as 
 stand, and one message's refusal is none of its neighbours'. A batch that is not whole gives up no message; it is kept
 and refused as one. Trouble that may pass ends a batch without an answer, and when it comes again, what was taken before
 is answered as before.
+
+A batch that stands in XML or SOAP is the same; each of its messages is kept as an XML document of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from fhir_mappings.hl7v2.ack import copied, v2_time
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
 from fhir_mappings.hl7v2.charset import decode_message, encode_for
 from fhir_mappings.hl7v2.tokenizer import Message, parse
+from fhir_mappings.hl7v2.wrapping import alone, wrapped_batch
 from hub.acknowledge import refused
 from hub.arrival import Arrival, read_arrival
 from hub.certificates import Line
@@ -66,18 +69,32 @@ def receive_batch(
             line=line,
         )
 
-    header = batch.first_header(raw)
-    whole = replace(read(_as_message(header)), raw=raw, digest=hashlib.sha256(raw).hexdigest())
+    wrapped = wrapped_batch(raw)
+    # What an envelope holds is text already; from here on it is in UTF-8, whatever the envelope is in.
+    body = raw if wrapped is None else wrapped.text.encode("utf-8", "replace")
+
+    def single(message: bytes) -> bytes:
+        return message if wrapped is None else alone(message.decode("utf-8"))
+
+    def told(answer: bytes | None) -> bytes | None:
+        if wrapped is None or answer is None:
+            return answer
+        return answer.decode("utf-8", "replace").encode(wrapped.charset, "replace")
+
+    whole = read(single(_as_message(batch.first_header(body), "" if wrapped is None else "utf-8")))
+    whole = replace(whole, raw=raw, digest=hashlib.sha256(raw).hexdigest())
     try:
-        file = batch.split(raw)
+        file = batch.split(body)
     except MalformedError as error:
-        return messages.turn_away(whole) if whole.endpoint is None else messages.refuse_arrival(whole, refused(error))
-    inside = [one for part in file.batches for one in part.messages]
+        if whole.endpoint is None:
+            return told(messages.turn_away(whole))
+        return told(messages.refuse_arrival(whole, refused(error)))
+    inside = [single(one) for part in file.batches for one in part.messages]
     if whole.endpoint is None and inside:
         # Many a sender names itself in its messages only.
         whole = replace(whole, endpoint=read(inside[0]).endpoint)
     if whole.endpoint is None:
-        return messages.turn_away(whole)
+        return told(messages.turn_away(whole))
     telling = next((one for one in inside if not one.isascii()), None)
     if telling is not None and codecs.lookup(whole.decoded.charset).name == "ascii":
         # A header of ASCII says nothing about the character set; the answer has to be in one that its parts are in.
@@ -87,7 +104,7 @@ def receive_batch(
             part.header,
             [
                 answer
-                for one in part.messages
+                for one in map(single, part.messages)
                 if (answer := messages.receive(one, peer, door=door, institution_hint=institution_hint, line=line))
                 is not None
             ],
@@ -98,20 +115,21 @@ def receive_batch(
     log.info("batch_taken", institution=whole.institution, batches=len(file.batches), messages=taken)
     if taken and not any(found for _, found in answers):
         return None
-    return _answer(services, whole, file.header, answers)
+    return told(_answer(services, whole, file.header, answers))
 
 
-def _as_message(header: bytes) -> bytes:
+def _as_message(header: bytes, charset: str = "") -> bytes:
     """Return FHS or BHS as the MSH of a message of type ``BHS`` or ``FHS`` that its number names.
 
-    Both headers begin as MSH does (fields 1 to 7); their control id is field 11.
+    Both headers begin as MSH does (fields 1 to 7); their control id is field 11. *charset* is that of *header* where it
+    is known.
     """
     decoded = decode_message(header)
-    line = decoded.text
+    line, charset = (header.decode(charset), charset) if charset else (decoded.text, decoded.charset)
     cells = line.split(line[3:4]) if len(line) > 3 else [line]
     cells += [""] * (11 - len(cells))
     made = ["MSH", *cells[1:7], "", line[:3], cells[10], "P", "2.4"]
-    return (line[3:4] or "|").join(made).encode(decoded.charset, "replace")
+    return (line[3:4] or "|").join(made).encode(charset, "replace")
 
 
 def _answer(

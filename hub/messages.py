@@ -21,6 +21,7 @@ from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.translate import check_header
+from fhir_mappings.hl7v2.wrapping import wrapped_batch
 from hub import feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.actor import Actor
@@ -65,14 +66,14 @@ class MessageService:
     ) -> bytes | None:
         """Take one message and return its acknowledgement, in the sender's character set, once everything is durable.
 
-        A batch or file of messages (BHS, FHS) is answered by a batch of acknowledgements (:mod:`hub.batches`).
+        A batch or file of messages (BHS, FHS), bare or in XML, is answered by a batch of acknowledgements (:mod:`hub.batches`).
         ``None`` means that no answer is due: the message is an acknowledgement itself, or its sender wants none.
 
         Raises:
             HubError: transient, when nothing could be kept; the door closes without an answer and the sender tries
                 again. Fatal, when the disk failed.
         """
-        if is_batch(raw):
+        if is_batch(raw) or wrapped_batch(raw) is not None:
             return receive_batch(
                 self._services, self, raw, peer, door=door, institution_hint=institution_hint, line=line
             )

@@ -26,14 +26,16 @@ Form = Literal["er7", "xml"]
 #: Names of unqualified parameters where a service has no names for them (JAX-WS 2.2 section 3.6.1); it answers ``return``.
 _UNNAMED = re.compile(r"(arg|in|param)\d*")
 _HEADER = re.compile(r"(MSH|BHS|FHS)\W")
+#: A batch cannot be in a document without these, in whatever character set; UTF-16 has a zero beside each.
+_BATCH_BYTES = re.compile(rb"[BF]\0?H\0?S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapped:
-    """One message out of its wrapping.
+    """One message, or one batch or file of messages, out of its wrapping.
 
     Attributes:
-        text: the message in ER7.
+        text: the message or batch in ER7.
         charset: the Python codec that the wrapping is written in; the answer is written in it too.
         form: how the message stood inside.
         soap: namespace of the SOAP envelope, empty without one.
@@ -63,7 +65,7 @@ def kind_of(raw: bytes) -> Literal["xml", "json", ""]:
 
 
 def unwrap(raw: bytes) -> Wrapped:
-    """Return the message in *raw*, for which :func:`kind_of` names a wrapping.
+    """Return the message or batch in *raw*, for which :func:`kind_of` names a wrapping.
 
     Raises:
         MalformedError: code 100 or 101, saying what is wrong with the wrapping or the row.
@@ -83,14 +85,26 @@ def unwrap(raw: bytes) -> Wrapped:
             code=100,
         )
     form, text, path = found[0]
-    if not text.startswith("MSH"):
-        raise MalformedError(
-            "The XML holds a batch or file (FHS, BHS), which is taken bare only.",
-            where=text[:3],
-            remedy="Put each message into an envelope of its own, or send the batch without one.",
-            code=100,
-        )
     return Wrapped(text=text, decoded=decoded, kind="xml", form=form, soap=soap, path=path)
+
+
+def wrapped_batch(raw: bytes) -> Wrapped | None:
+    """Return the batch or file (BHS, FHS) that stands in the XML *raw*; ``None`` where none does, or none can be read."""
+    if kind_of(raw) != "xml" or _BATCH_BYTES.search(raw) is None:
+        return None
+    try:
+        found = unwrap(raw)
+    except MalformedError:
+        return None
+    return found if found.text.startswith(("BHS", "FHS")) else None
+
+
+def alone(text: str) -> bytes:
+    """Return the one message *text* of a batch as an XML document of its own, which :func:`unwrap` takes off again.
+
+    Its encoding is said with it, so no setting of a feed that is about bare messages changes how it is read.
+    """
+    return _document(f"<message>{escape(text)}</message>", "utf-8")
 
 
 def wrap(answer: bytes, wrapped: Wrapped) -> bytes:

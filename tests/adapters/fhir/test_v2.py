@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ import pytest
 
 from adapters.http.app import build
 from fhir_mappings import markup
+from fhir_mappings.hl7v2.batch import split
+from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.tokenizer import parse
 from fhir_mappings.hl7v2.wrapping import SOAP_1_1, SOAP_1_2
 from hub.actor import HUB, Actor
+from hub.arrival import Arrival
 from hub.boot import Services
+from hub.errors import Category, HubError
 from hub.ports import Entry
 from tests.support import images
 from tests.support.http import Client, client_of
@@ -116,16 +120,105 @@ def test_an_envelope_without_a_message_is_kept_and_answered_with_a_fault(
     assert [(one.state, one.body) for one in journal(services)] == [("refused", raw)]
 
 
-@pytest.mark.parametrize("header", ["FHS|^~\\&|HIS|KNYY\r", "BHS|^~\\&|HIS|KNYY\r"])
-def test_a_batch_in_an_envelope_is_kept_and_refused_with_what_to_do(
-    services: Services, kn: Client, header: str
+BHS = "BHS|^~\\&|HIS|KNYY|YIXIE|HUB|20250611080000||||B1\r"
+TWO = adt("A01", "1") + adt("A01", "2", number="20001", name="李秀英", visit="V2")
+
+
+def acks_in(answer: str) -> list[tuple[str, str]]:
+    (part,) = split(answer.encode()).batches
+    acks = [parse(one.decode()) for one in part.messages]
+    return [(ack.get("MSA-1"), ack.get("MSA-2")) for ack in acks]
+
+
+@pytest.mark.parametrize(("space", "media"), [(SOAP_1_1, "text/xml"), (SOAP_1_2, "application/soap+xml")])
+@pytest.mark.parametrize("encoding", ["UTF-8", "GBK"])
+def test_a_batch_in_an_envelope_is_each_of_its_messages_and_answered_by_a_batch_in_one(
+    services: Services, kn: Client, space: str, media: str, encoding: str
 ) -> None:
-    raw = soap(header + adt("A01", "1") + "BTS|1\r")
+    # KN's feed is one in GBK, which an envelope in UTF-8 overrules.
+    raw = soap(BHS + TWO + adt("A99", "3") + "BTS|3\r", space, encoding)
+    answer = kn.post("/hl7", content=raw, headers={"Content-Type": media})
+    again = kn.post("/hl7", content=raw)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(media)
+    assert acks_in(result(answer.content)) == [("AA", "1"), ("AA", "2"), ("AR", "3")]
+    assert acks_in(result(again.content)) == acks_in(result(answer.content))
+    assert sorted((one.control_id, one.state) for one in journal(services)) == [
+        ("1", "done"), ("2", "done"), ("3", "refused"),
+    ]  # fmt: skip
+    names = {one["name"][0]["text"] for one in kn.search("/fhir/Patient")}
+    assert names == {"郑伟", "李秀英"}
+
+
+def test_a_message_of_a_batch_in_an_envelope_is_replayed_by_itself(services: Services, kn: Client) -> None:
+    kn.post("/hl7", content=soap(BHS + TWO + "BTS|2\r"))
+    for one in journal(services):
+        assert [found.get("MSH-10") for found in [parse(decode_message(one.body or b"").text)]] == [one.control_id]
+        services.messages.replay(one.seq, HUB)
+    assert {one.state for one in journal(services)} == {"done"}
+
+
+@pytest.mark.parametrize(
+    "text", [BHS + TWO + "BTS|3\r", BHS + TWO, BHS.replace("BHS", "FHS") + BHS + TWO + "BTS|2\rFTS|2\r"]
+)
+def test_a_batch_in_an_envelope_that_is_not_whole_is_kept_with_it_and_refused_as_one(
+    services: Services, kn: Client, text: str
+) -> None:
+    raw = soap(text)
+    answer = kn.post("/hl7", content=raw)
+    ack = parse(result(answer.content))
+    assert (answer.status_code, ack.get("MSA-1"), ack.get("MSA-2")) == (200, "AE", "B1")
+    assert [(one.state, one.body, one.message_type) for one in journal(services)] == [("refused", raw, text[:3])]
+    assert kn.search("/fhir/Patient") == []
+
+
+def test_the_batch_of_another_member_in_an_envelope_is_a_strangers(services: Services, yl: Client) -> None:
+    answer = yl.post("/hl7", content=soap(BHS + TWO + "BTS|2\r"))
+    assert parse(result(answer.content)).get("MSA-1") == "AR"
+    assert [one.state for one in journal(services)] == ["refused"]
+    assert yl.search("/fhir/Patient") == []
+
+
+def test_two_batches_in_one_envelope_are_refused_with_what_to_do(services: Services, kn: Client) -> None:
+    one = f"<message><![CDATA[{BHS}{adt('A01', '1')}BTS|1\r]]></message>"
+    raw = soap("").replace(b"<message><![CDATA[]]></message>", (one + one).encode())
     answer = kn.post("/hl7", content=raw)
     assert answer.status_code == 500
-    assert "envelope of its own" in answer.text
+    assert "more than one message" in answer.text
     assert [(one.state, one.body) for one in journal(services)] == [("refused", raw)]
-    assert kn.search("/fhir/Patient") == []
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "gb18030"])
+def test_a_bare_batch_is_answered_by_a_batch(services: Services, kn: Client, charset: str) -> None:
+    raw = (BHS + TWO + "BTS|2\r").encode(charset)
+    answer, again = (kn.post("/hl7", content=raw) for _ in range(2))
+    assert answer.headers["content-type"].startswith("x-application/hl7-v2+er7")
+    for one in (answer, again):
+        assert acks_in(one.content.decode("gb18030")) == [("AA", "1"), ("AA", "2")]
+    assert len(journal(services)) == 2
+
+
+@pytest.mark.parametrize("form", [soap, lambda text: text.encode("gb18030")])
+def test_a_batch_cut_short_by_trouble_is_finished_when_it_comes_again(
+    services: Services, kn: Client, monkeypatch: pytest.MonkeyPatch, form: Callable[[str], bytes]
+) -> None:
+    raw = form(BHS + TWO + "BTS|2\r")
+    append, seen = services.messages._process, []
+
+    def failing(arrival: Arrival) -> bytes | None:
+        seen.append(arrival.field("MSH-10"))
+        if seen == ["1", "2"]:
+            raise HubError(Category.UNAVAILABLE, "The database does not answer.")
+        return append(arrival)
+
+    monkeypatch.setattr(services.messages, "_process", failing)
+    assert kn.post("/hl7", content=raw).status_code == 503
+    assert [one.control_id for one in journal(services)] == ["1"]
+    answer = kn.post("/hl7", content=raw)
+    text = result(answer.content) if form is soap else answer.content.decode("gb18030")
+    assert acks_in(text) == [("AA", "1"), ("AA", "2")]
+    assert sorted(one.control_id for one in journal(services)) == ["1", "2"]
 
 
 def test_a_bomb_is_refused_before_anything_of_it_is_expanded(kn: Client) -> None:
