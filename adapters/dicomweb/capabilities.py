@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from adapters._http import guarded
+from adapters.dicomweb.archive import ZIP_TYPE
 from adapters.dicomweb.changes import QUERY, QUERY_LATEST
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, accepted, not_acceptable
 from adapters.dicomweb.xml import packed
@@ -123,7 +124,7 @@ def _ability(method: str, path: str) -> Ability:
     if "/frames/" in plain:
         return Ability(method=method, path=path, name="RetrieveFrames", gives=_OCTETS)
     if method == "GET" and last in {"{study}", "{series}", "{instance}"}:
-        return Ability(method=method, path=path, name="Retrieve", gives=_OBJECT)
+        return Ability(method=method, path=path, name="Retrieve", gives=(*_OBJECT, ZIP_TYPE))
     # A resource that this table does not know is listed all the same: it is there.
     return Ability(method=method, path=path, name=f"{method.capitalize()}{last.strip('{}').capitalize()}")
 

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.ahead import ahead
+from adapters.dicomweb.archive import DISPOSITION, ZIP_TYPE, ZipBody, at_most, named
 from adapters.dicomweb.bodies import ranged, started, stream
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.held import Pixels, held
@@ -62,17 +63,20 @@ class Retrieve:
 
     def _objects(self, request: Request) -> Response:
         actor = actor_of(request, self._services, shared=True)
-        wanted = [one for one in accepted(request) if one.takes(_DICOM)]
+        wanted = [one for one in accepted(request) if one.takes(_DICOM) or _zipped(one)]
         if not wanted:
-            raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}".')
+            raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}", or for {ZIP_TYPE}.')
         rows = self._services.imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"))
         chosen, fitting = by_syntax(wanted, rows)
         if not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1:
             return self.single(request, rows[0], chosen.transfer_syntax or rows[0].TransferSyntaxUID)
         parts = [self.part(row, chosen.transfer_syntax or row.TransferSyntaxUID) for row in fitting]
-        body = MultipartBody(parts, _DICOM)
         # 206: some of what was asked for is not available in an acceptable form (PS3.18 table 10.4.3-1).
         status = 200 if len(fitting) == len(rows) else 206
+        if _zipped(chosen):
+            files = ZipBody(zip(named(fitting), parts, map(at_most, fitting), strict=True))
+            return stream(request, files, None, ZIP_TYPE, status=status, headers={"Content-Disposition": DISPOSITION})
+        body = MultipartBody(parts, _DICOM)
         return stream(request, body, body.size, body.content_type, status=status)
 
     def part(self, row: InstanceRow, syntax: str) -> Part:
@@ -303,6 +307,11 @@ class Retrieve:
             body = MultipartBody([part], _OCTETS)
             return stream(request, body, body.size, body.content_type)
         return ranged(request, content, size, _OCTETS, etag=row.digest)
+
+
+def _zipped(one: Accepted) -> bool:
+    """Return whether the range names a ZIP file; a wildcard never means one."""
+    return one.media_type == ZIP_TYPE and not one.multipart
 
 
 def _one(data: bytes) -> Iterator[bytes]:

@@ -390,7 +390,7 @@ def test_a_study_comes_in_one_answer_of_known_length(http: httpx.Client, hub: Se
         ('multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.50', 406),
         ('multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.50, */*;q=0.1', 200),
         ("text/html", 406),
-        ("application/zip", 406),
+        ("application/x-tar", 406),
         ("application/dicom;q=0", 406),
     ],
 )
