@@ -12,11 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_mappings.hl7v2 import status
-from fhir_mappings.hl7v2.base import Issue, Merge, Move, Replace, Translation, Upsert
-from fhir_mappings.identifiers import CANONICAL_BASE, naming_system, resource_id
+from fhir_mappings.hl7v2.base import Change, Issue, Merge, Move, Replace, Translation, Unlink, Upsert
+from fhir_mappings.identifiers import CANONICAL_BASE
+from hub import merge_items
 from hub.access import UNRESTRICTED
-from hub.clock import instant
-from hub.members import MEMBER_SYSTEM
 from hub.ports import Tx
 from hub.provenance import Context
 from hub.rows import Row, number_of, readdressed, redirected, replaced_by, row_of
@@ -71,7 +70,14 @@ class Merging:
 
     def follow_merges(self) -> None:
         """Find out which patients of the message are dead records, and who survives them."""
-        for reference in [name for name in self._rows if name.startswith("Patient/")]:
+        patients = [name for name in self._rows if name.startswith("Patient/")]
+        if self._merges or any(_is_linked(self._rows[reference].resource) for reference in patients):
+            # Whoever undoes a merge meanwhile is waited for; what its records say is read behind the lock.
+            self._tx.records.lock_condition(merge_items.lock_of(self._context.owner))
+            for reference in patients:
+                del self._rows[reference]
+            self.load(patients)
+        for reference in patients:
             id_ = reference.partition("/")[2]
             survivor = self._survivor(id_)
             if survivor != id_:
@@ -118,7 +124,7 @@ class Merging:
                 {**item, "use": "old"} if number_of(item) in old and number_of(item) not in own else item
                 for item in resource["identifier"]
             ]
-        if not change.create_only and self._is_after_merge(dead_id):
+        if not change.create_only and self._is_after_merge(dead_id) and not self._let_through(dead_id):
             self._unmerge_candidate(dead_id)
         return replace(change, resource=resource)
 
@@ -128,8 +134,7 @@ class Merging:
         survivor_id = self._survivor(change.survivor_id)
         if self._contradicts(change):
             other_id = dead_id if survivor_id != dead_id else change.survivor_id
-            text = "患者合并与先前的合并相矛盾 / A merge contradicts an earlier one"
-            self._work_item("merge-conflict", survivor_id, other_id, text)
+            self._work_item(merge_items.CONFLICT, survivor_id, other_id)
             return
         dead_key, survivor_key = f"Patient/{dead_id}", f"Patient/{survivor_id}"
         if replaced_by(self._rows[dead_key].resource) is not None:
@@ -153,40 +158,15 @@ class Merging:
             if target == dead_id:
                 self._redirects[former] = survivor_id
 
-    def _work_item(self, code: str, patient_id: str, other_id: str, text: str) -> None:
-        base = self._context.base
-        id_ = resource_id(self._context.owner, "work-item", "Task", f"{code}|{patient_id}|{other_id}")
-        row = self._fresh(f"Task/{id_}")
-        self._issues.append(
-            Issue(
-                severity="warning",
-                code="conflict",
-                message=f"{text}.",
-                where="PID-3" if code != "merge-conflict" else "MRG-1",
-            )
-        )
-        if row.resource is not None:
-            return
-        institution = {"system": MEMBER_SYSTEM, "value": self._context.owner}
-        self._set(
-            f"Task/{id_}",
-            row,
-            {
-                "resourceType": "Task",
-                "id": id_,
-                "identifier": [
-                    {"system": naming_system(self._context.owner, "work-item", base=base), "value": id_},
-                ],
-                "status": "requested",
-                "intent": "order",
-                "priority": "urgent",
-                "code": {"coding": [{"system": f"{base}/CodeSystem/work-item", "code": code}], "text": text},
-                "focus": {"reference": f"Patient/{other_id}"},
-                "for": {"reference": f"Patient/{patient_id}"},
-                "authoredOn": instant(self._context.now),
-                "owner": {"type": "Organization", "identifier": institution},
-            },
-        )
+    def _work_item(self, code: str, patient_id: str, other_id: str) -> None:
+        where = "MRG-1" if code == merge_items.CONFLICT else "PID-3"
+        text = f"{merge_items.text_of(code)}."
+        self._issues.append(Issue(severity="warning", code="conflict", message=text, where=where))
+        reference = f"Task/{merge_items.item_id(self._context.owner, code, patient_id, other_id)}"
+        row = self._fresh(reference)
+        item = merge_items.raised(row.resource, code, patient_id, other_id, self._context)
+        if item != row.resource:
+            self._set(reference, row, item)
 
     def _set(self, reference: str, row: Row, resource: Json) -> None:
         row.resource = resource
@@ -208,21 +188,46 @@ class Merging:
             return False
         held = False
         for change in self._translation.changes:
-            if not isinstance(change, Upsert) or change.create_only or change.literal:
-                continue
-            id_ = str(change.resource["id"])
-            if change.resource["resourceType"] == "Patient" and id_ in self._redirects and self._is_after_merge(id_):
-                self._unmerge_candidate(id_)
+            dead_id = self._spoken_of_anew(change)
+            if dead_id is not None and not self._let_through(dead_id):
+                self._unmerge_candidate(dead_id)
                 held = True
         return held
+
+    def _spoken_of_anew(self, change: Change) -> str | None:
+        """Return the record merged away that *change* speaks of as one in use, later than the merge."""
+        if isinstance(change, Unlink):
+            id_ = self._joined(change)
+            if id_ is None:
+                text = "The two records are not merged; nothing was changed."
+                self._issues.append(Issue(severity="information", code="business-rule", message=text, where="PID-3"))
+                return None
+        elif isinstance(change, Upsert) and not change.create_only and not change.literal:
+            id_ = str(change.resource["id"])
+            if change.resource["resourceType"] != "Patient" or id_ not in self._redirects:
+                return None
+        else:
+            return None
+        return id_ if self._is_after_merge(id_) else None
+
+    def _joined(self, change: Unlink) -> str | None:
+        """Return which of two records was merged away, so that both are one person's; ``None`` where they are two's."""
+        one, other = change.one_id, change.other_id
+        if one == other or self._survivor(one) != self._survivor(other):
+            return None
+        return one if one in self._redirects else other
+
+    def _let_through(self, dead_id: str) -> bool:
+        survivor_id = self._redirects[dead_id]
+        id_ = merge_items.item_id(self._context.owner, merge_items.CANDIDATE, survivor_id, dead_id)
+        return merge_items.let_through(self._fresh(f"Task/{id_}").resource, self._context.journal_seq)
 
     def _is_after_merge(self, dead_id: str) -> bool:
         known = self._rows[f"Patient/{dead_id}"].asserted_at
         return known is None or self._asserted_at > known
 
     def _unmerge_candidate(self, dead_id: str) -> None:
-        text = "已并入他人的患者号再次出现 / A patient number that was merged away is in use again"
-        self._work_item("unmerge-candidate", self._redirects[dead_id], dead_id, text)
+        self._work_item(merge_items.CANDIDATE, self._redirects[dead_id], dead_id)
 
     # --- visits and accounts -----------------------------------------------------------------------------------
 
@@ -347,6 +352,10 @@ class Merging:
         if not subject or not said or subject == said:
             return change
         return replace(change, resource=redirected(change.resource, {said: subject}))
+
+
+def _is_linked(resource: Json | None) -> bool:
+    return any(one.get("type") in {"replaced-by", "replaces"} for one in (resource or {}).get("link", ()))
 
 
 def _patients_of(resource: Json) -> list[str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_mappings.hl7v2 import status
-from fhir_mappings.hl7v2.base import Attachment, Issue, Merge, Move, Replace, Snapshot, Translation, Upsert
+from fhir_mappings.hl7v2.base import Attachment, Issue, Merge, Move, Replace, Snapshot, Translation, Unlink, Upsert
 from hub.access import DIRECTORY_TYPES, UNRESTRICTED
 from hub.merging import Merging
 from hub.ports import NewVersion, ObjectRef, ObjectStore, Tx
@@ -108,6 +108,9 @@ def _references(translation: Translation) -> list[str]:
             case Merge():
                 wanted[f"Patient/{change.survivor_id}"] = None
                 wanted[f"Patient/{change.dead_id}"] = None
+            case Unlink():
+                wanted[f"Patient/{change.one_id}"] = None
+                wanted[f"Patient/{change.other_id}"] = None
             case Replace():
                 wanted[f"{change.resource_type}/{change.survivor_id}"] = None
                 wanted[f"{change.resource_type}/{change.dead_id}"] = None

@@ -102,6 +102,17 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unlink:
+    """Two patient records of the sender are two persons after all (ADT^A37, HL7 v2 3.3.37).
+
+    Where the hub knows them as merged, a person decides first; nothing changes by the message itself.
+    """
+
+    one_id: str
+    other_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
     """A number of the sender's gives way to another: visits (ADT^A42, A50) and accounts (A35, A41, A49) that are one.
 
@@ -147,7 +158,7 @@ class Attachment:
     context: str
 
 
-Change = Upsert | Snapshot | Merge | Replace | Move | Attachment
+Change = Upsert | Snapshot | Merge | Unlink | Replace | Move | Attachment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

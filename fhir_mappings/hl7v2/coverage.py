@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fhir_mappings.errors import MappingError
-from fhir_mappings.hl7v2.base import Attachment, Merge, Move, Replace, Snapshot, Translation, Upsert
+from fhir_mappings.hl7v2.base import Attachment, Merge, Move, Replace, Snapshot, Translation, Unlink, Upsert
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.tokenizer import Field, Message, Segment
 from fhir_mappings.hl7v2.translate import translate
@@ -30,6 +30,7 @@ _HEADERS = frozenset({"MSH", "BHS", "FHS"})
 #: What a change that is no resource does, in the words of FHIR.
 _NAMES: Mapping[type, str] = {
     Merge: "Patient.link",
+    Unlink: "Patient.link",
     Replace: "replaced-by",
     Move: "subject",
     Attachment: "Binary",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -83,6 +83,15 @@ class Sharing(Protocol):
 
     def revoke(self, id: str, *, by: str, now: datetime) -> None:
         """End a link and every token that came of it; one that is revoked keeps its date."""
+        ...
+
+    def revoke_joining(
+        self, institution: str, patients: Collection[str], others: Collection[str], *, by: str, now: datetime
+    ) -> Sequence[str]:
+        """End the links of *institution* that show studies of *patients* beside studies of *others*; return their ids.
+
+        They were made while the two were one person. A link that is over already is left as it is.
+        """
         ...
 
     def attempt(self, keys: Mapping[str, Limits], *, now: datetime) -> Tried:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,28 @@ class SqlSharing:
             .where(share_link.c.id == id, share_link.c.revoked_at.is_(None))
             .values(revoked_at=to_us(now), revoked_by=by)
         )
+
+    def revoke_joining(
+        self, institution: str, patients: Collection[str], others: Collection[str], *, by: str, now: datetime
+    ) -> Sequence[str]:
+        """End the links that show studies of *patients* beside studies of *others*, and return their ids."""
+        moment = to_us(now)
+
+        def shows(ids: Collection[str]) -> sa.ColumnElement[bool]:
+            shown = sa.select(share_study.c.share).where(share_study.c.patient_id.in_(sorted(ids)))
+            return share_link.c.id.in_(shown)
+
+        statement = sa.select(share_link.c.id).where(
+            share_link.c.institution == institution,
+            share_link.c.revoked_at.is_(None),
+            share_link.c.expires_at > moment,
+            shows(patients),
+            shows(others),
+        )
+        found = sorted(self._connection.execute(statement).scalars())
+        for id_ in found:
+            self.revoke(id_, by=by, now=now)
+        return found
 
     def _first(self, *conditions: sa.ColumnElement[bool]) -> Share | None:
         row = self._connection.execute(sa.select(share_link).where(*conditions)).first()

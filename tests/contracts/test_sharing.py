@@ -159,3 +159,22 @@ def test_nodes_that_are_asked_at_once_let_no_more_through_than_one(database_url:
         tried = list(pool.map(lambda number: attempt(nodes[number % 3], address=f"address:{number}"), range(27)))
 
     assert sum(one.allowed for one in tried) == 5
+
+
+def test_links_that_join_two_patients_end_and_those_of_one_or_of_others_stay(database: SqlDatabase) -> None:
+    add(database)
+    add(database, replace(SHARE, id="s2", secret_hash="h2", studies={"1.2.3": "p1"}))
+    add(database, replace(SHARE, id="s3", secret_hash="h3", institution="QH"))
+    add(database, replace(SHARE, id="s4", secret_hash="h4", expires_at=NOW))
+
+    def joining(patients: set[str], others: set[str]) -> list[str]:
+        return list(database.write(lambda tx: tx.sharing.revoke_joining("KN", patients, others, by="desk", now=NOW)))
+
+    assert joining({"p1"}, {"p3"}) == joining({"p1"}, set()) == []
+    assert joining({"p1"}, {"p2", "p3"}) == ["s1"]
+    ended = database.read(lambda tx: tx.sharing.get("s1"))
+    assert ended is not None
+    assert (ended.revoked_at, ended.revoked_by) == (NOW, "desk")
+    assert joining({"p1"}, {"p2"}) == []
+    states = [database.read(lambda tx, id_=id_: tx.sharing.get(id_)) for id_ in ("s2", "s3", "s4")]
+    assert [one.revoked_at if one is not None else NOW for one in states] == [None, None, None]

@@ -1,6 +1,6 @@
 """ADT: admissions, visits and demographics (HL7 v2 chapter 3.3). v2-to-FHIR: ADT_A01, A02, A05, A06, A09, A11.
 
-What an event does to the visit is :mod:`adt_visit`; merges are :mod:`adt_merge`, moves :mod:`adt_move`, events about a
+What an event does to the visit is :mod:`adt_visit`; merges are :mod:`adt_merge`, what takes one back :mod:`adt_unlink`, moves :mod:`adt_move`, events about a
 person alone :mod:`adt_person`. How late or repeated events meet stored data is :mod:`fhir_mappings.hl7v2.status`.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly
-from fhir_mappings.hl7v2.messages import adt_merge, adt_move, adt_person, adt_visit
+from fhir_mappings.hl7v2.messages import adt_merge, adt_move, adt_person, adt_unlink, adt_visit
 from fhir_mappings.hl7v2.segments import account, al1, iam, in1, nk1, obx, pid, pr1
 from fhir_mappings.hl7v2.tokenizer import Segment
 
@@ -83,5 +83,6 @@ EVENTS: Mapping[str, Callable[[Assembly, str], None]] = {
     **dict.fromkeys(("A43", "A44", "A45"), adt_move.move),
     "A17": adt_visit.swap,
     "A29": adt_person.delete,
+    "A37": adt_unlink.unlink,
     "A60": adt_person.allergies,
 }
