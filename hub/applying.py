@@ -15,7 +15,10 @@ import structlog
 from fhir_mappings.hl7v2.base import Translation
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.translate import translate
+from hub import prescriptions
+from hub.access import scope_of
 from hub.arrival import Arrival
+from hub.dispatch.prescription_answers import PrescriptionAnswers
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, Entry, NewDelivery, ObjectRef, Tx
 from hub.provenance import Context
@@ -46,6 +49,7 @@ class Applying:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._unmapped = UnmappedCounter(services.clock)
+        self._prescriptions = PrescriptionAnswers(services.settings, services.directory, services.clock)
 
     def ready(self, arrival: Arrival) -> Ready:
         """Return *arrival* translated, its attachments durable; done before the transaction.
@@ -78,6 +82,7 @@ class Applying:
         arrival = ready.arrival
         # A partner's answer belongs to the request it answers, which another institution owns.
         translation = self._services.tasks.relinked(tx, ready.translation, arrival.institution)
+        translation, verdicts = prescriptions.judged(tx, translation, scope_of(arrival.actor))
         applied = apply(
             tx,
             translation,
@@ -91,6 +96,11 @@ class Applying:
             ),
             ready.attachments,
         )
+        verdicts = prescriptions.after(verdicts, applied.superseded)
+        loud = next((one.error for one in verdicts if one.error is not None and one.must_be_heard), None)
+        if loud is not None and self._prescriptions.reader(arrival.institution) is None:
+            # Nobody would tell its sender; the message is refused as a whole, in its acknowledgement.
+            raise loud
         self._services.imaging.match_orders(tx, applied.changed, owner=arrival.institution)
         self._services.identity.suggest(tx, applied.changed, owner=arrival.institution)
         self._services.news.changed(
@@ -100,6 +110,7 @@ class Applying:
             self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id
             )
+        self._prescriptions.send(tx, arrival, verdicts, seq, applied.patient_id or "")
         if later is not None:
             tx.outbox.enqueue(later)
         self.audit(tx, arrival, applied)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fhir_mappings import codes
 from fhir_mappings.hl7v2 import ack, batch
 from fhir_mappings.hl7v2.dialects import DIALECTS
-from fhir_mappings.hl7v2.outbound import order_forms, orr_o02
+from fhir_mappings.hl7v2.outbound import order_forms, orp_o10, orr_o02
 from fhir_mappings.hl7v2.translate import MESSAGES, VERSIONS
 from hub import endpoint_settings
 from hub.config import Settings
@@ -40,6 +40,8 @@ def sent_rows() -> Iterator[str]:
         yield f"| {form} | `orm_o01` |"
     for asked, answer in orr_o02.ANSWERS.items():
         yield f"| {answer}, where {asked} came in | `orr_o02` |"
+    for asked, answer in orp_o10.ANSWERS.items():
+        yield f"| {answer}, where {asked}{' with RXO' if asked in orr_o02.ANSWERS else ''} came in | `orp_o10` |"
     source = resources.files("fhir_mappings.hl7v2.outbound")
     for path in sorted(source.iterdir(), key=lambda one: one.name):
         if path.name.endswith(".py"):

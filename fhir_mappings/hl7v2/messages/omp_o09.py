@@ -2,7 +2,8 @@
 MedicationRequest. v2-to-FHIR: RXO[MedicationRequest], RXR[MedicationRequest], TQ1[MedicationRequest], ORC[ServiceRequest].
 
 RXO is what the physician asked for, RXE what the pharmacy made of it under the same number; where both are in a message
-the RXE counts. Nothing here starts a workflow: prescriptions do not move between institutions.
+the RXE counts. Nothing here starts a workflow: prescriptions do not move between institutions. What ORC-1 commands is
+stated as an event all the same (``prescription.CA``), so that :mod:`hub.prescriptions` can judge it and answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, where
+from fhir_mappings.hl7v2.base import WorkflowEvent
 from fhir_mappings.hl7v2.messages.order_groups import Order, orders
 from fhir_mappings.hl7v2.segments import al1, convert, nte, orc, pid, pv1, rxc, rxr, tq1
 from fhir_mappings.hl7v2.tokenizer import Segment
@@ -102,6 +104,7 @@ def add_order(order: Order, encounter: str | None, assembly: Assembly) -> str:
         raise assembly.missing(order.orc, 1, "Say in ORC-1 what is to be done with the order (table 0119).")
     found = [part for part in parts(order) if part.head.name in {"RXO", "RXE"}]
     status = orc.medication_status(order.orc, assembly)
+    state(order, order.orc.get(1).strip().upper(), assembly)
     if not found:
         if order.orc.get(1).strip().upper() == "NW":
             name = "RXE" if assembly.event.startswith("RDE") else "RXO"
@@ -121,6 +124,23 @@ def add_order(order: Order, encounter: str | None, assembly: Assembly) -> str:
         request["status"] = status
     intent = "original-order" if found[-1].head.name == "RXO" else "order"
     return assembly.upsert(request, guard="demographics", defaults={"status": "active", "intent": intent})
+
+
+def state(order: Order, control: str, assembly: Assembly) -> None:
+    """Say that the message has *order*, with *control* as what it commands, so that it can be judged and answered.
+
+    Raises:
+        MalformedError: code 101, the order number is not valued.
+    """
+    numbers, key = numbers_of(order, assembly)
+    assembly.workflow_events.append(
+        WorkflowEvent(
+            kind=f"prescription.{control}",
+            focus=(f"MedicationRequest/{assembly.ctx.id('MedicationRequest', *key)}",),
+            placer_number=numbers.placer,
+            filler_number=numbers.filler,
+        )
+    )
 
 
 def prescription(order: Order, found: list[Part], encounter: str | None, assembly: Assembly) -> Json:

@@ -18,13 +18,15 @@ from fhir_mappings.hl7v2.tokenizer import Segment
 Json = dict[str, Any]
 
 _FAILED = frozenset({"AE", "AR", "CE", "CR"})
-#: Answers to prescriptions; no workflow knows those.
-_PHARMACY = frozenset({"O10", "O12", "O14", "O18"})
+#: Answers to prescriptions, dispenses and administrations; no workflow knows those.
+_PHARMACY = frozenset({"ORP", "RRE", "RRD", "RRA"})
+#: Those about what was done on a prescription; where the prescription stands they do not say.
+_OF_WHAT_WAS_DONE = frozenset({"RRD", "RRA"})
 #: The filler's trouble with what it was sent, not the end of the order.
-_NOT_OF_THE_ORDER = frozenset({"DE", "UA", "UC", "UD", "UX", "UM", "UR"})
+_NOT_OF_THE_ORDER = frozenset({"DE", "UA", "UC", "UD", "UF", "UH", "UX", "UM", "UR"})
 
 
-def translate(assembly: Assembly, trigger: str) -> None:
+def translate(assembly: Assembly, _trigger: str) -> None:
     """Add what each ORC of the answer says.
 
     Raises:
@@ -55,7 +57,7 @@ def translate(assembly: Assembly, trigger: str) -> None:
         )
     _know_patient(assembly)
     for segment in found:
-        _answer(segment, trigger, assembly, failed=failed)
+        _answer(segment, assembly, failed=failed)
 
 
 def _know_patient(assembly: Assembly) -> None:
@@ -65,7 +67,7 @@ def _know_patient(assembly: Assembly) -> None:
         assembly.patient_id = pid.patient_id(segment, assembly)
 
 
-def _answer(segment: Segment, trigger: str, assembly: Assembly, *, failed: bool) -> None:
+def _answer(segment: Segment, assembly: Assembly, *, failed: bool) -> None:
     control = segment.get(1).strip().upper()
     if not control:
         raise assembly.missing(segment, 1, "Say in ORC-1 what became of the order (table 0119).")
@@ -73,9 +75,10 @@ def _answer(segment: Segment, trigger: str, assembly: Assembly, *, failed: bool)
     numbers = orc.numbers(segment, obr)
     if numbers.key is None:
         raise assembly.missing(segment, 2, "Return the placer order number in ORC-2.")
-    kind = "MedicationRequest" if trigger in _PHARMACY else "ServiceRequest"
+    answer = assembly.event.partition("^")[0]
+    kind = "MedicationRequest" if answer in _PHARMACY else "ServiceRequest"
     status = None
-    if not failed and control not in _NOT_OF_THE_ORDER:
+    if not failed and control not in _NOT_OF_THE_ORDER and answer not in _OF_WHAT_WAS_DONE:
         medicine = kind == "MedicationRequest"
         status = (orc.medication_status if medicine else orc.request_status)(segment, assembly)
     identity = assembly.ctx.id(kind, *numbers.key)

@@ -26,6 +26,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
     encounter = omp_o09.add_head(assembly)
     assembly.require("RXA")
     for order in orders(assembly):
+        omp_o09.state(order, "reported", assembly)
         request = ""
         found = omp_o09.parts(order)
         # A route that stands once behind several RXA is that of all of them.

@@ -35,6 +35,7 @@ def translate(assembly: Assembly, _trigger: str) -> None:
     encounter = omp_o09.add_head(assembly)
     assembly.require("RXD")
     for order in orders(assembly):
+        omp_o09.state(order, "reported", assembly)
         request = ""
         for part in omp_o09.parts(order):
             if part.head.name == "RXD":

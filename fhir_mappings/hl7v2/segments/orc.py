@@ -181,11 +181,13 @@ def medication_status(orc: Segment, assembly: Assembly) -> str | None:
     has it.
     """
     status = request_status(orc, assembly)
-    if status is None and orc.get(1).strip().upper() == "CA":
-        return "cancelled"
+    control = orc.get(1).strip().upper()
+    if status is None and control in {"CA", "RP", "RU"}:
+        # RP and RU name the prescription that another one takes the place of.
+        return "cancelled" if control == "CA" else "stopped"
     if status != "revoked":
         return status
-    words = {orc.get(1).strip().upper(), orc.get(5).strip().upper()}
+    words = {control, orc.get(5).strip().upper()}
     return "stopped" if words & _STOPS else "cancelled"
 
 
