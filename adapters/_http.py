@@ -121,7 +121,7 @@ def error_response(error: BaseException, request: Request) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = _REALM
     elif status in {429, 503}:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(known.retry_after_s)
     return Response(
         outcome_bytes(known, correlation_id(request)), status_code=status, headers=headers, media_type=FHIR_JSON
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hub.identity import IdentityService
     from hub.imaging import ImagingService
     from hub.messages import MessageService
+    from hub.quotas import Minutes
     from hub.resources import ResourceService
     from hub.sharing import SharingService
     from hub.tasks import TaskService
@@ -119,6 +120,13 @@ class Services:
         from hub.sharing import SharingService
 
         return SharingService(self)
+
+    @cached_property
+    def minutes(self) -> Minutes:
+        """What is left of the members' quotas by the minute, for all processes of this node together."""
+        path = self.settings.data_dir / "run" / "quotas"
+        made: Minutes = importlib.import_module("storage.quotas").SharedMinutes(path)
+        return made
 
     @cached_property
     def messages(self) -> MessageService:

@@ -67,7 +67,10 @@ class HubError(Exception):
         code: HL7 table 0357 code when the input is HL7 v2, or a FHIR issue-type override in ``issue_code``.
         status: HTTP status that a rule of FHIR fixes (412, 422, 413, ...), when the category alone is too coarse.
         fatal: the node must stop taking data (a failed fsync).
+        retry_after_s: when it is worth trying again, where the answer has a place for that (HTTP's Retry-After).
     """
+
+    retry_after_s: int = 1
 
     def __init__(
         self,

@@ -67,10 +67,16 @@ class Allowance:
     which they asked. Half a full bucket lets anything through, so that what is larger than a minute's worth gets its turn.
     """
 
-    def __init__(self, per_minute: float, now_s: float) -> None:
+    def __init__(self, per_minute: float, now_s: float, *, left: float | None = None) -> None:
         self._rate = per_minute / 60.0
-        self._most = self._left = float(per_minute)
+        self._most = float(per_minute)
+        self._left = self._most if left is None else min(left, self._most)
         self._at = now_s
+
+    @property
+    def state(self) -> tuple[float, float]:
+        """What is left, and when that was looked at; with these another one goes on from here."""
+        return self._left, self._at
 
     def wait_s(self, amount: float, now_s: float) -> float:
         """Return the seconds to wait before *amount* may be used."""

@@ -4,8 +4,9 @@
 setting ``intake`` of a member; every part may be left out. A member with twice the weight is served twice as often while
 several wait, and no weight keeps another from its turn (:mod:`hub.fairness`). What goes beyond a quota is slowed: it stays
 unread in the socket, so that the sender's own queue holds it. With ``over=refuse`` its sender is told so, in enhanced mode
-by CE, else by AE (HL7 v2 chapter 2.9), and nothing of the message is kept. The quotas count what this node receives by
-MLLP, except ``bytes-per-day``, which counts what all nodes and doors have stored of the member's messages since midnight.
+by CE, else by AE (HL7 v2 chapter 2.9), and nothing of the message is kept. The quotas by the minute count what this node
+receives at all doors of v2 messages and documents (:mod:`hub.quotas`), ``connections`` counts MLLP, and ``bytes-per-day`` what
+all nodes and doors have stored of the member's messages since midnight.
 """
 
 from __future__ import annotations

@@ -79,6 +79,17 @@ class Shares:
         self._known[asked] = (self._seconds() + _GOOD_S, share)
         return share
 
+    def of_member(self, code: str) -> Share:
+        """Return the share of the member *code*, which the door has proved; may look into the database.
+
+        Raises:
+            HubError: transient, when the database cannot answer.
+        """
+        member = self._services.directory.member(code)
+        policy = policy_of(member.settings) if member is not None else IntakePolicy()
+        full = policy.bytes_per_day is not None and self._today(code) >= policy.bytes_per_day
+        return Share(key=code, policy=policy, day_is_full=full)
+
     def refuse(self, raw: bytes, peer: str, line: Line, quota: str) -> bytes | None:
         """Return what the sender of *raw* is told that has gone beyond *quota*; nothing of the message is kept."""
         return self._services.messages.refuse_unkept(
@@ -99,10 +110,7 @@ class Shares:
         endpoint = directory.mllp_member(application, facility, address) if facility or application else None
         if endpoint is None or why_not(endpoint, line, directory.all_endpoints()):
             return Share(key=f"?{address}", policy=IntakePolicy())
-        member = directory.member(endpoint.member)
-        policy = policy_of(member.settings) if member is not None else IntakePolicy()
-        full = policy.bytes_per_day is not None and self._today(endpoint.member) >= policy.bytes_per_day
-        return Share(key=endpoint.member, policy=policy, day_is_full=full)
+        return self.of_member(endpoint.member)
 
     def _today(self, member: str) -> int:
         known = self._days.get(member)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,6 +25,7 @@ from fhir_mappings.hl7v2.wrapping import SOAP_1_2, Wrapped, envelope_of, fault, 
 from fhir_mappings.text import codec_for
 from hub.errors import Category, HubError
 from hub.outcome import as_hub_error, status_of
+from hub.quotas import Gate, OverQuotaError
 from hub.reconcile import reconcile
 
 if TYPE_CHECKING:
@@ -42,13 +44,21 @@ class V2Handler:
     def __init__(self, services: Services, workers: Workers) -> None:
         self._services = services
         self._workers = workers
+        self._gate = Gate(services)
 
     async def receive(self, request: Request) -> Response:
-        """Answer with the acknowledgement once everything is durable; 204 when none is due."""
+        """Answer with the acknowledgement once everything is durable; 204 when none is due.
+
+        A member beyond its quota is answered 429 with Retry-After: ER7 by AE 207 or CE, SOAP by a Fault.
+        """
         raw = await read_body(request, self._services, max_bytes=self._services.settings.max_message_bytes)
         soap = envelope_of(raw) if kind_of(raw) == "xml" else ""
         try:
             wrapped, wrong, answer = await self._workers.run(lambda: self._taken(request, raw))
+        except OverQuotaError as over:
+            if soap:
+                return _soap_trouble(over, soap, request)
+            return await self._workers.run(partial(self._held_back, request, raw, over))
         except Exception as error:
             if not soap:
                 raise
@@ -87,6 +97,7 @@ class V2Handler:
 
     def _taken(self, request: Request, raw: bytes) -> tuple[Wrapped | None, MappingError | None, bytes | None]:
         actor = actor_of(request, self._services)
+        self._gate.check(actor.institution, raw)
         wrapped: Wrapped | None = None
         wrong: MappingError | None = None
         try:
@@ -97,6 +108,16 @@ class V2Handler:
         # What cannot be unwrapped is kept and audited too; only its answer says more than an acknowledgement could.
         answer = self._services.messages.receive(raw, peer_of(request), door=DOOR, institution_hint=actor.institution)
         return wrapped, wrong, answer
+
+    def _held_back(self, request: Request, raw: bytes, over: OverQuotaError) -> Response:
+        response = error_response(over, request)
+        if kind_of(raw):
+            return response
+        answer = self._services.messages.refuse_unkept(raw, peer_of(request), str(over))
+        if answer is None:
+            return response
+        headers = {**echo_headers(request), "Retry-After": response.headers["retry-after"]}
+        return Response(answer, status_code=response.status_code, media_type=_ER7, headers=headers)
 
 
 def _compare_charset(request: Request, raw: bytes, wrapped: Wrapped | None) -> None:

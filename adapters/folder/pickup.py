@@ -33,6 +33,8 @@ _FRAME = b"\x0b\x1a\x1c\r\n\x00"
 _TAKEN = frozenset({"AA", "CA"})
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 
+#: Returns 0 where a file may be taken now, which then counts; else the seconds after which it is to be asked again.
+Permit = Callable[[bytes], float]
 #: Takes one message, batch or file of messages; returns the acknowledgement once everything is durable.
 Intake = Callable[[bytes], bytes | None]
 
@@ -56,6 +58,7 @@ class PickUp:
 
     Args:
         clock: seconds that never go back.
+        permit: asked before each file; one that may not be taken now stays, and so do those behind it.
         documents: takes clinical documents; without it *take* gets them like any other file, and says what it thinks.
     """
 
@@ -66,12 +69,15 @@ class PickUp:
         take: Intake,
         clock: Callable[[], float],
         documents: Documents | None = None,
+        permit: Permit | None = None,
     ) -> None:
         self._place = place
         self._rules = rules
         self._take = take
         self._clock = clock
         self._documents = documents
+        self._permit = permit
+        self._rests_until = clock()
         self._stable: dict[str, tuple[Seen, float]] = {}
         self._barred: set[Seen] = set()
 
@@ -84,6 +90,9 @@ class PickUp:
         """
         taken = 0
         for one in self._whole():
+            if self._clock() < self._rests_until:
+                # Not read over and over meanwhile: each reading of a file on a server is a transfer.
+                break
             taken += self._one(one)
         return taken
 
@@ -139,6 +148,9 @@ class PickUp:
         name = f"{safe}.{hashlib.sha256(data).hexdigest()[:12]}"
         if not data.strip(_FRAME):
             return self._refused(one, name, "文件为空 / The file is empty.")
+        if self._permit is not None and (rest_s := self._permit(data)):
+            self._rests_until = self._clock() + rest_s
+            return 0
         if self._documents is not None and is_document(data):
             told = self._documents(data)
             self._place.put("answers", f"{name}.json", told.answer())

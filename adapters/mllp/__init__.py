@@ -27,7 +27,8 @@ class MllpDoor:
         settings = services.settings
         tls = server_context(settings) if "tls" in sockets else None
         members = Shares(services)
-        asyncio.run(serve(services.messages, Limits.of(settings), sockets, stop, tls=tls, members=members))
+        limits, minutes = Limits.of(settings), services.minutes
+        asyncio.run(serve(services.messages, limits, sockets, stop, tls=tls, members=members, minutes=minutes))
 
 
 DOOR: Door = MllpDoor()

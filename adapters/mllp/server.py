@@ -28,6 +28,7 @@ from adapters.mllp.connection import LARGE_BYTES, Connection, Limits
 from adapters.mllp.turns import ByAddress, Members, OverQuota, Turns
 from hub.certificates import Line
 from hub.errors import HubError
+from hub.quotas import Minutes, messages_in
 from hub.shares import Share
 
 __all__ = ["LARGE_BYTES", "LARGE_FRAMES", "WORKERS", "Limits", "Members", "Messages", "MllpServer", "serve"]
@@ -62,13 +63,14 @@ class MllpServer:
         *,
         tls: ssl.SSLContext | None = None,
         members: Members | None = None,
+        minutes: Minutes | None = None,
         workers: int = WORKERS,
     ) -> None:
         self._messages = messages
         self._limits = limits
         self._tls = tls
         self._members = members if members is not None else ByAddress()
-        self._turns = Turns(workers, patience_s=limits.frame_deadline_s)
+        self._turns = Turns(workers, patience_s=limits.frame_deadline_s, minutes=minutes)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mllp")
         # Who sends is found out beside the messages in hand, so that it never waits for a member that floods.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="mllp-sender")
@@ -182,7 +184,7 @@ class MllpServer:
         try:
             for quota in ("per-minute", "connections"):
                 if quota == "per-minute":
-                    waited = await self._turns.within_quota(share, len(raw))
+                    waited = await self._turns.within_quota(share, len(raw), messages_in(raw))
                 else:
                     waited = await self._turns.connection_free(share)
                 if waited:
@@ -238,10 +240,11 @@ async def serve(
     *,
     tls: ssl.SSLContext | None = None,
     members: Members | None = None,
+    minutes: Minutes | None = None,
     workers: int = WORKERS,
 ) -> None:
     """Serve the inherited descriptors *sockets* until *stop* is set; see :meth:`MllpServer.run`."""
-    server = MllpServer(messages, limits, tls=tls, members=members, workers=workers)
+    server = MllpServer(messages, limits, tls=tls, members=members, minutes=minutes, workers=workers)
     loop = asyncio.get_running_loop()
     listeners = {name: socket.socket(fileno=os.dup(descriptor)) for name, descriptor in sockets.items()}
     ended = threading.Event()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from hub.arrival import address_of
 from hub.certificates import Line
-from hub.fairness import Allowance, FairQueue
+from hub.fairness import FairQueue
 from hub.intake_policy import IntakePolicy
+from hub.quotas import Buckets, Minutes, Permit, Wanted, give_back, settle, wanted_of
 from hub.shares import Share
 
 #: So many bytes of a message cost as much as another message.
@@ -79,22 +80,27 @@ class OverQuota(Exception):  # noqa: N818 - a turn of events, not an error of th
 
 
 class _Account:
-    """What one member has taken."""
+    """What one member has in hand."""
 
     def __init__(self) -> None:
-        self._allowances: dict[str, tuple[int, Allowance]] = {}
         self.in_hand = 0
         self.changed = asyncio.Event()
 
-    def allowance(self, quota: str, per_minute: int | None, now_s: float) -> Allowance | None:
-        """Return the bucket of *quota*; a quota that was changed begins anew."""
-        if per_minute is None:
-            self._allowances.pop(quota, None)
-            return None
-        known = self._allowances.get(quota)
-        if known is None or known[0] != per_minute:
-            known = self._allowances[quota] = (per_minute, Allowance(per_minute, now_s))
-        return known[1]
+
+class _Own:
+    """The :class:`hub.quotas.Minutes` of a listener that shares them with no other door."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._buckets: dict[str, Buckets] = {}
+
+    def ask(self, member: str, wanted: Sequence[Wanted], *, patience_s: float) -> Permit:
+        """See the port."""
+        return settle(self._buckets.setdefault(member, {}), wanted, now_s=self._seconds(), patience_s=patience_s)
+
+    def give_back(self, member: str, wanted: Sequence[Wanted]) -> None:
+        """See the port."""
+        give_back(self._buckets.get(member, {}), wanted)
 
 
 class Turns:
@@ -105,51 +111,38 @@ class Turns:
         slots: int,
         *,
         patience_s: float,
+        minutes: Minutes | None = None,
         seconds: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._seconds = seconds
+        self._minutes = minutes if minutes is not None else _Own(seconds)
         self._sleep = sleep
         self._free = slots
         self._patience_s = patience_s
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._accounts: dict[str, _Account] = {}
 
-    async def within_quota(self, share: Share, size: int) -> bool:
-        """Return once the member may send a message of *size* bytes, and whether it had to wait for that.
+    async def within_quota(self, share: Share, size: int, messages: int = 1) -> bool:
+        """Return once the member may send so many *messages* of *size* bytes in all, and whether it had to wait for that.
 
         Raises:
             OverQuota: it may not now, and either is to be told so or would wait longer than senders do.
         """
-        policy, account = share.policy, self._account(share.key)
+        policy = share.policy
         if share.day_is_full:
             raise OverQuota("bytes-per-day", refuse=policy.refuse)
-        now_s = self._seconds()
-        asked: list[tuple[str, Allowance, float]] = []
-        for quota, per_minute, amount in (
-            ("messages-per-minute", policy.messages_per_minute, 1.0),
-            ("bytes-per-minute", policy.bytes_per_minute, float(size)),
-        ):
-            allowance = account.allowance(quota, per_minute, now_s)
-            if allowance is not None:
-                asked.append((quota, allowance, amount))
-        wait_s = 0.0
-        for quota, allowance, amount in asked:
-            needed_s = allowance.wait_s(amount, now_s)
-            if needed_s > 0 and policy.refuse:
-                raise OverQuota(quota, refuse=True)
-            if needed_s > self._patience_s:
-                raise OverQuota(quota, refuse=False)
-            wait_s = max(wait_s, needed_s)
-        for _, allowance, amount in asked:
-            allowance.take(amount)
-        if wait_s <= 0:
+        wanted = wanted_of(share, messages=messages, size=size)
+        if not wanted:
+            return False
+        permit = self._minutes.ask(share.key, wanted, patience_s=0.0 if policy.refuse else self._patience_s)
+        if permit.over:
+            raise OverQuota(permit.over, refuse=policy.refuse)
+        if permit.wait_s <= 0:
             return False
         try:
-            await self._sleep(wait_s)
+            await self._sleep(permit.wait_s)
         except asyncio.CancelledError:
-            for _, allowance, amount in asked:
-                allowance.give_back(amount)
+            self._minutes.give_back(share.key, wanted)
             raise
         return True
 

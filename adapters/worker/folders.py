@@ -24,6 +24,7 @@ from hub.arrival import FOLDER_PEER
 from hub.errors import HubError
 from hub.file_doors import LOCAL, REMOTE
 from hub.ports import MemberEndpoint
+from hub.quotas import Gate
 
 if TYPE_CHECKING:
     from adapters.folder.sftp_place import SftpPlace
@@ -55,6 +56,7 @@ class _Folders:
     def __init__(self, services: Services, clock: Callable[[], float]) -> None:
         self._services = services
         self._clock = clock
+        self._gate = Gate(services)
         self._away: set[str] = set()
         self._held: dict[str, float] = {}
 
@@ -75,7 +77,8 @@ class _Folders:
             quiet_s=float(endpoint.settings.get("quiet-s", QUIET_S)),
         )
         documents = partial(self._take_document, endpoint)
-        return PickUp(place, rules, partial(self._take, endpoint), self._clock, documents)
+        permit = partial(self._gate.rest_s, endpoint.member)
+        return PickUp(place, rules, partial(self._take, endpoint), self._clock, documents, permit)
 
     def _take(self, endpoint: MemberEndpoint, message: bytes) -> bytes | None:
         services = self._services

@@ -22,6 +22,7 @@ from fhir_mappings.json import dumps, loads
 from hub.arrival import VIEW_PEER
 from hub.errors import Category, HubError
 from hub.ports import Entry, Tx
+from hub.quotas import Gate
 
 if TYPE_CHECKING:
     from adapters.dbview.reader import Reader
@@ -62,7 +63,7 @@ class ViewLoop:
             if now < self._due[look.view.name]:
                 continue
             more = look.once()
-            self._due[look.view.name] = now if more else now + look.view.poll_s
+            self._due[look.view.name] = now if more else now + min(look.view.poll_s, look.rests_s or look.view.poll_s)
         return POLL_S if self._looks else IDLE_S
 
 
@@ -79,6 +80,9 @@ class _Look:
         self._mark: Key = view.start
         self._epoch: int | None = None
         self._away = False
+        self._gate = Gate(services)
+        #: Seconds until the member's quota lets the next row through; 0 when it was not what ended the last look.
+        self.rests_s = 0.0
         #: Names its lease and its mark.
         self._fact = f"view {view.name}"
 
@@ -86,6 +90,7 @@ class _Look:
         """Take at most ``limit`` rows; returns whether there may be more."""
         services, view = self._services, self.view
         now = services.clock()
+        self.rests_s = 0.0
         if services.directory.member(view.institution) is None:
             self._tell("There is no active member of that code.")
             return False
@@ -116,6 +121,10 @@ class _Look:
                 digest = hashlib.sha256(row).hexdigest()
                 if digest in self._known:
                     continue
+                self.rests_s = self._gate.rest_s(view.institution, row)
+                if self.rests_s:
+                    # The view keeps the row, and the next look begins with it.
+                    return False
                 self._services.messages.receive(
                     row, f"{VIEW_PEER}{view.name}", door=DOOR, institution_hint=view.institution
                 )

@@ -11,6 +11,7 @@ from adapters.http.app import build
 from hub.actor import Actor
 from hub.boot import Services
 from tests.support.http import Client, client_of
+from tests.support.quotas import with_intake
 from tests.support.services import running
 
 SAMPLE = (Path(__file__).parents[3] / "sample_data" / "cda" / "C0001" / "kn_summary.xml").read_bytes()
@@ -70,3 +71,11 @@ def test_a_refusal_says_what_where_and_what_to_do(kn: Client) -> None:
 def test_a_body_beyond_the_bound_is_refused_before_it_is_read_whole(services: Services, kn: Client) -> None:
     answer = kn.post("/cda", content=b"<" * (services.settings.max_message_bytes + 1))
     assert answer.status_code == 413
+
+
+def test_documents_count_for_the_quota_of_messages(services: Services, kn: Client) -> None:
+    with_intake(services, "KN", "messages-per-minute=1")
+    assert kn.post("/cda", content=SAMPLE).status_code == 201
+    refused = kn.post("/cda", content=SAMPLE)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+    assert refused.json()["issue"][0]["code"] == "throttled"

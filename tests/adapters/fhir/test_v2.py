@@ -23,6 +23,7 @@ from hub.errors import Category, HubError
 from hub.ports import Entry
 from tests.support import images
 from tests.support.http import Client, client_of
+from tests.support.quotas import with_intake
 from tests.support.services import running
 from tests.support.v2 import Ticking, adt
 
@@ -276,6 +277,53 @@ def test_a_row_of_another_institution_is_refused(kn: Client) -> None:
     answer = kn.post("/hl7", json=ROW)
     assert (answer.status_code, answer.json()["success"]) == (422, False)
     assert answer.json()["message"]
+
+
+# --- quotas ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over", ["slow", "refuse"])
+def test_beyond_its_quota_a_member_is_answered_429_and_nothing_is_kept(
+    services: Services, kn: Client, yl: Client, over: str
+) -> None:
+    clock = with_intake(services, "KN", f"messages-per-minute=2 over={over}")
+    first = [kn.post("/hl7", content=adt("A01", str(n), number=str(n), visit=str(n)).encode()) for n in (1, 2)]
+    assert [parse(one.text).get("MSA-1") for one in first] == ["AA", "AA"]
+
+    refused = kn.post("/hl7", content=adt("A08", "3").encode())
+    ack = parse(refused.text)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+    assert (ack.get("MSA-1"), ack.get("MSA-2"), ack.get("ERR-1.4.1")) == ("AE", "3", "207")
+    in_soap = kn.post("/hl7", content=soap(adt("A08", "3")))
+    assert (in_soap.status_code, in_soap.headers["retry-after"], b"Fault" in in_soap.content) == (429, "30", True)
+    row = kn.post("/hl7", json=ROW)
+    assert (row.status_code, row.json()["issue"][0]["code"]) == (429, "throttled")
+    batch = kn.post("/hl7", content=(BHS + TWO + "BTS|2\r").encode())
+    assert (batch.status_code, batch.headers["retry-after"]) == (429, "30")
+    assert len(journal(services)) == 2
+    # Another member has its own.
+    assert yl.post("/hl7", json=ROW).json()["code"] == "AA"
+
+    clock.now += 30
+    assert parse(kn.post("/hl7", content=adt("A08", "3").encode()).text).get("MSA-1") == "AA"
+
+
+def test_a_batch_uses_up_as_much_as_its_messages(services: Services, kn: Client) -> None:
+    with_intake(services, "KN", "messages-per-minute=4")
+    raw = (BHS + TWO + "BTS|2\r").encode()
+    assert [kn.post("/hl7", content=raw).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_once_the_bytes_of_a_day_are_used_up_the_answer_names_midnight(tmp_path: Path) -> None:
+    with running(tmp_path, clock=Ticking(NOON)) as services:
+        with_intake(services, "KN", "bytes-per-day=10")
+        kn = client_of(build(services), services, Actor(institution="KN"))
+        assert kn.post("/hl7", content=adt("A01", "1").encode()).status_code == 200
+        # What was known of the day's bytes is known for a while; a process that has not asked yet sees them.
+        other = client_of(build(services), services, Actor(institution="KN"))
+        refused = other.post("/hl7", content=adt("A08", "2").encode())
+        assert refused.status_code == 429
+        assert 11 * 3600 < int(refused.headers["retry-after"]) <= 12 * 3600
 
 
 # --- reconciliation ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hub.access import UNRESTRICTED
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Entry, NewDelivery
+from tests.support.quotas import with_intake
 from tests.support.services import consortium, running
 from tests.support.v2 import adt
 
@@ -208,3 +209,25 @@ def test_a_document_stays_while_nothing_can_be_kept(
     assert [one.name for one in (base / "in").iterdir()] == ["a.xml"]
     put(services, base)
     assert [one.state for one in documents(services)] == ["done"]
+
+
+def test_beyond_its_quota_a_members_files_stay_and_are_taken_later_in_order(services: Services, base: Path) -> None:
+    with_intake(services, "KN", "messages-per-minute=60")
+    for n in range(1, 63):
+        file = base / "in" / f"{n:02d}.hl7"
+        file.write_bytes(adt("A01", str(n), number=str(n), visit=f"V{n}").replace("|HIS|", "|LIS|").encode())
+        os.utime(file, (n, n))
+    seconds = [0.0]
+    loop = FolderLoop(services, lambda: seconds[0])
+    loop.turn()
+    loop.turn()
+    assert sorted(one.name for one in (base / "in").iterdir()) == ["61.hl7", "62.hl7"]
+    services.minutes._seconds.now += 2  # type: ignore[attr-defined]
+    loop.turn()
+    assert len(list((base / "in").iterdir())) == 2, "it rests as long as it was told"
+    seconds[0] += 60
+    loop.turn()
+    assert list((base / "in").iterdir()) == []
+    entries = services.database.read(lambda tx: tx.journal.search({"door": "hl7-folder"}, limit=100))
+    assert sorted(int(one.control_id) for one in entries) == list(range(1, 63))
+    assert {one.state for one in entries} == {"done"}

@@ -17,6 +17,7 @@ from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Entry
 from tests.support.databases import PostgresServer
+from tests.support.quotas import with_intake
 from tests.support.services import running
 
 QUERY = 'select n, "orgCode", "patientId", "patientName", "patientSex", "accessionNumber", modality, state, "updateTime" from study where n >= :after order by n'
@@ -305,3 +306,16 @@ def test_a_driver_that_is_not_there_is_named_at_the_start() -> None:
     view = View(name="v", institution="YL", url="oracle+nodriver://x", query="", key="n", start=0)
     with pytest.raises(HubError, match="driver"):
         Reader(view)
+
+
+def test_beyond_the_members_quota_rows_stay_in_the_view_and_come_later(services: Services, ris: Ris) -> None:
+    clock, quota = Clock(), with_intake(services, "YL", "messages-per-minute=2")
+    for n in (1, 2, 3):
+        ris.add(n)
+    loop = ViewLoop(services, clock)
+    loop.turn()
+    assert numbers(services) == ["1", "2"]
+    quota.now += 60
+    clock.now += 10
+    loop.turn()
+    assert numbers(services) == ["1", "2", "3"]
