@@ -18,7 +18,9 @@ from hub.cli import (
     export,
     feed,
     integrity,
+    links,
     members,
+    merges,
     messages,
     migrate,
     queue,
@@ -68,6 +70,8 @@ app.command("check")(integrity.check)
 app.add_typer(messages.app, name="messages")
 app.add_typer(codes.app, name="codes")
 app.add_typer(queue.app, name="queue")
+app.add_typer(merges.app, name="merges")
+app.add_typer(links.app, name="links")
 app.command("fsck")(integrity.fsck)
 app.add_typer(integrity.audit, name="audit")
 app.command("backup")(backup.backup)

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
 from adapters.ops.code_models import MapCode, Reprocess, Rollback, TryOut
+from adapters.ops.merge_models import DecideMerge
 from adapters.ops.message_models import Replay
 from adapters.ops.models import Ask, Decide, Judge, OperationOutcome, Settle, Skip, Why
 from adapters.ops.parameters import Desk, OpsRoute
@@ -75,6 +76,7 @@ def _describe(app: FastAPI) -> None:
             (Settle, "validation"),
             (Decide, "validation"),
             (Judge, "validation"),
+            (DecideMerge, "validation"),
             (Ask, "validation"),
             (Why, "validation"),
             (Replay, "validation"),

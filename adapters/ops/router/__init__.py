@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.ops.router import codes, exports, feeds, messages, queues, studies, work
+from adapters.ops.router import codes, exports, feeds, merges, messages, queues, studies, work
 from adapters.ops.router.base import SCHEMAS, router
 
-__all__ = ["SCHEMAS", "codes", "exports", "feeds", "messages", "queues", "router", "studies", "work"]
+__all__ = ["SCHEMAS", "codes", "exports", "feeds", "merges", "messages", "queues", "router", "studies", "work"]

@@ -39,6 +39,10 @@ CONTENT = (
     " / operator: all, without content; admin: its institution's, with content (audited)"
 )
 CONTENT_ONLY = "admin：本机构的（留审计） / admin: its institution's (audited)"
+NUMBERS = (
+    "operator：全部，仅编号；admin：本机构的，含患者号（留审计）"
+    " / operator: all, ids alone; admin: its institution's, with patient numbers (audited)"
+)
 LINKS = "operator：全部，仅编号 / operator: all, ids alone"
 EXPORT = "admin、researcher：本机构的影像 / admin, researcher: images of its own institution"
 PARTS = "operator：全部；admin：本机构参与的部分 / operator: all; admin: the parts that its institution takes part in"

@@ -61,6 +61,9 @@ OPERATIONS = {
     ("get", "/ops/work-items"),
     ("post", "/ops/studies/{study}/settle"),
     ("post", "/ops/conflicts/{task}/settle"),
+    ("get", "/ops/merges"),
+    ("get", "/ops/merges/{patient}"),
+    ("post", "/ops/merges/{patient}/settle"),
     ("get", "/ops/patient-links"),
     ("post", "/ops/patient-links/{task}/settle"),
     ("get", "/ops/deletions"),
@@ -389,7 +392,14 @@ def test_nothing_that_waits_is_done_on_the_event_loop(
     token = hub.directory.issue_token(operator, ttl_s=3600)
     for method, path in sorted(OPERATIONS):
         filled = path.replace("messages/{number}", f"messages/{entry.seq}").format(
-            number=number, destination="KN/mllp", name="KN/mllp", id=entry.correlation_id, study="1", task="1", job="1"
+            number=number,
+            destination="KN/mllp",
+            name="KN/mllp",
+            id=entry.correlation_id,
+            study="1",
+            task="1",
+            job="1",
+            patient="1",
         )
         before = len(calls)
         # Links between institutions' patients are refused to everybody else before anything is looked at.
