@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fhir_mappings.dicom.imaging_study import study_identifier
 from fhir_mappings.dicom.instance import InstanceHeader
 from fhir_mappings.dicom.performed_step import first
-from fhir_mappings.identifiers import resource_id
+from fhir_mappings.identifiers import patient_key, resource_id
 from fhir_mappings.json import loads
 from fhir_mappings.text import fold, full_pinyin, has_han
 from hub.access import UNRESTRICTED
@@ -62,7 +62,12 @@ def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> Ver
         return "own"
     said = patient_id(owner, header)
     known = study["patient_id"]
-    if said != known and known not in tx.records.one_person(said) and said not in tx.records.one_person(known):
+    if (
+        said != known
+        and not _says_less(owner, study, header)
+        and known not in tx.records.one_person(said)
+        and said not in tx.records.one_person(known)
+    ):
         if _decided(tx, owner, PATIENT, _about(key, said)) == "accept":
             return "let-in"
         _raise(tx, services, key, PATIENT, _about(key, said))
@@ -250,6 +255,24 @@ def _input(task: Mapping[str, Any], name: str) -> str:
         if str(one["type"].get("text", "")).startswith(name):
             return str(one.get("valueString", ""))
     return ""
+
+
+def _says_less(owner: str, study: Mapping[str, Any], header: InstanceHeader) -> bool:
+    """Return whether study and *header* name one patient, only that one of them leaves out who issued the number.
+
+    Issuer of Patient ID is optional (PS3.3 C.7.1.1), and workstations drop what the modality wrote, or the other way
+    round. Within one study of one institution that contradicts nothing, as long as nothing else of the patient does. The
+    institution's own code says no more than nothing does: the worklist answers with it.
+    """
+    issuers = {study["IssuerOfPatientID"].strip(), header.IssuerOfPatientID.strip()}
+    if not header.PatientID.strip() or patient_key(study["PatientID"]) != patient_key(header.PatientID):
+        return False
+    both = ((study["PatientBirthDate"], header.PatientBirthDate), (study["PatientSex"], header.PatientSex))
+    return (
+        bool(issuers & {"", owner})
+        and all(one == other for one, other in both if one and other)
+        and not _differs(study["PatientName"], study["PatientNamePinyin"], header.PatientName, header.PatientNamePinyin)
+    )
 
 
 def _differs(name: str, pinyin: str, other: str, other_pinyin: str) -> bool:

@@ -266,3 +266,34 @@ def test_two_hospitals_with_one_study_do_not_meet(hub: Services) -> None:
     receive(hub, ct(1))
     assert receive(hub, ct(2, **OTHER), QH) == "new"
     assert resources(hub, "Task") == []
+
+
+@pytest.mark.parametrize(("first", "later"), [("HIS", ""), ("", "HIS"), ("KN", "HIS")])
+def test_a_number_without_its_issuer_contradicts_nothing(
+    hub: Services, clock: FakeClock, first: str, later: str
+) -> None:
+    assert receive(hub, ct(1, IssuerOfPatientID=first)) == "new"
+    assert receive(hub, ct(2, series=2, IssuerOfPatientID=later)) == "new"
+    assert receive(hub, ct(3, series=2, IssuerOfPatientID=later, PatientName="ZHENG^WEI", PatientSex="")) == "new"
+    assert shown(hub) == ["1", "2", "3"]
+    resource = completed(hub, clock)
+    assert resource["numberOfInstances"] == 3
+    assert resource["subject"]["reference"] == f"Patient/{number_record_id('KN', '10086', first)}"
+    assert not [one for one in resources(hub, "Task") if one["code"]["coding"][0]["code"].endswith("-conflict")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"IssuerOfPatientID": "PEIS"},
+        {"PatientName": "LI^NA=李^娜"},
+        {"PatientBirthDate": "19800101"},
+        {"PatientSex": "F"},
+        {"PatientID": "20001"},
+    ],
+)
+def test_an_issuer_that_is_missing_is_made_up_for_by_nothing_that_differs(hub: Services, other: dict[str, str]) -> None:
+    receive(hub, ct(1, IssuerOfPatientID="HIS"))
+    assert receive(hub, ct(2, **other)) == "held"
+    assert shown(hub) == ["1"]
+    assert conflict(hub)["code"]["coding"][0]["code"] == "patient-conflict"
