@@ -67,6 +67,8 @@ class Deletion:
 
         def work(tx: Tx) -> int:
             key = self._own(tx, actor, StudyInstanceUID, owner)
+            # Or the same instance, on its way in for the second time, would stay in view beside its mark.
+            tx.imaging.hold_arrivals(key)
             rows = tx.imaging.instances_of(key, SeriesInstanceUID, SOPInstanceUID)
             if not rows:
                 raise _absent()

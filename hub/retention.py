@@ -121,6 +121,7 @@ class Retention:
 
     def _remove(self, tx: Tx, actor: Actor, study: Expired, policy: Policy, reason: str) -> Sequence[ObjectRef]:
         key, now = study.kept.key, self._services.clock()
+        tx.imaging.hold_arrivals(key)
         # Whatever changed since the list was made is seen here, in the transaction that removes.
         if all(one.kept != study.kept or one.why_kept for one in self._expired(tx, key.owner, policy, only=key)):
             raise HubError(Category.CONFLICT, "The study has changed meanwhile; it stays.", where=key.StudyInstanceUID)

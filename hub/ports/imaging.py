@@ -223,7 +223,15 @@ class Imaging(Protocol):
         which then never change.
 
         Raises:
-            StudyChangedError: with *series_known*, the study is another patient's by now; the transaction must not commit.
+            StudyChangedError: with *series_known*, the study is another patient's by now, or is being changed at this
+                moment; the transaction must not commit.
+        """
+        ...
+
+    def hold_arrivals(self, key: StudyKey) -> None:
+        """Wait for the instances of a study that are on their way in, and let no other in until the transaction ends.
+
+        Whoever decides about a study asks for this before reading what is in it.
         """
         ...
 

@@ -1,90 +1,29 @@
 """The index of studies, series and instances (PS3.3 A.1.2): writing, counting and the rows of one study.
 
-Instances arrive by the thousand, so :meth:`SqlImaging.add` writes one row for each and touches the rows of its study and
-series only when asked to. Counts and lists of a study are written when it is complete; while it is being received they
+Instances arrive by the thousand, so :mod:`storage.sql.arrivals` writes one row for each and touches the rows of its study
+and series only when asked to. Counts and lists of a study are written when it is complete; while it is being received they
 are counted for those who ask. Queries over many studies are in :mod:`storage.sql.imaging_query`.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-from fhir_mappings.dicom.instance import InstanceHeader
 from hub.access import Scope
-from hub.attribute_matching import Level, Match, name_search
+from hub.attribute_matching import Level, Match
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
-from hub.ports import InstanceRow, ObjectRef, StudyChangedError, StudyKey
+from hub.ports import InstanceRow, StudyKey
 from storage.sql import imaging_query, merges
-from storage.sql._dialect import insert
+from storage.sql.arrivals import Arrivals
 from storage.sql.changes import SqlChanges
 from storage.sql.deletions import SqlDeletions
-from storage.sql.prepared import Prepared
 from storage.sql.schema import imaging_instance, imaging_series, imaging_study
-from storage.sql.schema.imaging import imaging_deletion
-
-if TYPE_CHECKING:
-    from storage.sql.transaction import SqlTx
-
-_STUDY_FIELDS = (
-    "PatientID", "IssuerOfPatientID", "PatientName", "PatientNamePinyin", "PatientBirthDate", "PatientSex", "StudyDate",
-    "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName", "charset_declared",
-    "charset_used", "charset_evidence", "charset_flagged",
-)  # fmt: skip
-_SERIES_FIELDS = (
-    "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime", "BodyPartExamined",
-    "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
-)  # fmt: skip
-_INSTANCE_FIELDS = (
-    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID", "InstanceNumber",
-    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "pixel_offset",
-)  # fmt: skip
-
-
-#: Whose the study is, said inside the statement for the same reason: what a process remembers of it may be out of date.
-_STILL_THEIRS = sa.exists(
-    sa.select(sa.literal_column("1")).where(
-        imaging_study.c.owner == sa.bindparam("of_owner", type_=sa.String),
-        imaging_study.c.StudyInstanceUID == sa.bindparam("of_study", type_=sa.String),
-        imaging_study.c.patient_id == sa.bindparam("of_patient", type_=sa.String),
-        imaging_study.c.state != "purged",
-    )
-)
-
-
-def _insert_instance(*, on_sqlite: bool, current: Any) -> Any:
-    t = imaging_instance
-    statement = insert(t, on_sqlite=on_sqlite).values(current=current)
-    return statement.on_conflict_do_nothing().returning(t.c.iid, t.c.current, _STILL_THEIRS.label("theirs"))
-
-
-#: What is marked deleted comes back as no current version, said inside the statement so that it costs no other.
-_NOT_MARKED = sa.not_(
-    sa.exists(
-        sa.select(sa.literal_column("1")).where(
-            imaging_deletion.c.owner == sa.bindparam("of_owner", type_=sa.String),
-            imaging_deletion.c.SOPInstanceUID == sa.bindparam("of_instance", type_=sa.String),
-            imaging_deletion.c.purged_at.is_(None),
-        )
-    )
-)
-_KEYS = (*_INSTANCE_FIELDS, "owner", "digest", "size", "received_at", "attributes")
-_INSERT = Prepared(
-    _insert_instance(on_sqlite=False, current=_NOT_MARKED),
-    keys=_KEYS,
-    on_sqlite=_insert_instance(on_sqlite=True, current=_NOT_MARKED),
-)
-_INSERT_BESIDE = Prepared(
-    _insert_instance(on_sqlite=False, current=sa.false()),
-    keys=_KEYS,
-    on_sqlite=_insert_instance(on_sqlite=True, current=sa.false()),
-)
 
 #: Columns of a study that :meth:`SqlImaging.set_study_state` may set beside the state.
 _SETTABLE = frozenset({"match", "counted_at", "correlation_id"})
@@ -98,12 +37,8 @@ _OF_PATIENT = frozenset(
 )  # fmt: skip
 
 
-class SqlImaging:
+class SqlImaging(Arrivals):
     """The :class:`hub.ports.Imaging` of one transaction."""
-
-    def __init__(self, tx: SqlTx) -> None:
-        self._tx = tx
-        self._connection = tx.connection
 
     @cached_property
     def deletions(self) -> SqlDeletions:
@@ -116,83 +51,6 @@ class SqlImaging:
         return SqlChanges(self._tx)
 
     # --- one instance ----------------------------------------------------------------------------------------
-
-    def add(
-        self,
-        owner: str,
-        header: InstanceHeader,
-        ref: ObjectRef,
-        received_at: datetime,
-        patient_id: str,
-        correlation_id: str,
-        *,
-        resource_id: str = "",
-        series_known: bool = False,
-    ) -> str:
-        """Index one instance; returns ``new``, ``duplicate`` (same bytes) or ``conflict`` (other bytes, non-current).
-
-        Other bytes of an instance that is marked deleted are ``rejected``, and non-current too.
-
-        With *series_known* the caller vouches that the rows of study and series are committed and the study is
-        *patient_id*'s; else they are written when they are missing, the study's with *patient_id* and *resource_id*,
-        which then never change.
-
-        Raises:
-            StudyChangedError: with *series_known*, the study is another patient's by now; the transaction must not commit.
-        """
-        if not series_known:
-            self._add_parents(owner, header, received_at, patient_id, correlation_id, resource_id)
-        values: dict[str, Any] = {name: getattr(header, name) for name in _INSTANCE_FIELDS}
-        values |= {
-            "owner": owner,
-            "digest": ref.digest,
-            "size": ref.size,
-            "received_at": to_us(received_at),
-            "attributes": zlib.compress(header.attributes, 1),
-        }
-        # Two unique indexes decide, whichever process writes: one current row for a SOP Instance, one row for its bytes.
-        values |= {"of_owner": owner, "of_study": header.StudyInstanceUID, "of_patient": patient_id}
-        made = _INSERT.first(self._connection, {**values, "of_instance": header.SOPInstanceUID})
-        if made is not None:
-            outcome = "new" if made.current else "rejected"
-        else:
-            made = _INSERT_BESIDE.first(self._connection, values)
-            outcome = "duplicate" if made is None else "conflict"
-        if series_known and made is not None and not made.theirs:
-            raise StudyChangedError
-        return outcome
-
-    def _add_parents(
-        self,
-        owner: str,
-        header: InstanceHeader,
-        received_at: datetime,
-        patient_id: str,
-        correlation_id: str,
-        resource_id: str,
-    ) -> None:
-        key = {"owner": owner, "StudyInstanceUID": header.StudyInstanceUID}
-        study = {name: getattr(header, name) for name in _STUDY_FIELDS}
-        study |= key | {
-            "resource_id": resource_id,
-            "patient_id": patient_id,
-            "state": "receiving",
-            "name_search": name_search(header.PatientName, header.PatientNamePinyin),
-            "correlation_id": correlation_id,
-            "first_received_at": to_us(received_at),
-        }
-        series = {name: getattr(header, name) for name in _SERIES_FIELDS}
-        series |= key | {"SeriesInstanceUID": header.SeriesInstanceUID}
-        t = imaging_study
-        fresh = insert(t, on_sqlite=self._tx.sqlite).on_conflict_do_nothing().returning(t.c.owner)
-        if self._connection.execute(fresh, study).first() is None:
-            # A study that was removed for good comes back as a new one.
-            self._connection.execute(
-                sa.update(t)
-                .where(t.c.owner == owner, t.c.StudyInstanceUID == header.StudyInstanceUID, t.c.state == "purged")
-                .values(study)
-            )
-        self._connection.execute(insert(imaging_series, on_sqlite=self._tx.sqlite).on_conflict_do_nothing(), series)
 
     def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
         """Return every instance of the study with its attributes, current and not, in the order of arrival."""
