@@ -102,6 +102,8 @@ def settle(tx: Tx, services: Services, task_id: str, decision: str, actor: Actor
             remedy=f"Use one of {', '.join(sorted(_DECISIONS[kind]))}.",
         )
     key = StudyKey(owner=owner, StudyInstanceUID=_input(task, "检查"))
+    # Before anything is read of the study: the decision is about all that is here when it is made.
+    tx.imaging.hold_arrivals(key)
     if kind == PATIENT and decision != "keep":
         _admit(tx, services, key, task, replace=decision == "replace")
     elif kind == BYTES and decision == "replace":
