@@ -350,7 +350,7 @@ def _where(
     # A study of which nothing is shown, because all of it is marked deleted or removed, is not there; nor is such a series.
     conditions = [study_visible(scope, now_us), _study.c.state != "empty", _study.c.state != "purged"]
     if level == "series":
-        conditions.append(_series.c.emptied == sa.false())
+        conditions.append(_has_images(_series))
     if owner is not None:
         conditions.append(_study.c.owner == owner)
     if level == "instance":
@@ -367,6 +367,23 @@ def _where(
             condition = sa.or_(condition, _study.c.patient_id.in_(linked))
         conditions.append(condition)
     return conditions
+
+
+def _has_images(series: Any) -> sa.ColumnElement[bool]:
+    """Return whether a series has a current instance: by its count, or by a look where nobody has counted it yet.
+
+    A series that only came with what was set aside is not there (:mod:`hub.conflicts`).
+    """
+    inside = _instance.alias()
+    arrived = sa.select(sa.literal(1)).where(
+        inside.c.owner == series.c.owner,
+        inside.c.StudyInstanceUID == series.c.StudyInstanceUID,
+        inside.c.SeriesInstanceUID == series.c.SeriesInstanceUID,
+        inside.c.current == sa.true(),
+    )
+    return sa.and_(
+        series.c.emptied == sa.false(), sa.or_(series.c.NumberOfSeriesRelatedInstances > 0, sa.exists(arrived))
+    )
 
 
 def _linked(connection: Connection, scope: Scope, filters: Sequence[Match]) -> list[str]:
@@ -392,7 +409,7 @@ def _condition(match: Match) -> sa.ColumnElement[bool]:
             sa.select(sa.literal(1)).where(
                 beside.c.owner == _study.c.owner,
                 beside.c.StudyInstanceUID == _study.c.StudyInstanceUID,
-                beside.c.emptied == sa.false(),
+                _has_images(beside),
                 _compare(beside.c.Modality, match),
             )
         )

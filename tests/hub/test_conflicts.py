@@ -297,3 +297,26 @@ def test_an_issuer_that_is_missing_is_made_up_for_by_nothing_that_differs(hub: S
     assert receive(hub, ct(2, **other)) == "held"
     assert shown(hub) == ["1"]
     assert conflict(hub)["code"]["coding"][0]["code"] == "patient-conflict"
+
+
+@pytest.mark.parametrize("aside", [{"SOPInstanceUID": f"{STUDY}.1.1"}, OTHER], ids=["uid of another series", "patient"])
+def test_a_series_of_which_all_was_set_aside_is_never_listed(
+    hub: Services, clock: FakeClock, aside: dict[str, str]
+) -> None:
+    def listed(*matches: tuple[str, str]) -> list[str]:
+        return [row["SeriesInstanceUID"] for row in hub.imaging.find(KN, "series", list(matches)).rows]
+
+    def only_the_first() -> bool:
+        assert listed() == listed(("Modality", "CT")) == [f"{STUDY}.1"]
+        assert len(hub.imaging.find(KN, "study", [("ModalitiesInStudy", "CT")]).rows) == 1
+        return hub.imaging.find(KN, "study", [("ModalitiesInStudy", "MR")]).rows == []
+
+    receive(hub, ct(1))
+    assert receive(hub, ct(9, series=2, Modality="MR", **aside)) in {"conflict", "held"}
+    # Neither while the study is being received, nor once it has been counted.
+    assert only_the_first()
+    completed(hub, clock)
+    assert only_the_first()
+    assert receive(hub, ct(10, series=2, Modality="MR")) == "new"
+    assert listed() == [f"{STUDY}.1", f"{STUDY}.2"]
+    assert len(hub.imaging.find(KN, "study", [("ModalitiesInStudy", "MR")]).rows) == 1
