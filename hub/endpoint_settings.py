@@ -17,7 +17,7 @@ from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
-from hub import alert_limits
+from hub import alert_limits, breaker
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
@@ -360,6 +360,13 @@ SETTINGS: tuple[Setting, ...] = (
             "重试规则：首次与最长间隔、对方已应答时的次数、投递多久后转死信；缺省取全局设置且永不过期 / how it is tried again:"
             " first and longest wait, attempts that it answered, age of a dead letter; else as the settings say, and never too old"
         ),
+    ),
+    Setting(
+        name=breaker.SETTING,
+        kinds=_ALL,
+        fits=breaker.is_breaker_rule,
+        words="parts like failures=3 window-s=300, with spaces between",
+        meaning="连续多少次（在多少秒内）连不上后暂停该端点；缺省 3 次、300 秒 / after how many failures in a row to reach it, within how many seconds, all for it rests; 3 within 300 when absent",
     ),
     Setting(
         name="connections",

@@ -23,6 +23,7 @@ import structlog
 from hub import boot, metrics, prior_requests
 from hub.acknowledge import nowhere
 from hub.actor import HUB
+from hub.breaker import BreakerRule, FailuresInARow
 from hub.commitment_requests import CommitmentRequests
 from hub.delivery import MAIN, Outcome, RetryPolicy, connections_of, slot_of
 from hub.errors import HubError
@@ -71,6 +72,7 @@ class DeliveryLoop:
         #: Jobs of each slot that run.
         self._busy: Counter[Slot] = Counter()
         self._unreached: Counter[str] = Counter()
+        self._failures = FailuresInARow()
         #: How often each destination answered, and of each delivery that was not answered, how often it was the only
         #: one: the destination's count then, and that number. A restart forgets it, which costs some more attempts.
         self._answered: Counter[str] = Counter()
@@ -172,12 +174,11 @@ class DeliveryLoop:
 
     def _deliver(self, lanes: Sequence[Leased], stop: threading.Event) -> int:
         left = list(lanes)
-        reached = True
-        while left and reached and not stop.is_set():
+        goes_on = True
+        while left and goes_on and not stop.is_set():
             lane, epoch, delivery = left.pop(0)
             result, took_s = self._send(delivery)
-            self._keep(lane, epoch, delivery, result, took_s)
-            reached = result.reached
+            goes_on = self._keep(lane, epoch, delivery, result, took_s)
         if left:
             # The destination rests as a whole (or the hub stops), so lanes that were not tried go back as they are.
             names = [lane for lane, _, _ in left]
@@ -219,10 +220,12 @@ class DeliveryLoop:
                 if isinstance(sender, Interruptible):
                     sender.interrupt()
 
-    def _keep(self, lane: str, epoch: int, delivery: Delivery, result: SendResult, took_s: float) -> None:
+    def _keep(self, lane: str, epoch: int, delivery: Delivery, result: SendResult, took_s: float) -> bool:
+        """Write down what came of an attempt; returns whether its destination may be tried with another one now."""
         services = self._services
         now = services.clock()
-        policy = RetryPolicy.of(services.settings, services.directory.endpoint(delivery.destination))
+        endpoint = services.directory.endpoint(delivery.destination)
+        policy = RetryPolicy.of(services.settings, endpoint)
         verdict = policy.judge(
             result,
             attempts=delivery.attempts,
@@ -231,10 +234,14 @@ class DeliveryLoop:
             age_s=(now - delivery.created_at).total_seconds(),
             alone=self._was_alone(delivery, result),
         )
-        if result.reached:
-            self._unreached.pop(delivery.destination, None)
-        else:
-            self._unreached[delivery.destination] += 1
+        opens = False
+        with self._lock:
+            if result.reached:
+                self._unreached.pop(delivery.destination, None)
+                self._failures.answered(delivery.destination)
+            else:
+                self._unreached[delivery.destination] += 1
+                opens = self._failures.failed(delivery.destination, BreakerRule.of(endpoint), now.timestamp())
         later = now + timedelta(seconds=verdict.wait_s)
         rested = now + timedelta(seconds=verdict.rest_s)
 
@@ -264,10 +271,12 @@ class DeliveryLoop:
                 now=now,
                 reached=result.reached,
                 ack=result.ack,
+                opens=opens,
             )
 
         kept = services.database.write(work)
         self._tell(delivery, result, verdict.outcome, kept, took_s)
+        return not opens
 
     def _was_alone(self, delivery: Delivery, result: SendResult) -> int:
         """Return how often *delivery* had found nobody before while others were answered, and count this attempt."""

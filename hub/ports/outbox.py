@@ -85,11 +85,13 @@ class Outbox(Protocol):
         reached: bool = True,
         ack: bytes = b"",
         rest_until: datetime | None = None,
+        opens: bool = True,
     ) -> bool:
         """Record a failed attempt; ``next_at=None`` moves the delivery to the dead letters and parks its lane.
 
         When the partner was not reached, the whole destination rests until *rest_until*, or else *next_at*. Then each of
-        its slots is tried with one lane, until one is delivered or at least answered.
+        its slots is tried with one lane, until one is delivered or at least answered. With *opens* false that is so only
+        where it rests or is tried already; a destination that was reached before goes on as it is.
         """
         ...
 

@@ -218,6 +218,7 @@ class SqlOutbox:
         reached: bool = True,
         ack: bytes = b"",
         rest_until: datetime | None = None,
+        opens: bool = True,
     ) -> bool:
         """Record a failed attempt; see :class:`hub.ports.Outbox`."""
         if not self._holds(lane, epoch):
@@ -240,11 +241,14 @@ class SqlOutbox:
         )
         self._release(lane, to_us(now))
         # Failures in a row are those to reach the partner; an answer, even a refusal, ends the row.
-        change: dict[str, Any] = {"failures": 0 if reached else outbox_destination.c.failures + 1, "last_error": error}
+        row = outbox_destination.c
+        is_open = sa.true() if opens else row.failures > 0
+        failures = sa.case((is_open, row.failures + 1), else_=row.failures)
+        change: dict[str, Any] = {"failures": 0 if reached else failures, "last_error": error}
         if reached:
             change["open_until"] = 0
         elif (until := rest_until or next_at) is not None:
-            change["open_until"] = to_us(until)
+            change["open_until"] = sa.case((is_open, to_us(until)), else_=row.open_until)
         self._change_destination(delivery_id, **change)
         return True
 

@@ -38,12 +38,17 @@ def succeed(database: SqlDatabase, leased: tuple[str, int, Delivery], *, now: da
 
 
 def fail(
-    database: SqlDatabase, leased: tuple[str, int, Delivery], *, next_at: datetime | None, reached: bool = True
+    database: SqlDatabase,
+    leased: tuple[str, int, Delivery],
+    *,
+    next_at: datetime | None,
+    reached: bool = True,
+    opens: bool = True,
 ) -> bool:
     lane, epoch, delivery = leased
     return database.write(
         lambda tx: tx.outbox.failed(
-            lane, epoch, delivery.id, error="AE", next_at=next_at, now=NOW, reached=reached, ack=b"MSA|AE"
+            lane, epoch, delivery.id, error="AE", next_at=next_at, now=NOW, reached=reached, ack=b"MSA|AE", opens=opens
         )
     )
 
@@ -318,6 +323,28 @@ def test_an_attempt_that_did_not_reach_the_partner_does_not_count(database: SqlD
         fail(database, lease(database, now=NOW + timedelta(hours=turn))[0], next_at=NOW, reached=False)
 
     assert database.read(lambda tx: tx.outbox.get(number)).attempts == 0
+
+
+def test_a_failure_that_opens_nothing_lets_its_lane_wait_and_no_other(database: SqlDatabase) -> None:
+    for patient in ("p1", "p2", "p3"):
+        enqueue(database, f"KN/mllp|{patient}")
+    fail(database, lease(database, limit=1)[0], next_at=LATER, reached=False, opens=False)
+
+    one = database.read(lambda tx: tx.outbox.destinations())[0]
+    assert (one["failures"], one["open_until"], one["last_error"]) == (0, None, "AE")
+    assert [lane for lane, _, _ in lease(database)] == ["KN/mllp|p2", "KN/mllp|p3"]
+
+
+def test_where_the_circuit_is_open_every_failure_to_reach_it_keeps_it_so(database: SqlDatabase) -> None:
+    for patient in ("p1", "p2"):
+        enqueue(database, f"KN/mllp|{patient}")
+    fail(database, lease(database, limit=1)[0], next_at=LATER, reached=False)
+    [probe] = lease(database, now=LATER)
+    fail(database, probe, next_at=LATER + timedelta(minutes=5), reached=False, opens=False)
+
+    one = database.read(lambda tx: tx.outbox.destinations())[0]
+    assert (one["failures"], one["open_until"]) == (2, LATER + timedelta(minutes=5))
+    assert lease(database, now=LATER + timedelta(minutes=4)) == []
 
 
 def test_an_answer_ends_the_row_of_failures_and_the_rest(database: SqlDatabase) -> None:

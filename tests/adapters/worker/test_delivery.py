@@ -11,10 +11,13 @@ import pytest
 from adapters.worker.delivery import LEASE_S, DeliveryLoop
 from hub.acknowledge import UNANSWERED
 from hub.boot import Services
+from hub.delivery import circuit
 from hub.ports import Delivery, MemberEndpoint, NewDelivery, Sender, SendResult
 from tests.support.hub import SetClock, register
 
 KN = MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="127.0.0.1:1")
+#: Left in peace after its first failure.
+AT_ONCE = replace(KN, settings={"breaker": "failures=1"})
 QH = MemberEndpoint(id="QH/mllp", member="QH", kind="mllp", address="127.0.0.1:2")
 
 Answer = Callable[[Delivery], SendResult]
@@ -113,7 +116,7 @@ def test_a_partner_that_is_away_for_days_loses_nothing(sqlite_services: Services
 
 
 def test_a_partner_that_is_away_is_left_in_peace_until_its_time(sqlite_services: Services, set_clock: SetClock) -> None:
-    register(sqlite_services, KN)
+    register(sqlite_services, AT_ONCE)
     enqueue(sqlite_services, b"m0", patient="p1")
     enqueue(sqlite_services, b"m1", patient="p2")
     partner = Partner(away)
@@ -314,7 +317,7 @@ def test_the_loop_delivers_all_lanes_and_stops(sqlite_services: Services, thread
 def test_a_delivery_older_than_its_destination_wants_becomes_a_dead_letter(
     sqlite_services: Services, set_clock: SetClock
 ) -> None:
-    register(sqlite_services, replace(KN, settings={"retry": "max-age-s=3600 longest-s=60"}))
+    register(sqlite_services, replace(KN, settings={"retry": "max-age-s=3600 longest-s=60", "breaker": "failures=1"}))
     old, young = enqueue(sqlite_services, b"old"), None
     partner = Partner(away)
     worker = loop(sqlite_services, partner)
@@ -353,7 +356,7 @@ def test_an_endpoint_says_how_often_it_is_tried(sqlite_services: Services, set_c
 def test_after_an_outage_one_message_is_tried_and_every_patients_order_is_kept(
     hub_services: Services, set_clock: SetClock
 ) -> None:
-    register(hub_services, KN, QH)
+    register(hub_services, AT_ONCE, QH)
     partner = Partner(lambda one: away(one) if one.destination == "KN/mllp" else accepts(one))
     worker = loop(hub_services, partner)
     for number in range(6):
@@ -469,3 +472,33 @@ def test_many_connections_to_one_destination_leave_a_thread_to_the_others(sqlite
         stuck.set()
         stop.set()
         thread.join(20)
+
+
+def test_one_failure_delays_nobody_and_the_third_in_a_row_opens_the_circuit(
+    hub_services: Services, set_clock: SetClock
+) -> None:
+    register(hub_services, KN)
+    for number in range(5):
+        enqueue(hub_services, f"m{number}".encode(), patient=f"p{number}")
+    failures = [b"m0"]
+    partner = Partner(lambda one: away(one) if one.payload in failures else accepts(one))
+    worker = loop(hub_services, partner)
+    worker.turn()
+    assert partner.sent == [b"m0", b"m1", b"m2", b"m3", b"m4"]
+
+    failures += [f"n{number}".encode() for number in range(5)]
+    for number in range(5):
+        enqueue(hub_services, f"n{number}".encode(), patient=f"p{number + 1}")
+    partner.sent.clear()
+    worker.turn()
+    worker.turn()
+    assert partner.sent == [b"n0", b"n1", b"n2"]
+    (told,) = hub_services.database.read(lambda tx: tx.outbox.destinations())
+    assert circuit(told, set_clock.now) == "open"
+    # After its rest one is tried, whoever tries it: another worker has counted nothing.
+    set_clock.forward(hub_services.settings.retry_longest_s)
+    partner.sent.clear()
+    loop(hub_services, partner).turn()
+    assert len(partner.sent) == 1
+    (told,) = hub_services.database.read(lambda tx: tx.outbox.destinations())
+    assert circuit(told, set_clock.now) == "open"
