@@ -15,7 +15,7 @@ BOOKINGS = "SIU^S12"
 NO_WITHDRAWALS = "-MDM^T11"
 
 #: Words of ``lab-orders`` and ``imaging-orders``: the messages of an order that a partner may take, the usual one first.
-LAB_ORDERS = ("ORM^O01", "OML^O21", "OMG^O19")
+LAB_ORDERS = ("ORM^O01", "OML^O21", "OML^O33", "OMG^O19")
 IMAGING_ORDERS = ("ORM^O01", "OMG^O19", "OMI^O23")
 
 

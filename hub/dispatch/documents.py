@@ -93,6 +93,7 @@ class Documents:
                 request=next((one for one in requests if one["resourceType"] == "ServiceRequest"), None),
                 practitioners=people_of(tx, body),
                 attachments=self.v2.attachments(tx, body, owner=owner),
+                specimens=all_of(tx, body.get("specimen", ()), scope),
             )
         return mdm_t02(
             body,

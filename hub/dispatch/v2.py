@@ -16,7 +16,9 @@ from fhir_mappings.hl7v2.outbound.orr_o02 import Answer, orr_o02
 from fhir_mappings.hl7v2.outbound.oru_r01 import OutboundAttachment, oru_r01
 from fhir_mappings.hl7v2.outbound.referral import ref_i12, rri_i12
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
+from fhir_mappings.json import loads
 from hub import workflows
+from hub.access import UNRESTRICTED
 from hub.clock import Clock
 from hub.config import Settings
 from hub.directory import Directory
@@ -89,6 +91,7 @@ class V2Messages:
                     reason=text_of(task.get("statusReason")),
                     form=order_form(endpoint, imaging=imaging),
                     studies=_studies(tx, task) if imaging else (),
+                    specimens=() if imaging else specimens_of(tx, request, task),
                     with_zds=endpoint.settings.get("zds") is True,
                 )
             case "orr_o02" if asked is not None:
@@ -177,6 +180,7 @@ class V2Messages:
             request=request,
             practitioners=people,
             attachments=attachments,
+            specimens=specimens_of(tx, report, task),
         )
 
     def attachments(self, tx: Tx, report: Json, *, owner: str = "") -> list[OutboundAttachment]:
@@ -204,6 +208,21 @@ class V2Messages:
 def order_form(endpoint: MemberEndpoint, *, imaging: bool) -> Form:
     """Return the message in which *endpoint* takes orders for imaging, or for laboratory work."""
     return cast("Form", str(endpoint.settings.get("imaging-orders" if imaging else "lab-orders", "ORM^O01")).upper())
+
+
+def specimens_of(tx: Tx, resource: Json, task: Json) -> list[Json]:
+    """Return the Specimens that *resource*, the request or a report of *task*, names and a party of *task* owns.
+
+    Somebody else's specimen is no part of the work, whoever wrote a reference to it.
+    """
+    parties = set(workflows.parties_of(task).values())
+    found: list[Json] = []
+    for reference in (plain(reference_in(one)) for one in resource.get("specimen", ())):
+        kind, _, id_ = (reference or "").partition("/")
+        stored = tx.records.get(kind, id_, UNRESTRICTED) if kind == "Specimen" else None
+        if stored is not None and not stored.deleted and stored.owner in parties:
+            found.append(loads(stored.body))
+    return found
 
 
 def _studies(tx: Tx, task: Json) -> list[OrderedStudy]:

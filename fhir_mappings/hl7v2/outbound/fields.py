@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
@@ -53,6 +54,13 @@ def time(value: str | None, target: OutboundTarget) -> str:
 def _digits(moment: datetime) -> str:
     # strftime writes years before 1000 with fewer digits on some systems.
     return f"{moment.year:04}{moment.strftime('%m%d%H%M%S')}"
+
+
+def nm(value: Any) -> str:
+    """Return NM: the digits as they are: 6.90 does not become 6.9, and no exponent that NM forbids."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return "" if value is None else str(value)
 
 
 def date(value: str | None) -> str:

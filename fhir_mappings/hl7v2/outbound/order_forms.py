@@ -1,6 +1,6 @@
-"""The forms of an order: OML^O21, OMG^O19 and OMI^O23 beside ORM^O01 (HL7 v2 chapters 4.4.1 to 4.4.10), and their own segments.
+"""The forms of an order: OML^O21, O33, OMG^O19 and OMI^O23 beside ORM^O01 (HL7 v2 chapters 4.4.1 to 4.4.10), their own segments.
 
-OML and OMG came with v2.4 and OMI with v2.5, so an order in such a form is in that version at least. From v2.5 on priority
+OML^O21 and OMG came with v2.4, OML^O33 and OMI with v2.5, so an order in such a form is in that version at least. From v2.5 on priority
 and time stand in TQ1 in place of ORC-7 and OBR-27. ORM^O01 stays what every partner of any version reads.
 """
 
@@ -16,11 +16,11 @@ from fhir_mappings.hl7v2.outbound.target import OutboundTarget
 
 Json = Mapping[str, Any]
 
-Form = Literal["ORM^O01", "OML^O21", "OMG^O19", "OMI^O23"]
+Form = Literal["ORM^O01", "OML^O21", "OML^O33", "OMG^O19", "OMI^O23"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 #: The first version that has the form.
-_SINCE: Mapping[str, str] = {"OML^O21": "2.4", "OMG^O19": "2.4", "OMI^O23": "2.5"}
+_SINCE: Mapping[str, str] = {"OML^O21": "2.4", "OML^O33": "2.5", "OMG^O19": "2.4", "OMI^O23": "2.5"}
 #: IPC needs the numbers of the study, and these are not given out by the receiver; PS3.5 chapter 9 gives the form.
 _DICOM = "urn:dicom:uid"
 
@@ -50,14 +50,17 @@ def ordered_study(study: Json) -> OrderedStudy | None:
     return OrderedStudy(uid=uid, accession=accession, modality=modalities[0] if modalities else "") if uid else None
 
 
-def form_for(form: Form, request: Json, studies: Sequence[OrderedStudy]) -> Form:
+def form_for(form: Form, request: Json, studies: Sequence[OrderedStudy], specimens: Sequence[Json] = ()) -> Form:
     """Return the form that can say what is known of *request*.
 
-    The three newer forms require OBR, and with it OBR-4, so an order that is known by its number alone is an ORM^O01; IPC
-    requires a Study Instance UID, so an order about no study is an OMG^O19, which has the same segments without IPC.
+    The newer forms require OBR, and with it OBR-4, so an order that is known by its number alone is an ORM^O01; IPC
+    requires a Study Instance UID, so an order about no study is an OMG^O19, which has the same segments without IPC; and an
+    OML^O33 begins with the specimen, so an order without one that SPM can describe is an OML^O21.
     """
     if form != "ORM^O01" and not request.get("code"):
         return "ORM^O01"
+    if form == "OML^O33" and not specimens:
+        return "OML^O21"
     return "OMG^O19" if form == "OMI^O23" and not studies else form
 
 

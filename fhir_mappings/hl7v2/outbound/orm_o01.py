@@ -1,6 +1,6 @@
 """ServiceRequest as ORM^O01 (HL7 v2 chapter 4.4.1): an order placed with, changed at or taken back from a partner.
 
-OML^O21, OMG^O19 and OMI^O23 say the same; :mod:`fhir_mappings.hl7v2.outbound.order_forms` has what they have of their own.
+OML^O21, OML^O33, OMG^O19 and OMI^O23 say the same; :mod:`fhir_mappings.hl7v2.outbound.order_forms` has what they have of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from fhir_mappings.hl7v2.builder import FieldValue
-from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound import fields, spm
 from fhir_mappings.hl7v2.outbound.order_forms import (
     Form,
     OrderedStudy,
@@ -41,14 +41,16 @@ def orm_o01(
     form: Form = "ORM^O01",
     studies: Sequence[OrderedStudy] = (),
     with_zds: bool = False,
+    specimens: Sequence[Json] = (),
 ) -> str:
     """Return the order as text. *control* is ORC-1: ``NW``, ``CA``, ``XO``, or an answer such as ``OK`` and ``UA``.
 
     *conditions* become DG1; *reason* is ORC-16, why an order is cancelled or refused.
     *form* is the message that the receiver takes orders in, *studies* are what an imaging order is about: IPC of OMI^O23,
-    and ZDS of any other form where the receiver reads that (*with_zds*).
+    and ZDS of any other form where the receiver reads that (*with_zds*). *specimens* are what laboratory work is done on: SPM
+    and SAC of OML, and OBR-15 of any other form.
     """
-    form = form_for(form, request, studies)
+    form = form_for(form, request, studies, spm.described(specimens))
     target = target_for(form, target)
     has_tq1 = form != "ORM^O01" and target.modern
     people = practitioners or {}
@@ -59,6 +61,9 @@ def orm_o01(
     requester = fields.xcn(request.get("requester"), people)
     builder = start(target, f"{form}^{form.replace('^', '_')}", control_id=control_id, now=now)
     builder.segment("PID", fields.pid(patient, target))
+    if form == "OML^O33":
+        spm.add_specimens(builder, specimens, target)
+    has_spm = form == "OML^O33" or (form == "OML^O21" and target.modern)
     builder.segment(
         "ORC",
         {
@@ -75,11 +80,14 @@ def orm_o01(
         builder.segment("TQ1", tq1(request, priority, target))
     # An order that is only taken back or answered may be known by its number alone, and OBR-4 is required.
     if request.get("code"):
-        builder.segment("OBR", _obr(request, placer, filler, accession, priority, requester, target))
+        described = {} if has_spm else spm.obr_fields(specimens, target)
+        builder.segment("OBR", {**_obr(request, placer, filler, accession, priority, requester, target), **described})
     for ordinal, note in enumerate(request.get("note", []), start=1):
         builder.segment("NTE", {1: str(ordinal), 3: str(note.get("text", ""))})
     for ordinal, condition in enumerate(conditions, start=1):
         builder.segment("DG1", dg1(condition, ordinal, target))
+    if form == "OML^O21" and has_spm:
+        spm.add_specimens(builder, specimens, target)
     if form == "OMI^O23":
         add_ipc(builder, studies, placer, accession, target)
     elif with_zds:

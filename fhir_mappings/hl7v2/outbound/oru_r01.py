@@ -6,11 +6,10 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder, Repeat
-from fhir_mappings.hl7v2.outbound import fields
+from fhir_mappings.hl7v2.outbound import fields, spm
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget, start
 
 Json = Mapping[str, Any]
@@ -65,16 +64,19 @@ def oru_r01(
     request: Json | None = None,
     practitioners: Mapping[str, Json] | None = None,
     attachments: Sequence[OutboundAttachment] = (),
+    specimens: Sequence[Json] = (),
 ) -> str:
     """Return the message as text; the caller encodes it in the receiver's character set.
 
     *request* is the receiver's own ServiceRequest, whose placer number stands in OBR-2; *practitioners* are keyed by
-    their reference. OBR-32 is who answers for the report, OBR-33 who wrote it.
+    their reference. OBR-32 is who answers for the report, OBR-33 who wrote it. *specimens* stand behind the results as SPM,
+    before v2.5 in OBR-15.
     """
     people = practitioners or {}
     builder = start(target, "ORU^R01^ORU_R01", control_id=control_id, now=now)
     builder.segment("PID", fields.pid(patient, target))
-    builder.segment("OBR", _obr(report, request, people, target))
+    described = {} if target.modern else spm.obr_fields(specimens, target)
+    builder.segment("OBR", {**_obr(report, request, people, target), **described})
     ordinal = 0
     for values, notes in _results(report, observations, target):
         ordinal += 1
@@ -85,6 +87,9 @@ def oru_r01(
     for attachment in attachments:
         ordinal += 1
         _document(builder, ordinal, attachment, "F" if status == "" else status)
+    if target.modern:
+        # ORU^R01 has no place for SAC; chapter 7.3.1.
+        spm.add_specimens(builder, specimens, target, containers=False)
     return builder.to_text()
 
 
@@ -200,18 +205,23 @@ def _value(holder: Json, target: OutboundTarget) -> tuple[str, FieldValue]:
     if "valueQuantity" in holder:
         quantity = holder["valueQuantity"]
         if quantity.get("comparator"):
-            return "SN", [str(quantity["comparator"]), _number(quantity.get("value"))]
-        return "NM", _number(quantity.get("value"))
+            return "SN", [str(quantity["comparator"]), fields.nm(quantity.get("value"))]
+        return "NM", fields.nm(quantity.get("value"))
     if "valueRange" in holder:
         ends = holder["valueRange"]
-        return "SN", ["", _number(ends.get("low", {}).get("value")), "-", _number(ends.get("high", {}).get("value"))]
+        return "SN", [
+            "",
+            fields.nm(ends.get("low", {}).get("value")),
+            "-",
+            fields.nm(ends.get("high", {}).get("value")),
+        ]
     if "valueRatio" in holder:
         ratio = holder["valueRatio"]
         return "SN", [
             "",
-            _number(ratio.get("numerator", {}).get("value")),
+            fields.nm(ratio.get("numerator", {}).get("value")),
             ":",
-            _number(ratio.get("denominator", {}).get("value")),
+            fields.nm(ratio.get("denominator", {}).get("value")),
         ]
     if "valueCodeableConcept" in holder:
         return ("CWE" if target.modern else "CE"), fields.concept(holder["valueCodeableConcept"], target)
@@ -235,18 +245,11 @@ def _unit(quantity: Json, target: OutboundTarget) -> FieldValue:
     return [code, unit, fields.code_system(str(quantity["system"]), target)]
 
 
-def _number(value: Any) -> str:
-    """The digits as they are: 6.90 does not become 6.9, and no exponent that NM forbids."""
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return "" if value is None else str(value)
-
-
 def _range(reference: Json) -> str:
     if reference.get("text"):
         return str(reference["text"])
-    low = _number(reference.get("low", {}).get("value"))
-    high = _number(reference.get("high", {}).get("value"))
+    low = fields.nm(reference.get("low", {}).get("value"))
+    high = fields.nm(reference.get("high", {}).get("value"))
     if low and high:
         return f"{low}-{high}"
     return f">={low}" if low else f"<={high}" if high else ""

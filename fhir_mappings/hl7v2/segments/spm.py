@@ -10,6 +10,9 @@ from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, nte, pid, sac
 from fhir_mappings.hl7v2.tokenizer import Field, Segment
 
+#: SPM-11 (patient, quality control, blind sample, ...) is Specimen.role of R5, for which v2-to-FHIR has no row.
+ROLE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Specimen.role"
+
 
 @dataclass(slots=True)
 class Sample:
@@ -86,12 +89,17 @@ def _accession(content: Field, place: Place) -> dict[str, Any] | None:
     return convert.order_identifier(place.ctx, "specimen-accession", "ACSN", value) if value else None
 
 
+def _role(content: Field, place: Place) -> list[dict[str, Any]]:
+    return [{"url": ROLE, "valueCodeableConcept": one} for one in convert.concepts(content, place)]
+
+
 ROWS: tuple[Row, ...] = (
     Row(2, "identifier*", _number, "-"),
     Row(31, "identifier*", _other_numbers, "-"),
     Row(32, "identifier*", _shipment, "-"),
     Row(30, "accessionIdentifier", _accession),
     Row(4, "type", convert.concept),
+    Row(11, "extension*", _role, "-"),
     # Before the other parts of the collection, because it states that object.
     Row(17, "collection", _collected),
     Row(7, "collection.method", convert.concept),
