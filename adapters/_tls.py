@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hub.certificates import OPEN_LINE, Certificate, Line
@@ -60,10 +62,40 @@ def line_of(connection: object) -> Line:
     names = {str(value) for kind, value in said.get("subjectAltName", ()) if kind in {"DNS", "URI", "IP Address"}}
     for part in said.get("subject", ()):
         names |= {str(value) for kind, value in part if kind == "commonName"}
+    ends = said.get("notAfter")
     return Line(
         encrypted=True,
-        certificate=Certificate(hashlib.sha256(der).hexdigest(), frozenset(name.lower() for name in names)),
+        certificate=Certificate(
+            hashlib.sha256(der).hexdigest(),
+            frozenset(name.lower() for name in names),
+            None if ends is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(str(ends)), UTC),
+        ),
     )
+
+
+def files_of(settings: Settings) -> dict[str, Path]:
+    """Return the files of certificates that *settings* name: the hub's own, and those of the members' authorities."""
+    files = {"certificate": settings.tls_certificate, "client-ca": settings.tls_client_ca}
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def end_of(path: Path) -> datetime:
+    """Return when the first of the certificates in the PEM file *path* ends (RFC 5280 section 4.1.2.5).
+
+    Raises:
+        HubError: incorrect, when it cannot be read or holds none.
+    """
+    from cryptography import x509
+
+    try:
+        return min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise HubError(
+            Category.INCORRECT,
+            f"证书文件无法读取 / The certificate file cannot be read ({type(error).__name__}).",
+            where=str(path),
+            remedy="Put a readable PEM file with a certificate in its place.",
+        ) from error
 
 
 def tell_refusal(log: Any, error: OSError, *, peer: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hub.identity import IdentityService
     from hub.imaging import ImagingService
     from hub.messages import MessageService
+    from hub.presented_certificates import PresentedCertificates
     from hub.quotas import Minutes
     from hub.resources import ResourceService
     from hub.sharing import SharingService
@@ -113,6 +114,13 @@ class Services:
         from hub.identity import IdentityService
 
         return IdentityService(self)
+
+    @cached_property
+    def presented_certificates(self) -> PresentedCertificates:
+        """When the certificates end that members show at the TLS doors."""
+        from hub.presented_certificates import PresentedCertificates
+
+        return PresentedCertificates(self.database, self.clock)
 
     @cached_property
     def sharing(self) -> SharingService:

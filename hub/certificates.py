@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from hub.ports import MemberEndpoint
@@ -24,10 +25,12 @@ class Certificate:
     Attributes:
         fingerprint: SHA-256 of the DER form, in lower-case hexadecimal.
         names: subject alternative names (DNS, URI, IP) and common names, in lower case.
+        ends: its notAfter; ``None`` where the door does not tell.
     """
 
     fingerprint: str
     names: frozenset[str]
+    ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ class MessageService:
         )
         if arrival.endpoint is None:
             return self.turn_away(arrival)
+        if line is not None:
+            self._services.presented_certificates.note(arrival.endpoint.id, line)
         if arrival.message is not None and is_ack(arrival.message):
             self._keep_acknowledgement(arrival)
             return None

@@ -141,6 +141,7 @@ class Association:
                     refusal = negotiation.LOCAL_LIMIT_EXCEEDED
                 else:
                     self.calling_ae = request.calling_ae
+                    self._services.presented_certificates.note(endpoint.id, self._line)
         if refusal is not None or endpoint is None:
             refusal = refusal or negotiation.CALLING_AE_UNKNOWN
             _log.warning(

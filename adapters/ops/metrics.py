@@ -6,18 +6,22 @@ the database knows better (queues, alerts, waiting messages) is asked at the scr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily
 
+from adapters import _tls
 from hub import __version__, metrics
 from hub.delivery import circuit
 from hub.errors import HubError
 from hub.ports import UploadingStore
+from hub.presented_certificates import presented
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -127,6 +131,7 @@ class _Stored:
                 up.add_metric([name], 1)
         yield up
         yield from self._uploads()
+        yield self._certificates(now)
         try:
             destinations, alerts, waiting = self._services.database.read(
                 lambda tx: (
@@ -166,6 +171,25 @@ class _Stored:
         for door, number in waiting.items():
             pending.add_metric([door], number)
         yield pending
+
+    def _certificates(self, now: datetime) -> Any:
+        """How long the certificates last: this node's files, and what members' endpoints show."""
+        lasts = GaugeMetricFamily(
+            "hub_certificate_seconds",
+            "Seconds until the certificate ends, negative afterwards: of a file, or the first of those an endpoint shows.",
+            labels=["of"],
+        )
+        for name, path in _tls.files_of(self._services.settings).items():
+            # A file that cannot be read has an alert; it has no end to tell.
+            with contextlib.suppress(HubError):
+                lasts.add_metric([name], (_tls.end_of(path) - now).total_seconds())
+        with contextlib.suppress(HubError):
+            endpoints = [one.id for one in self._services.directory.all_endpoints()]
+            shown = self._services.database.read(lambda tx: {one: presented(tx, one) for one in endpoints})
+            for endpoint, found in shown.items():
+                if found:
+                    lasts.add_metric([endpoint], (found[0].ends - now).total_seconds())
+        return lasts
 
     def _uploads(self) -> Iterator[Any]:
         """What waits on this node for its upload; nothing when objects are stored at once."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hub import workflows
 from hub.cli.common import command_settings, say, services, tool
+from hub.clock import utc_now
 from hub.config import Settings
-from hub.errors import HubError
+from hub.errors import Category, HubError
 from hub.ports import Database, UploadingStore
+from hub.presented_certificates import days_left
 
 audit = typer.Typer(help="审计 / the audit trail", no_args_is_help=True)
 
@@ -22,6 +26,7 @@ def check() -> None:
     found = command_settings()
     say(f"{'settings':<12}ok  data_dir={found.data_dir}")
     failed = _told("listen", lambda: _binds(found))
+    failed |= _certificates(found)
     failed |= _told("workflows", lambda: f"{len(workflows.WORKFLOWS)} tables: {', '.join(workflows.WORKFLOWS)}")
     try:
         with services(found) as opened:
@@ -62,6 +67,28 @@ def _binds(found: Settings) -> str:
         for bind in addresses.values():
             tool("adapters.ops.supervisor").parse_bind(bind)
     return ", ".join(f"{door} {' '.join(addresses.values())}" for door, addresses in ways.items())
+
+
+def _certificates(found: Settings) -> bool:
+    """Tell how long each file of certificates lasts; return whether one has ended or cannot be read."""
+    tls, failed = tool("adapters._tls"), False
+    for name, path in tls.files_of(found).items():
+        failed |= _told(name, partial(_lasts, tls.end_of, path, found.certificate_alert_days))
+    return failed
+
+
+def _lasts(end_of: Callable[[Path], datetime], path: Path, soon_days: int) -> str:
+    ends = end_of(path)
+    left = days_left(ends, utc_now())
+    if left < 0:
+        raise HubError(
+            Category.INCORRECT,
+            f"证书已于 {ends.date()} 到期 / The certificate ended on {ends.date()}.",
+            where=str(path),
+            remedy="Put a new one in its place, then restart the hub.",
+        )
+    soon = "，请及时更换 / put a new one in its place" if left < soon_days else ""
+    return f"剩余 {left} 天 / {left} days left, until {ends.date()}{soon}  {path}"
 
 
 def _healthy(ask: Callable[[], None], text: str) -> str:

@@ -13,7 +13,9 @@ from fhir_mappings.json import dumps, loads
 from hub.actor import ROLES
 from hub.cli import member_versions
 from hub.cli.common import note, operator, say, services
+from hub.clock import instant
 from hub.errors import Category, HubError
+from hub.presented_certificates import days_left, presented
 
 app = typer.Typer(help="成员目录 / the members of the consortium", no_args_is_help=True)
 
@@ -84,6 +86,8 @@ def list_(
         members = directory.members()
         endpoints = opened.database.read(lambda tx: tx.members.endpoints())
         people = directory.practitioners()
+        shown = opened.database.read(lambda tx: {one.id: presented(tx, one.id) for one in endpoints})
+        now = opened.clock()
     for member in members:
         own = [one for one in endpoints if one.member == member.code]
         staff = [one for one in people if one.member == member.code]
@@ -95,7 +99,16 @@ def list_(
                 "active": member.active,
                 "entitlements": list(member.entitlements),
                 "endpoints": [
-                    {"id": one.id, "kind": one.kind, "address": one.address, "active": one.active} for one in own
+                    {
+                        "id": one.id,
+                        "kind": one.kind,
+                        "address": one.address,
+                        "active": one.active,
+                        "certificates": [
+                            {"fingerprint": each.fingerprint, "ends": instant(each.ends)} for each in shown[one.id]
+                        ],
+                    }
+                    for one in own
                 ],
                 "practitioners": [
                     {"code": one.code, "name": one.name, "roles": list(one.roles), "active": one.active}
@@ -108,6 +121,9 @@ def list_(
         for point in own:
             title = point.ae_title or point.sending_facility
             say(f"       {point.id:<20} {title:<16} {point.address or '-'}{'' if point.active else '  停用 / off'}")
+            for each in shown[point.id]:
+                left = days_left(each.ends, now)
+                say(f"{'':<28}证书/certificate {each.fingerprint[:16]}  剩余/days left {left}  {each.ends.date()}")
         for person in staff:
             say(f"       {person.code:<20} {person.name}  {' '.join(person.roles)}")
     if not members:

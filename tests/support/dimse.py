@@ -18,10 +18,11 @@ from adapters.dimse.negotiation import Context
 from adapters.dimse.server import DimseServer
 from fhir_mappings.dicom.instance import InstanceHeader
 from hub.boot import Services
+from hub.certificates import Line
 from hub.clock import utc_now
 from hub.config import Settings
 from hub.envelope import Envelope
-from hub.ports import MemberEndpoint, ObjectStore, Spool
+from hub.ports import Member, MemberEndpoint, ObjectStore, Spool
 from storage.objects.memory import MemoryStore
 
 # The tests start and stop hundreds of doors.
@@ -35,6 +36,10 @@ class FakeDirectory:
 
     def __init__(self) -> None:
         self.endpoints = {"KN_PACS": KN_PACS}
+        self.members: dict[str, Member] = {}
+
+    def member(self, code: str) -> Member | None:
+        return self.members.get(code)
 
     def dicom_member(self, ae_title: str, peer_ip: str) -> MemberEndpoint | None:
         return self.endpoints.get(ae_title)
@@ -70,6 +75,17 @@ class FakeImaging:
 
 
 @dataclass
+class FakeNotes:
+    """Keeps what peers showed, by endpoint."""
+
+    noted: list[tuple[str, Line]] = field(default_factory=list)
+
+    def note(self, endpoint: str, line: Line) -> None:
+        """Keep *line*."""
+        self.noted.append((endpoint, line))
+
+
+@dataclass
 class FakeServices:
     """What the door uses of :class:`hub.boot.Services`."""
 
@@ -78,6 +94,7 @@ class FakeServices:
     directory: FakeDirectory = field(default_factory=FakeDirectory)
     clock: Callable[[], datetime] = utc_now
     imaging: FakeImaging = field(init=False)
+    presented_certificates: FakeNotes = field(default_factory=FakeNotes)
 
     def __post_init__(self) -> None:
         self.imaging = FakeImaging(self.objects)

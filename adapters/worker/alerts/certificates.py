@@ -1,58 +1,75 @@
 """Watches the end of certificates: the hub's own, and those of the authorities that its members' certificates hang on.
 
 RFC 5280 section 4.1.2.5 (validity). A certificate that ends takes all TLS doors with it at once, on a night that somebody
-chose a year before. The members' own certificates are shown at the door and kept nowhere; their authorities' are files.
+chose a year before. Those of the hub and of the authorities are files; what members show is noted at the doors
+(:mod:`hub.presented_certificates`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from cryptography import x509
-
+from adapters import _tls
 from adapters.worker.alerts.watcher import OfKind
+from hub.errors import HubError
+from hub.presented_certificates import days_left, presented
 
 #: An alert clears when the certificate lasts so much longer than the limit, as its successor does.
 _MORE = timedelta(days=1)
 
 
 class Certificates(OfKind):
-    """Alerts ``certificate|{file}``, ``certificate|{node}-{file}`` where several nodes have files of their own."""
+    """Alerts ``certificate|{file}`` (``certificate|{node}-{file}`` where several nodes have files of their own).
+
+    ``member-certificate|{endpoint}`` is about what a member shows.
+    """
+
+    kinds = ("member-certificate",)
 
     every_s = 3600.0
 
     def owns(self, key: str) -> bool:
-        """Return whether *key* is of a file of this node."""
-        return key.startswith(f"certificate|{self._services.settings.node('tls')}")
+        """Return whether *key* is of a file of this node, or of a member."""
+        return super().owns(key) or key.startswith(f"certificate|{self._services.settings.node('tls')}")
 
     def look(self, now: datetime, known: Mapping[str, datetime]) -> Mapping[str, str]:
-        """Return the files in which a certificate ends soon, has ended, or cannot be read."""
+        """Return the files in which a certificate ends soon, has ended, or cannot be read, and the members' that end."""
         settings = self._services.settings
         limit = timedelta(days=settings.certificate_alert_days)
-        found: dict[str, str] = {}
-        for name, path in (("certificate", settings.tls_certificate), ("client-ca", settings.tls_client_ca)):
-            if path is None or not limit:
-                continue
+        if not limit:
+            return {}
+        found = self._of_members(limit, now, known)
+        for name, path in _tls.files_of(settings).items():
             key = f"certificate|{settings.node('tls')}-{name}"
             try:
-                ends = min(_ends(path), default=None)
-            except (OSError, ValueError) as error:
-                found[key] = (
-                    f"证书文件无法读取（{type(error).__name__}）：{path} / the certificate file cannot be read"
-                    f" ({type(error).__name__}): {path}"
-                )
+                ends = _tls.end_of(path)
+            except HubError as error:
+                found[key] = f"{error.message} {path}"
                 continue
-            if ends is None or ends - now < limit + (_MORE if key in known else timedelta()):
-                day = ends.date().isoformat() if ends is not None else "-"
+            if _soon(ends, limit, now, opened=key in known):
+                day = ends.date().isoformat()
                 found[key] = (
                     f"证书将于 {day} 到期或已到期，请及时更换：{path}"
                     f" / a certificate ends on {day}; put a new one in its place: {path}"
                 )
         return found
 
+    def _of_members(self, limit: timedelta, now: datetime, known: Mapping[str, datetime]) -> dict[str, str]:
+        endpoints = [one.id for one in self._services.directory.all_endpoints()]
+        shown = self._services.database.read(lambda tx: {one: presented(tx, one) for one in endpoints})
+        found = {}
+        for endpoint, certificates in shown.items():
+            key = f"member-certificate|{endpoint}"
+            if certificates and _soon(certificates[0].ends, limit, now, opened=key in known):
+                day, left = certificates[0].ends.date().isoformat(), days_left(certificates[0].ends, now)
+                found[key] = (
+                    f"{endpoint} 出示的证书将于 {day} 到期（剩余 {left} 天），请通知该机构更换"
+                    f" / the certificate that {endpoint} shows ends on {day} ({left} days left); tell the member."
+                    f" SHA-256 {certificates[0].fingerprint}"
+                )
+        return found
 
-def _ends(path: Path) -> Iterator[datetime]:
-    for one in x509.load_pem_x509_certificates(path.read_bytes()):
-        yield one.not_valid_after_utc
+
+def _soon(ends: datetime, limit: timedelta, now: datetime, *, opened: bool) -> bool:
+    return ends - now < limit + (_MORE if opened else timedelta())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adapters._tls import client_context, server_context
+from adapters._tls import client_context, end_of, server_context
 from adapters.dimse.negotiation import Context
 from adapters.dimse.upper_layer import ASSOCIATE_AC, ASSOCIATE_RJ
 from hub.config import Settings
@@ -71,6 +71,11 @@ def test_a_member_with_its_certificate_sends_and_one_with_another_is_refused(
             assert peer.associate(CT, calling_ae="QH_PACS") == (ASSOCIATE_RJ, b"\0\1\1\3")
         with dial(door, authority, (other[0], other[1])) as peer:
             assert peer.associate(CT, calling_ae="QH_PACS")[0] == ASSOCIATE_AC
+    noted = [(name, line.certificate) for name, line in services.presented_certificates.noted]
+    assert [(name, one.ends) for name, one in noted if one is not None] == [
+        ("KN/dicom", end_of(own[0])),
+        ("QH/dicom", end_of(other[0])),
+    ]
 
 
 def test_an_open_line_is_refused_where_the_member_requires_tls(settings: Maker) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from adapters._tls import server_context
+from adapters._tls import end_of, server_context
 from adapters.mllp.frames import encode_frame
 from adapters.mllp.server import LARGE_BYTES, LARGE_FRAMES, MllpServer
 from fhir_mappings.hl7v2.tokenizer import parse
@@ -27,6 +27,7 @@ from hub.certificates import Line
 from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import Database
+from hub.presented_certificates import presented
 from tests.support.certificates import Authority
 from tests.support.mllp import PATIENCE_S, Peer, door, limits, listening
 from tests.support.v2 import V2Hub, adt
@@ -341,6 +342,9 @@ def test_a_message_over_tls_speaks_for_the_member_whose_certificate_it_is(
     with door(hub.messages, limits(), tls=server_context(settings)) as running:
         assert told(shown(own), adt("A01", "1")) == "AA"
         assert told(shown(other), adt("A01", "2")) == "AR"
+        # When it ends is noted; what speaks for nobody is not.
+        noted = hub.database.read(lambda tx: presented(tx, "KN/mllp"))
+        assert [(one.fingerprint, one.ends) for one in noted] == [(fingerprint, end_of(own[0]))]
         assert told(None, adt("A01", "3")) == "AR"
         # A batch is no way around it.
         header = "BHS|^~\\&|HIS|KNYY|YIXIE|HUB|20250611080000||||B1\r"

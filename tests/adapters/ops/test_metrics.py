@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from adapters import _tls
 from adapters.ops import metrics as ops
 from hub import metrics
 from hub.boot import Services
+from hub.certificates import Certificate, Line
 from hub.clock import utc_now
 from hub.ports import MemberEndpoint, NewDelivery, NewEntry
+from tests.support.certificates import Authority
 from tests.support.hub import SetClock, register
 
 
@@ -64,3 +70,18 @@ def test_a_name_that_was_not_declared_is_an_error() -> None:
 def test_nothing_is_counted_until_a_process_wants_to() -> None:
     metrics.count("nonsense")
     metrics.observe("nonsense", 1.0)
+
+
+def test_the_ends_of_certificates_are_told_in_seconds(
+    sqlite_services: Services, set_clock: SetClock, tmp_path: Path
+) -> None:
+    certificate, _, _ = Authority(tmp_path).issue("hub.example")
+    settings = sqlite_services.settings.model_copy(update={"tls_certificate": certificate})
+    services = replace(sqlite_services, settings=settings)
+    register(services, MemberEndpoint(id="KN/dicom", member="KN", kind="dicom", ae_title="KN_PACS"))
+    shown = Certificate("ab" * 32, frozenset(), set_clock.now + timedelta(hours=2))
+    services.presented_certificates.note("KN/dicom", Line(True, shown))
+    set_clock.forward(3 * 3600)
+    assert value(services, 'hub_certificate_seconds{of="KN/dicom"}') == -3600
+    ends = _tls.end_of(certificate)
+    assert value(services, 'hub_certificate_seconds{of="certificate"}') == (ends - set_clock.now).total_seconds()

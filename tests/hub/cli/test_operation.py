@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 
 from adapters.worker.housekeeping import audit_key
 from hub.boot import Services, assemble
+from hub.certificates import Certificate, Line
 from hub.clock import utc_now
 from hub.config import load
 from hub.errors import Category, HubError
 from hub.ports import NewDelivery
 from tests.hub.cli.conftest import SAMPLES, Hub
+from tests.support.certificates import Authority
 
 ORDER = SAMPLES / "ORM_O01" / "kn_ct_order.hl7"
 
@@ -59,6 +62,32 @@ def test_check_tells_of_every_part_and_makes_what_is_missing(hub: Hub) -> None:
     for part in ("settings", "listen", "workflows", "database", "objects", "members"):
         assert part in result.stdout
     assert "failed" not in result.stdout
+
+
+def test_check_tells_how_long_certificates_last(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key, _ = authority.issue("hub.example")
+    for name, path in (("CERTIFICATE", certificate), ("KEY", key), ("CLIENT_CA", authority.ca)):
+        monkeypatch.setenv(f"HUB_TLS_{name}", str(path))
+    result = hub("check")
+    assert result.exit_code == 0
+    assert result.stdout.count("days left") == 2
+    assert result.stdout.count("put a new one in its place") == 2
+    certificate.write_bytes(b"")
+    result = hub("check")
+    assert (result.exit_code, "cannot be read" in result.stdout) == (1, True)
+
+
+def test_the_list_of_members_tells_how_long_what_they_show_lasts(consortium: Hub) -> None:
+    ends = utc_now() + timedelta(days=20, hours=1)
+    with opened() as services:
+        shown = Certificate("ab" * 32, frozenset(), ends)
+        services.presented_certificates.note("KN/dicom", Line(True, shown))
+    text = consortium("members", "list").stdout
+    assert "certificate abababababababab  剩余/days left 20" in text
+    rows = [json.loads(line) for line in consortium("members", "list", "--json").stdout.splitlines()]
+    found = [one["certificates"] for row in rows for one in row["endpoints"] if one["certificates"]]
+    assert [one["fingerprint"] for (one,) in found] == ["ab" * 32]
 
 
 def test_check_ends_with_an_error_when_a_setting_cannot_work(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adapters.worker.alerts import AlertLoop
 from hub.boot import Services
-from tests.support.hub import SetClock
+from hub.certificates import Certificate, Line
+from hub.ports import MemberEndpoint
+from hub.presented_certificates import PresentedCertificates
+from tests.support.hub import SetClock, register
 
 KEY = "certificate|tls-certificate"
 
@@ -78,3 +81,22 @@ def test_a_file_that_holds_no_certificate_is_told_of(
     if content is not None:
         file.write_bytes(content)
     assert opened() == [KEY]
+
+
+def test_what_a_member_shows_is_told_a_month_before_its_end_and_until_it_shows_another(
+    sqlite_services: Services, set_clock: SetClock
+) -> None:
+    register(sqlite_services, MemberEndpoint(id="KN/dicom", member="KN", kind="dicom", ae_title="KN_PACS"))
+    loop, notes = AlertLoop(sqlite_services), PresentedCertificates(sqlite_services.database, set_clock)
+
+    def shown(fingerprint: str, ends: datetime) -> list[str]:
+        notes.note("KN/dicom", Line(True, Certificate(fingerprint, frozenset(), ends)))
+        loop.turn()
+        return [one["key"] for one in sqlite_services.database.read(lambda tx: tx.alerts.all())]
+
+    first, other = set_clock.now + timedelta(days=31), set_clock.now + timedelta(days=400)
+    assert shown("ab" * 32, first) == []
+    set_clock.forward(2 * 86_400)
+    assert shown("ab" * 32, first) == ["member-certificate|KN/dicom"]
+    set_clock.forward(2 * 86_400)
+    assert shown("cd" * 32, other) == []
