@@ -17,7 +17,7 @@ from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
-from hub import alert_limits, breaker
+from hub import alert_limits, breaker, line_rate
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
@@ -157,6 +157,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits={"same-association", "new-association"}.__contains__,
         words="same-association or new-association",
         meaning="存储承诺结果的回报方式；缺省看是否有地址 / where it awaits reports; by default as it has an address or not",
+    ),
+    Setting(
+        name=line_rate.SETTING,
+        kinds=("dicom",),
+        fits=line_rate.is_line_rate,
+        words="kilobits a second like 2000, or with a window like 2000 mon-fri 08:00-18:00",
+        meaning="向该 AE 投递影像的最高速率（kbit/s），可限定时段（成员时区）；缺省不限 / how fast deliveries go to it, always or in a window by the member's clock; as fast as the line when absent",
     ),
     Setting(
         name="availability",

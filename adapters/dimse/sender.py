@@ -10,15 +10,19 @@ is opened; where it may not, the delivery is skipped with an audit line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import structlog
 
 from adapters.dimse import negotiation, recode
 from adapters.dimse.client import RejectedError, StoreClient
 from adapters.dimse.outgoing import MAX_CONTEXTS, address, secured
+from adapters.dimse.pace import Pacer
 from adapters.dimse.recode import Pieces
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.dicom.scanner import valid_uid
@@ -26,6 +30,7 @@ from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
 from hub.config import Settings
 from hub.errors import Category, HubError
+from hub.line_rate import LineRate
 from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult, Tx
 from hub.routing import may_leave, study_of, withhold
 
@@ -62,8 +67,16 @@ def open_sender(services: Services) -> Sender:
 class DimseSender:
     """The :class:`hub.ports.Sender` for DIMSE."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._services = services
+        self._monotonic = clock
+        self._wait = wait
         self._settings: Settings = services.settings
         self._objects: ObjectStore = services.objects
 
@@ -86,9 +99,10 @@ class DimseSender:
             # It is skipped already; what is said here makes the worker take up what is behind it.
             return SendResult(error=withheld)
         statuses: dict[_Instance, str] = {}
+        pacer = Pacer(partial(self._rate, endpoint), clock=self._monotonic, wait=self._wait)
         try:
             for batch in _batches(instances):
-                self._batch(batch, endpoint, (host, port, tls), statuses)
+                self._batch(batch, endpoint, (host, port, tls), statuses, pacer)
         except HubError as error:
             why = f"{error.message} {error.where}".strip()
             return _result(instances, statuses, error=why, permanent=not error.transient, reached=bool(statuses))
@@ -135,12 +149,22 @@ class DimseSender:
 
         return services.database.write(work)
 
+    def _rate(self, endpoint: MemberEndpoint) -> int | None:
+        """Return how many bytes a second may go to *endpoint* now; ``None`` for as many as the line takes."""
+        rule = endpoint.settings.get("max-kbit-s")
+        if rule is None:
+            return None
+        member = self._services.directory.member(endpoint.member)
+        zone = (member.settings if member is not None else {}).get("time-zone", self._settings.time_zone)
+        return LineRate.of(str(rule)).bytes_per_s(self._services.clock(), ZoneInfo(str(zone)))
+
     def _batch(
         self,
         instances: Sequence[_Instance],
         endpoint: MemberEndpoint,
         address: tuple[str, int, bool],
         statuses: dict[_Instance, str],
+        pacer: Pacer,
     ) -> None:
         """Send *instances*, of at most 128 contexts, over one association; fills *statuses* as answers come."""
         host, port, tls = address
@@ -161,15 +185,14 @@ class DimseSender:
                     if context is None:
                         statuses[instance] = _NOT_NEGOTIATED
                         continue
-                    pieces = Pieces(
-                        recode.fragments(
-                            self._settings,
-                            self._objects,
-                            instance.digest,
-                            instance.TransferSyntaxUID,
-                            context.transfer_syntax,
-                        )
+                    fragments = recode.fragments(
+                        self._settings,
+                        self._objects,
+                        instance.digest,
+                        instance.TransferSyntaxUID,
+                        context.transfer_syntax,
                     )
+                    pieces = Pieces(pacer.paced(fragments))
                     try:
                         status = client.store(context, instance.SOPInstanceUID, pieces)
                     except HubError as error:
