@@ -32,7 +32,7 @@ from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
-from hub.workitem_events import Item, WorkitemEvents
+from hub.workitem_events import Item, WorkitemEvents, item_of
 from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state, may_change
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class Found:
     def state(self) -> str:
         """(0074,1000) Procedure Step State."""
         return first(self.attributes, mapping.STATE)
+
+    @property
+    def item(self) -> Item:
+        """The item as those who are told see it."""
+        return item_of(self.stored, self.task, self.attributes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +222,7 @@ class Workitems:
         def work(tx: Tx) -> None:
             found = None if uid in mapping.WORKLISTS else self.find(tx, envelope.actor, uid)
             if change is SubscriptionChange.SUBSCRIBE:
-                self._events.subscribe(tx, envelope, None if found is None else _told(found), uid, told)
+                self._events.subscribe(tx, envelope, None if found is None else found.item, uid, told)
             elif change is SubscriptionChange.UNSUBSCRIBE:
                 self._events.unsubscribe(tx, envelope, uid, told)
             else:
@@ -269,7 +274,7 @@ class Workitems:
                 attributes = change.attributes | _texts("DT", {mapping.MODIFIED: self._moment(now)})
                 self._keep(tx, envelope, uid, owner, attributes, change.lock, dataset=dataset, before=found, now=now)
             else:
-                if change.asked and not self._events.cancel_asked(tx, _told(found), envelope, dataset):
+                if change.asked and not self._events.cancel_asked(tx, found.item, envelope, dataset):
                     raise WorkitemError(
                         Reason.UNREACHABLE, where="ProcedureStepState", remedy="Ask the performer to cancel it."
                     )
@@ -436,17 +441,6 @@ class Workitems:
 def task_id(owner: str, uid: str) -> str:
     """Return the id of the Task that the owner's workitem is."""
     return resource_id(owner, "ups", "Task", uid)
-
-
-def _told(found: Found) -> Item:
-    return Item(
-        uid=first(found.attributes, mapping.INSTANCE_UID),
-        task_id=found.stored.id,
-        owner=found.stored.owner,
-        patient_id=found.stored.patient_id,
-        authored=str(found.task["authoredOn"]),
-        attributes=found.attributes,
-    )
 
 
 def _texts(vr: str, values: Mapping[str, str]) -> Json:

@@ -32,6 +32,8 @@ KEPT = 1000
 #: Events that one turn hands over at most.
 _TURN = 32
 _PUSH = "1.2.840.10008.5.1.4.34.6.1"
+#: Command Field of N-EVENT-REPORT-RQ, and a Command Data Set Type that says that a data set follows (PS3.7 section 10.3.1).
+_EVENT_REPORT, _WITH_DATA_SET = 0x0100, 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,8 @@ def _report(event: ChannelEvent) -> Mapping[str, Any]:
     said = loads(event.payload)
     return {
         "00000002": {"vr": "UI", "Value": [_PUSH]},
+        "00000100": {"vr": "US", "Value": [_EVENT_REPORT]},
+        "00000800": {"vr": "US", "Value": [_WITH_DATA_SET]},
         "00001000": {"vr": "UI", "Value": [event.item]},
         "00001002": {"vr": "US", "Value": [said["type"]]},
         **said["information"],

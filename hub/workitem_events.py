@@ -12,8 +12,8 @@ deleted, so a deletion lock holds from the beginning and need not be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from hub.envelope import Envelope
 from hub.errors import HubError
 from hub.ports import AuditLine, Delivery, MemberEndpoint, NewDelivery, NewVersion, Stored, Tx
 from hub.ports.channels import NewChannelEvent
+from hub.search import Query, parse
 from hub.workitem_rules import Reason, WorkitemError
 from hub.workitem_search import Key, keys_of, matches
 
@@ -47,6 +48,8 @@ KIND = "workitem-event"
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 #: Event Type IDs (PS3.4 table CC.2.4-1).
 STATE_REPORT, CANCEL_REQUESTED, PROGRESS_REPORT, ASSIGNED = 1, 2, 3, 5
+#: Items of which a new global subscriber with a lock is told at most, those that changed last.
+TOLD_AT_ONCE = 1000
 RECEIVER, DELETION_LOCK, REQUESTER = "00741234", "00741230", "00741236"
 _ASSIGNMENT = (mapping.STATION_CODES, mapping.HUMAN_PERFORMERS)
 _PERFORMER_CODES = "00404009"
@@ -94,7 +97,8 @@ class WorkitemEvents:
     def subscribe(self, tx: Tx, envelope: Envelope, item: Item | None, uid: str, told: Mapping[str, Any]) -> None:
         """Subscribe the Receiving AE in *told* to *item*, or to *uid*, one of the well-known ones.
 
-        The AE is told the state of a single item at once.
+        The AE is told the state of a single item at once, and with a deletion lock that of all that are not over (section
+        CC.2.4.3), or of those of them that match.
 
         Raises:
             WorkitemError: UNKNOWN_RECEIVER when it is no AE of the asker's institution, or would be called and has no
@@ -112,6 +116,9 @@ class WorkitemEvents:
         self._keep(tx, to, uid, _ON, keys if uid == FILTERED else {})
         if item is not None:
             self._queue(tx, to, item, STATE_REPORT, _state(item.attributes), envelope.correlation_id)
+        elif first(told, DELETION_LOCK).strip().upper() == "TRUE":
+            for one in self._going_on(tx, to, self._keys(keys) if uid == FILTERED else []):
+                self._queue(tx, to, one, STATE_REPORT, _state(one.attributes), envelope.correlation_id)
 
     def unsubscribe(self, tx: Tx, envelope: Envelope, uid: str, told: Mapping[str, Any]) -> None:
         """End the subscription to *uid*; that of a global one ends all of the AE's. Ending what is not there is harmless.
@@ -141,6 +148,8 @@ class WorkitemEvents:
                 Reason.INAPPROPRIATE,
                 where="RequestedSOPInstanceUID",
                 remedy="Suspend a Global Subscription that there is.",
+                # PS3.18 table 11.12.3-1; by DIMSE it is C314.
+                status=404,
             )
         said = _said(stored)
         if said["state"] == _ON:
@@ -217,6 +226,29 @@ class WorkitemEvents:
     def _keys(self, keys: Mapping[str, Any]) -> list[Key]:
         return list(keys_of(keys, zone=self._services.settings.time_zone))
 
+    def _going_on(self, tx: Tx, to: Receiver, keys: Sequence[Key]) -> list[Item]:
+        """Return the items that are not over, match *keys* and may be told to *to*, the one that changed last behind."""
+        settings = self._services.settings
+        code = f"{mapping.code_system(settings.base_url)}|{mapping.CODE}"
+        pairs = [("code", code), ("status", "requested,in-progress"), ("_sort", "-_lastUpdated"), ("_count", "200")]
+        query: Query | None = parse("Task", pairs, base_urls=[settings.base_url])
+        mine = tx.records.by_identifier("Basic", _SUBSCRIBER, to.ae_title, UNRESTRICTED, owner=to.member)
+        unwanted = {stored.id for stored in mine if _said(stored)["state"] == _OFF}
+        found: list[Item] = []
+        while query is not None and len(found) < TOLD_AT_ONCE:
+            page = tx.records.search(query, Scope(institution=to.member))
+            for stored in page.matches:
+                task = loads(stored.body)
+                # A person may write a Task of this code; one without a data set is no item.
+                attributes = mapping.attributes_of(task)
+                wanted = attributes and _row_id(to, first(attributes, mapping.INSTANCE_UID)) not in unwanted
+                if wanted and matches(keys, attributes, settings.time_zone):
+                    found.append(item_of(stored, task, attributes))
+            query = replace(query, cursor=page.next_cursor) if page.next_cursor is not None else None
+        if query is not None or len(found) > TOLD_AT_ONCE:
+            log.warning("workitems_not_told_at_once", institution=to.member, ae_title=to.ae_title, told=TOLD_AT_ONCE)
+        return found[:TOLD_AT_ONCE][::-1]
+
     def _told(self, tx: Tx, item: Item) -> list[Receiver]:
         """Return the AEs that are told of *item*: what is said of it alone goes before what is said of all."""
         rows: dict[tuple[str, str], dict[str, Json]] = {}
@@ -290,6 +322,18 @@ class WorkitemEvents:
                 patient_id=item.patient_id,
             )
         )
+
+
+def item_of(stored: Stored, task: Mapping[str, Any], attributes: Mapping[str, Any]) -> Item:
+    """Return the item that the Task *stored* is; *task* and *attributes* are what it says."""
+    return Item(
+        uid=first(attributes, mapping.INSTANCE_UID),
+        task_id=stored.id,
+        owner=stored.owner,
+        patient_id=stored.patient_id,
+        authored=str(task.get("authoredOn", "")),
+        attributes=attributes,
+    )
 
 
 def _content(to: Receiver, state: str, now: datetime, keys: Mapping[str, Any]) -> Json:

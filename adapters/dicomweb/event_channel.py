@@ -168,10 +168,13 @@ async def _read(receive: Receive) -> None:
 
 
 def _check_origin(request: Request, public: str) -> None:
-    """Refuse what a page of another site opens (RFC 6455 section 10.2); programs send no Origin."""
+    """Refuse what a page of another site opens (RFC 6455 section 10.2).
+
+    Programs send no Origin, or, as table 8.10.4-1 has it, one: then that of the address which they were given.
+    """
     origin = request.headers.get("origin")
     if origin is None:
         return
-    ours = urlsplit(public)
-    if origin.lower() != f"{ours.scheme}://{ours.netloc}".lower():
+    ours, theirs = urlsplit(public), urlsplit(origin.lower())
+    if origin.lower() != f"{ours.scheme}://{ours.netloc}".lower() and theirs.netloc != request.headers.get("host"):
         raise HubError(Category.FORBIDDEN, "Pages of other sites open no event channel.", where="Origin")

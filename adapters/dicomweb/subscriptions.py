@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _MAX_KEYS, _MAX_STEPS = 100, 8
+#: Query parameters of every transaction, which say how the answer is wanted (section 8.3.3).
+_OF_THE_ANSWER = frozenset({"accept", "charset"})
 #: A comma ends a condition of the parameter ``filter`` only where another one begins behind it.
 _NEXT = re.compile(r",(?=[A-Za-z0-9.]+=)")
 
@@ -55,7 +57,7 @@ class SubscriptionDoor:
         return await self._change(request, SubscriptionChange.UNSUBSCRIBE)
 
     async def suspend(self, request: Request) -> Response:
-        """POST /workitems/{workitem}/subscribers/{aetitle}/suspend: 200; of the two well-known UIDs alone."""
+        """POST /workitems/{workitem}/subscribers/{aetitle}/suspend: 200; of the two well-known UIDs alone, else 404."""
         return await self._change(request, SubscriptionChange.SUSPEND)
 
     async def _change(
@@ -101,7 +103,7 @@ def _asked(request: Request, target: str) -> Json:
             keys[DELETION_LOCK] = {"vr": "LO", "Value": [value.upper()]}
         elif name.lower() == "filter":
             conditions += [(one.partition("=")[0], one.partition("=")[2]) for one in _NEXT.split(value)]
-        else:
+        elif name.lower() not in _OF_THE_ANSWER:
             conditions.append((name, value))
     if (target == FILTERED) is not bool(conditions):
         raise HubError(

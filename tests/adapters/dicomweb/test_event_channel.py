@@ -98,6 +98,8 @@ def test_who_subscribes_to_an_item_is_told_its_state_and_each_change_in_order(hu
     first = channel.told()
     assert first["00000002"] == text("UI", "1.2.840.10008.5.1.4.34.6.1")
     assert first["00000110"] == text("US", 1)
+    # N-EVENT-REPORT-RQ, with a data set behind it (PS3.7 section 10.3.1).
+    assert (first["00000100"], first["00000800"]) == (text("US", 0x0100), text("US", 0))
     assert first["00404041"] == text("CS", "READY")
     assert brief(first) == (1, UID, "SCHEDULED")
     hub.claim()
@@ -139,9 +141,57 @@ def test_a_filter_chooses_and_suspending_and_unsubscribing_end_what_they_say(hub
     one = f"/{FILTERED}/subscribers/KN_PACS"
     assert hub.ask("POST", f"{one}/suspend").status_code == 200
     assert hub.ask("DELETE", one).status_code == 200
-    assert hub.ask("POST", f"{one}/suspend").status_code == 400
+    # Table 11.12.3-1: the target subscription was not found.
+    assert hub.ask("POST", f"{one}/suspend").status_code == 404
     hub.create(f"{UID}.3", x00404025=None)
     assert [one.item for one in hub.waiting()] == [UID]
+
+
+def test_who_locks_all_items_is_told_the_state_of_each_that_it_may_see_and_that_is_not_over(hub: Hub) -> None:
+    hub.create()
+    hub.claim()
+    for number in (2, 3):
+        hub.create(f"{UID}.{number}", x00404025=None)
+    assert hub.ask("POST", f"/{UID}.3/cancelrequest").status_code == 202
+    assert hub.subscribe(GLOBAL, "YL_CENTER", member="YL", deletionlock="true").status_code == 201
+    assert hub.subscribe(GLOBAL, deletionlock="true").status_code == 201
+    channel = hub.opened()
+    assert [brief(channel.told()) for _ in range(2)] == [(1, UID, "IN PROGRESS"), (1, f"{UID}.2", "SCHEDULED")]
+    # YL is the performer of the first alone.
+    center = hub.opened("/dicom-web/subscribers/YL_CENTER", member="YL")
+    assert brief(center.told()) == (1, UID, "IN PROGRESS")
+    hub.create(f"{UID}.4")
+    assert brief(center.told())[1] == brief(channel.told())[1] == f"{UID}.4"
+
+
+def test_who_asks_for_no_lock_is_told_of_no_item_before_something_happens_to_it(hub: Hub) -> None:
+    hub.create()
+    assert hub.subscribe(GLOBAL, deletionlock="false").status_code == 201
+    assert hub.waiting() == []
+
+
+def test_a_lock_with_a_filter_tells_of_what_matches_and_is_not_unsubscribed_from(hub: Hub) -> None:
+    for number in (1, 2):
+        hub.create(f"{UID}.{number}", x00404025=None)
+    hub.create(f"{UID}.3", x00404025=None, x00741200=text("CS", "LOW"))
+    assert hub.ask("DELETE", f"/{UID}.2/subscribers/KN_PACS").status_code == 200
+    assert hub.subscribe(FILTERED, filter="00741200=HIGH", deletionlock="true").status_code == 201
+    assert [one.item for one in hub.waiting()] == [f"{UID}.1"]
+
+
+def test_a_lock_on_very_many_items_tells_of_those_that_changed_last(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.workitem_events.TOLD_AT_ONCE", 2)
+    for number in (1, 2, 3):
+        hub.create(f"{UID}.{number}", x00404025=None)
+    assert hub.subscribe(GLOBAL, deletionlock="true").status_code == 201
+    assert [one.item for one in hub.waiting()] == [f"{UID}.2", f"{UID}.3"]
+
+
+def test_how_the_answer_is_wanted_is_no_condition_of_a_filter(hub: Hub) -> None:
+    hub.create()
+    wanted = {"accept": "application/dicom+json", "charset": "utf-8"}
+    assert hub.subscribe(UID, **wanted).status_code == 201
+    assert hub.subscribe(FILTERED, filter="00741200=HIGH", **wanted).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -202,6 +252,9 @@ def test_strangers_open_no_channel(hub: Hub) -> None:
         (PATH, hub.token(role="auditor"), {}, 403),
         (PATH, token, {"origin": "https://evil.example"}, 403),
         (PATH, token, {"origin": "https://hub.example"}, 101),
+        # What a program says that names the address that it was given (table 8.10.4-1 wants an Origin of everybody).
+        (PATH, token, {"origin": f"http://{hub.address[0]}:{hub.address[1]}"}, 101),
+        (PATH, token, {"origin": f"http://{hub.address[0]}:1"}, 403),
         ("/fhir/Patient", token, {}, 404),
     ]
     for path, given, headers, status in cases:
