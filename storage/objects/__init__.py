@@ -15,13 +15,10 @@ from hub.errors import Category, HubError
 from storage.objects.settings import S3Settings, SpoolSettings
 from storage.objects.sweep import SweepableStore
 
-# Loaded with this package and not with a driver: its memory is shared by processes that are forked afterwards only.
-from storage.objects.verified import SHARED as VERIFIED
-
 #: Room left on the disk for the database to commit, to log and to answer once no new data is taken.
 MIN_FREE_BYTES = 256 << 20
 
-__all__ = ["MIN_FREE_BYTES", "VERIFIED", "S3Settings", "SpoolSettings", "SweepableStore", "open_from", "open_store"]
+__all__ = ["MIN_FREE_BYTES", "S3Settings", "SpoolSettings", "SweepableStore", "open_from", "open_store"]
 
 
 def open_from(settings: Settings, *, direct: bool = False) -> SweepableStore:

@@ -21,6 +21,7 @@ from typing import BinaryIO, Self
 import structlog
 
 from hub.errors import Category, HubError
+from storage.objects.checksum import seal
 from storage.objects.spool import FileSpool, SpoolArea, locked
 from storage.objects.trouble import checked, from_os, is_digest
 
@@ -91,6 +92,7 @@ class Cache:
     def keep(self, digest: str, spool: FileSpool) -> None:
         """Keep what *spool* holds, if that is the object *digest*."""
         if spool.digest == digest and spool.path is not None:
+            seal(spool.fileno(), digest, spool.checksum)
             self.adopt(digest, spool.path)
 
     def adopt(self, digest: str, path: Path) -> None:

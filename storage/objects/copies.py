@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Self
 
 from hub.errors import Category, HubError
+from storage.objects.checksum import Check
 from storage.objects.reading import HashedStream
 from storage.objects.trouble import damaged, from_os
 
@@ -34,13 +34,12 @@ class Told(Iterator[bytes]):
         self._chunks.close()
 
 
-def sound(source: BinaryIO, digest: str) -> bool:
-    """Whether all bytes of *source* match their name; it is at its start again afterwards."""
-    found = hashlib.sha256()
+def sound(source: BinaryIO, check: Check) -> bool:
+    """Whether all bytes of *source* pass *check*; it is at its start again afterwards."""
     while chunk := read_from(source, 1 << 20):
-        found.update(chunk)
+        check.update(chunk)
     source.seek(0)
-    return found.hexdigest() == digest
+    return check.matches()
 
 
 def read_from(source: BinaryIO, length: int | None) -> bytes:

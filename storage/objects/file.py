@@ -26,10 +26,10 @@ import structlog
 
 from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool
+from storage.objects.checksum import Check, seal
 from storage.objects.reading import HashedStream
 from storage.objects.spool import FileSpool, SpoolArea
 from storage.objects.trouble import checked, damaged, foreign_spool, from_os, is_digest, missing, read_only, sync_failed
-from storage.objects.verified import Look, Verified
 
 _READ_BYTES = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -58,7 +58,6 @@ class FileStore:
         self._root = root
         self._now_s = now_s
         self._failed = False
-        self._verified = Verified(now_s=now_s)
         self._make_directories()
         self._area = SpoolArea(root / "tmp", min_free_bytes=min_free_bytes)
         self._guarantees = self._self_test(reserve=not open_when_full)
@@ -78,8 +77,8 @@ class FileStore:
         if not isinstance(spool, FileSpool) or spool.area is not self._area or not spool.whole or spool.path is None:
             raise foreign_spool()
         digest, size = spool.digest, spool.size
-        mine = False
         target = self._path(digest)
+        seal(spool.fileno(), digest, spool.checksum)
         self._sync(spool.fileno(), "writing an object")
         try:
             directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -88,7 +87,6 @@ class FileStore:
         try:
             try:
                 os.link(spool.path, target, follow_symlinks=False)
-                mine = True
             except FileExistsError:
                 self._keep_existing(directory, spool.path, target, ObjectRef(digest=digest, size=size))
             # The link may be another writer's who has not synced the directory yet, so every put syncs it.
@@ -98,10 +96,6 @@ class FileStore:
         finally:
             os.close(directory)
         spool.drop()
-        if mine:
-            # Only now: taking the temporary name away has changed the file once more.
-            with contextlib.suppress(OSError):
-                self._verified.received(digest, spool.fileno())
         return ObjectRef(digest=digest, size=size)
 
     def put_bytes(self, data: bytes) -> ObjectRef:
@@ -138,27 +132,25 @@ class FileStore:
     def read(self, digest: str, start: int = 0, length: int | None = None) -> bytes:
         """Return *length* bytes from *start*; a whole object is checked against its name, a part is not."""
         with self.open(digest) as handle:
-            look = self._look(digest, handle) if not start and length is None else None
+            check = Check(digest, handle.fileno()) if not start and length is None else None
             try:
                 if start:
                     handle.seek(start)
                 data = handle.read() if length is None else handle.read(length)
             except OSError as error:
                 raise from_os(error, "reading an object") from error
-            if look is not None:
-                if hashlib.sha256(data).hexdigest() != digest:
+            if check is not None:
+                check.update(data)
+                if not check.matches():
                     raise damaged(digest)
-                look.sound()
         return data
 
     def stream(self, digest: str, *, chunk_bytes: int = 1 << 20, verify: bool = True) -> Iterator[bytes]:
         """Return the object in chunks; HubError(fault) after the last one when they do not match the digest.
 
-        What this process has hashed a short while ago and nobody has touched since is not hashed again
-        (:mod:`storage.objects.verified`).
+        They are compared by the checksum that goes with the file, if it has one (:mod:`storage.objects.checksum`).
         """
         handle = self.open(digest)
-        look = self._look(digest, handle) if verify else None
 
         def chunk(size: int) -> bytes:
             try:
@@ -171,17 +163,8 @@ class FileStore:
             handle.close,
             digest=digest,
             chunk_bytes=chunk_bytes,
-            verify=look is not None,
-            sound=look.sound if look is not None else None,
+            check=Check(digest, handle.fileno()) if verify else None,
         )
-
-    def _look(self, digest: str, handle: BinaryIO) -> Look | None:
-        """Return what to tell once the bytes are hashed, None if they were found sound a short while ago."""
-        try:
-            return self._verified.look(digest, handle.fileno())
-        except OSError as error:
-            handle.close()
-            raise from_os(error, "opening an object") from error
 
     def stat(self, digest: str) -> ObjectRef | None:
         """Return the object's name and size, or None."""
@@ -355,6 +338,7 @@ class FileStore:
         try:
             with self._area.spool(max_bytes=16, reserve=reserve) as spool:
                 spool.write(b"probe")
+                sealed = seal(spool.fileno(), spool.digest, spool.checksum)
                 self._sync(spool.fileno(), "testing the volume")
                 assert spool.path is not None
                 os.link(spool.path, probe, follow_symlinks=False)
@@ -375,7 +359,11 @@ class FileStore:
             "filesystem": filesystem,
             "durable": "no: the volume lives in memory" if filesystem in _VOLATILE else "fsync of file and directory",
             "atomic": "hard link under the digest",
-            "checked": "SHA-256 while receiving and when a whole object is read",
+            "checked": (
+                "SHA-256 while receiving, XXH3 when a whole object is read"
+                if sealed
+                else "SHA-256 while receiving and when a whole object is read; this file system keeps no XXH3 beside it"
+            ),
         }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, Self
 
 from hub.ports import ObjectRef, Spool
+from storage.objects.checksum import Check
 from storage.objects.reading import HashedStream
 from storage.objects.trouble import checked, damaged, foreign_spool, missing, too_large
 
@@ -108,7 +109,9 @@ class MemoryStore:
     def stream(self, digest: str, *, chunk_bytes: int = 1 << 20, verify: bool = True) -> Iterator[bytes]:
         """Return the object in chunks; HubError(fault) after the last one when they do not match the digest."""
         handle = self.open(digest)
-        return HashedStream(handle.read, handle.close, digest=digest, chunk_bytes=chunk_bytes, verify=verify)
+        return HashedStream(
+            handle.read, handle.close, digest=digest, chunk_bytes=chunk_bytes, check=Check(digest) if verify else None
+        )
 
     def stat(self, digest: str) -> ObjectRef | None:
         """Return the object's name and size, or None."""

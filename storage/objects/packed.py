@@ -26,6 +26,7 @@ from hub.errors import Category, HubError
 from hub.ports import Database, ObjectRef, Spool, Uploaded, UploadingStore, Waiting
 from hub.ports.packing import FrameCodec, NotPackableError, Packing
 from storage.objects import packed_form
+from storage.objects.checksum import Check
 from storage.objects.reading import HashedStream, RangeReader
 from storage.objects.spooled import SpooledStore
 from storage.objects.sweep import SweepableStore
@@ -128,7 +129,9 @@ class PackedStore:
         except HubError as error:
             packing = self._packing(digest, error)
         handle = self._rebuilt(packing)
-        return HashedStream(handle.read, handle.close, digest=digest, chunk_bytes=chunk_bytes, verify=verify)
+        return HashedStream(
+            handle.read, handle.close, digest=digest, chunk_bytes=chunk_bytes, check=Check(digest) if verify else None
+        )
 
     def stat(self, digest: str) -> ObjectRef | None:
         """Return the object's name and original size, or None."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
+from storage.objects.checksum import Check
 from storage.objects.trouble import damaged
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ class HashedStream(Iterator[bytes]):
     """Chunks of an object; the last step raises HubError(fault) when the bytes do not match the digest.
 
     The source is opened before the first chunk is asked for, so that a missing object is known before a door has
-    sent its headers. Exhausting, closing or dropping the stream closes the source; *sound* is called before that, when
-    all bytes were read and matched.
+    sent its headers. Exhausting, closing or dropping the stream closes the source; *check* is asked before that.
     """
 
     def __init__(
@@ -29,15 +28,13 @@ class HashedStream(Iterator[bytes]):
         *,
         digest: str,
         chunk_bytes: int,
-        verify: bool,
-        sound: Callable[[], None] | None = None,
+        check: Check | None,
     ) -> None:
         self._read = read
         self._close: Callable[[], None] | None = close
         self._digest = digest
         self._chunk_bytes = chunk_bytes
-        self._hash = hashlib.sha256() if verify else None
-        self._sound = sound
+        self._check = check
 
     def __iter__(self) -> Self:
         return self
@@ -51,12 +48,10 @@ class HashedStream(Iterator[bytes]):
             self.close()
             raise
         if chunk:
-            if self._hash is not None:
-                self._hash.update(chunk)
+            if self._check is not None:
+                self._check.update(chunk)
             return chunk
-        matched = self._hash is None or self._hash.hexdigest() == self._digest
-        if self._hash is not None and matched and self._sound is not None:
-            self._sound()
+        matched = self._check is None or self._check.matches()
         self.close()
         if not matched:
             raise damaged(self._digest)
@@ -65,7 +60,6 @@ class HashedStream(Iterator[bytes]):
     def close(self) -> None:
         """Close the source; safe to repeat."""
         close, self._close = self._close, None
-        self._sound = None
         if close is not None:
             close()
 

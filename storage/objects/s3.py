@@ -29,6 +29,7 @@ from minio.error import MinioException, S3Error
 from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool
 from storage.objects.breaker import Breaker
+from storage.objects.checksum import Check
 from storage.objects.reading import HashedStream, RangeReader
 from storage.objects.s3_client import ABSENT, REFUSED_KEYS, connect, no_bucket, translated
 from storage.objects.settings import S3Settings
@@ -146,7 +147,9 @@ class S3Store:
             response.close()
             response.release_conn()
 
-        return HashedStream(chunk, close, digest=digest, chunk_bytes=chunk_bytes, verify=verify)
+        return HashedStream(
+            chunk, close, digest=digest, chunk_bytes=chunk_bytes, check=Check(digest) if verify else None
+        )
 
     def stat(self, digest: str) -> ObjectRef | None:
         """Return the object's name and size, or None."""

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import xxhash
+
 from hub.errors import Category, HubError
 from storage.objects.block_groups import spread
 from storage.objects.reading import RangeReader
@@ -35,7 +37,7 @@ FILES_PER_FOLDER = 1024
 class FileSpool:
     """What one sender has sent so far; removed when its ``with`` block ends, unless it was put."""
 
-    __slots__ = ("_broken", "_fd", "_hash", "_max_bytes", "_size", "area", "path")
+    __slots__ = ("_broken", "_checksum", "_fd", "_hash", "_max_bytes", "_size", "area", "path")
 
     def __init__(self, area: SpoolArea, path: Path, *, max_bytes: int) -> None:
         self.area = area
@@ -43,6 +45,7 @@ class FileSpool:
         self._max_bytes = max_bytes
         self._size = 0
         self._hash = hashlib.sha256()
+        self._checksum = xxhash.xxh3_128()
         self._broken = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
@@ -55,6 +58,11 @@ class FileSpool:
     def digest(self) -> str:
         """Hex SHA-256 of all bytes written so far."""
         return self._hash.hexdigest()
+
+    @property
+    def checksum(self) -> bytes:
+        """XXH3 of 128 bits of all bytes written so far (:mod:`storage.objects.checksum`)."""
+        return self._checksum.digest()
 
     @property
     def whole(self) -> bool:
@@ -80,6 +88,7 @@ class FileSpool:
             self._broken = True
             raise from_os(error, "receiving") from error
         self._hash.update(view)
+        self._checksum.update(view)
         self._size += length
         return length
 

@@ -36,6 +36,7 @@ from hub import metrics
 from hub.errors import Category, HubError
 from hub.ports import ObjectRef, Spool, Uploaded, Waiting
 from storage.objects.cache import Cache, Filling
+from storage.objects.checksum import Check
 from storage.objects.copies import Told, damaged_if, read_from, sound
 from storage.objects.file import FileStore
 from storage.objects.reading import HashedStream
@@ -43,7 +44,6 @@ from storage.objects.settings import SpoolSettings
 from storage.objects.spool import FileSpool, locked
 from storage.objects.trouble import checked, from_os, missing
 from storage.objects.upload_run import Remote, UploadRun
-from storage.objects.verified import Look, Verified
 
 if TYPE_CHECKING:
     from storage.objects.s3 import S3Store
@@ -81,7 +81,6 @@ class SpooledStore:
         self._now_s = now_s
         self._root = waiting_dir(data_dir)
         self._local = FileStore(self._root, min_free_bytes=min_free_bytes, open_when_full=True, now_s=now_s)
-        self._verified = Verified(now_s=now_s)
         self._make_locks()
         self._remote = Remote(connect)
         self._cache: Cache | None = None
@@ -117,7 +116,7 @@ class SpooledStore:
         """
         broken = False
         for tier, source in self._near(digest):
-            if not verify or sound(source, digest):
+            if not verify or sound(source, Check(digest)):
                 metrics.count("object_reads", tier=tier)
                 return source
             source.close()
@@ -142,8 +141,11 @@ class SpooledStore:
         broken = False
         for tier, source in self._near(digest):
             with source:
+                check = Check(digest, source.fileno())
                 data = read_from(source, None)
-            if hashlib.sha256(data).hexdigest() == digest:
+                check.update(data)
+                whole = check.matches()
+            if whole:
                 metrics.count("object_reads", tier=tier)
                 return data
             broken = True
@@ -161,14 +163,11 @@ class SpooledStore:
         """
         broken = False
         for tier, source in self._near(digest):
-            look = self._verified.look(digest, source.fileno()) if verify else None
             small = os.fstat(source.fileno()).st_size <= self._settings.fetch_bytes
-            if look is not None and small and sound(source, digest):
-                look.sound()
-                look = None
-            if look is None or not small:
+            if not verify or not small or sound(source, Check(digest, source.fileno())):
                 metrics.count("object_reads", tier=tier)
-                return self._watched(tier, source, digest, chunk_bytes=chunk_bytes, look=look)
+                check = Check(digest, source.fileno()) if verify and not small else None
+                return self._watched(tier, source, digest, chunk_bytes=chunk_bytes, check=check)
             source.close()
             broken = True
             self._not_sound(tier, digest)
@@ -396,7 +395,7 @@ class SpooledStore:
 
     def _cached(self, digest: str) -> BinaryIO | None:
         source = self._cache.open(digest) if self._cache is not None else None
-        if source is None or sound(source, digest):
+        if source is None or sound(source, Check(digest)):
             return source
         source.close()
         self._not_sound("cache", digest)
@@ -423,21 +422,14 @@ class SpooledStore:
             yield "cache", cached
 
     def _watched(
-        self, tier: str, source: BinaryIO, digest: str, *, chunk_bytes: int, look: Look | None
+        self, tier: str, source: BinaryIO, digest: str, *, chunk_bytes: int, check: Check | None
     ) -> Iterator[bytes]:
-        """Return the chunks of a copy, hashed on their way where *look* says that they are not known to be sound."""
+        """Return the chunks of a copy, which pass *check* on their way."""
 
         def chunk(size: int) -> bytes:
             return read_from(source, size)
 
-        chunks = HashedStream(
-            chunk,
-            source.close,
-            digest=digest,
-            chunk_bytes=chunk_bytes,
-            verify=look is not None,
-            sound=look.sound if look is not None else None,
-        )
+        chunks = HashedStream(chunk, source.close, digest=digest, chunk_bytes=chunk_bytes, check=check)
         return chunks if tier != "cache" else Told(chunks, lambda: self._not_sound(tier, digest))
 
     def _not_sound(self, tier: str, digest: str) -> None:

@@ -33,8 +33,6 @@ def test_the_code_of_all_doors_is_loaded_by_one_thread_and_no_driver_is_chosen()
     assert threads == 1
     wanted = {"adapters.dimse.server", "adapters.mllp.sender", "storage.sql.journal", "hub.resources", "pypinyin"}
     assert wanted <= modules
-    # Its memory is shared by what is forked afterwards only.
-    assert "storage.objects.verified" in modules
     # Commands, FastAPI and the drivers of the other database and store cost memory and wait until they are asked for.
     assert not {"psycopg", "minio", "fastapi", "hub.cli.demo"} & modules
 
