@@ -11,9 +11,7 @@ from adapters.dimse import command as dimse
 from adapters.dimse import status
 from adapters.dimse.exchange import Exchange, Message
 from fhir_mappings.dicom import availability
-from fhir_mappings.errors import MappingError
 from hub.availability_notices import AvailabilityNotices
-from hub.errors import Category, HubError
 
 _log = structlog.get_logger("adapters.dimse")
 
@@ -40,26 +38,11 @@ class Availability:
             notice = availability.read(data, message.context.transfer_syntax, charset_override=override)
             self._notices.take(self._exchange.envelope("IAN N-CREATE"), uid, notice)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is kept, and the peer is told
-            code, comment = self._refusal(error)
+            code, comment = self._exchange.normalized_refusal(
+                error, status.AVAILABILITY_BY_CATEGORY, unreadable=status.INVALID_ATTRIBUTE_VALUE
+            )
             _log.warning("notice_refused", peer=self._exchange.peer, status=f"{code:04X}", why=comment)
         self._exchange.answer(message, code, comment=comment, more={dimse.AFFECTED_SOP_INSTANCE_UID: uid})
 
     def ended(self) -> None:
         """Nothing is left to do: what was said is in the database."""
-
-    def _refusal(self, error: Exception) -> tuple[int, str]:
-        code, comment = self._exchange.refusal(error)
-        if isinstance(error, MappingError):
-            return status.INVALID_ATTRIBUTE_VALUE, comment
-        if isinstance(error, HubError):
-            if error.transient or error.fatal:
-                return status.RESOURCE_LIMITATION, comment
-            return _BY_CATEGORY.get(error.category, status.PROCESSING_FAILURE), comment
-        return code, comment
-
-
-_BY_CATEGORY = {
-    Category.CONFLICT: status.DUPLICATE_SOP_INSTANCE,
-    Category.INCORRECT: status.INVALID_ATTRIBUTE_VALUE,
-    Category.FORBIDDEN: status.NOT_AUTHORIZED,
-}

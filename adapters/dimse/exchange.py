@@ -303,6 +303,13 @@ class Exchange:
             self.fatal = error
         return status.of_error(error)
 
+    def normalized_refusal(
+        self, error: Exception, by_category: Mapping[Category, int], *, unreadable: int = status.PROCESSING_FAILURE
+    ) -> tuple[int, str]:
+        """Return the same as a service of DIMSE-N says it; see :func:`adapters.dimse.status.of_normalized`."""
+        self.refusal(error)
+        return status.of_normalized(error, by_category, unreadable=unreadable)
+
 
 def too_busy() -> HubError:
     """Return the error of a service that ends because the hub goes down."""

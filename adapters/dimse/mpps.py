@@ -11,8 +11,6 @@ from adapters.dimse import command as dimse
 from adapters.dimse import status
 from adapters.dimse.exchange import Exchange, Message
 from fhir_mappings.dicom import identifier
-from fhir_mappings.errors import MappingError
-from hub.errors import Category, HubError
 from hub.performed_step import FinalStepError, PerformedSteps
 
 _log = structlog.get_logger("adapters.dimse")
@@ -45,7 +43,7 @@ class PerformedProcedureStep:
         except FinalStepError:
             self._refuse(message, status.PROCESSING_FAILURE, "The step is over and may no longer be updated.", _FINAL)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is kept, and the peer is told
-            self._refuse(message, *self._refusal(error))
+            self._refuse(message, *self._exchange.normalized_refusal(error, status.MPPS_BY_CATEGORY))
 
     def ended(self) -> None:
         """Nothing is left to do: what was said is in the database."""
@@ -83,23 +81,6 @@ class PerformedProcedureStep:
         _log.warning("performed_step_refused", peer=self._exchange.peer, status=f"{code:04X}", why=comment)
         more: dict[int, int | str] = {} if error_id is None else {dimse.ERROR_ID: error_id}
         self._exchange.answer(message, code, comment=comment, more=more)
-
-    def _refusal(self, error: Exception) -> tuple[int, str]:
-        code, comment = self._exchange.refusal(error)
-        if isinstance(error, MappingError):
-            return status.PROCESSING_FAILURE, comment
-        if isinstance(error, HubError):
-            if error.transient or error.fatal:
-                return status.RESOURCE_LIMITATION, comment
-            return _BY_CATEGORY.get(error.category, status.PROCESSING_FAILURE), comment
-        return code, comment
-
-
-_BY_CATEGORY = {
-    Category.CONFLICT: status.DUPLICATE_SOP_INSTANCE,
-    Category.NOT_FOUND: status.NO_SUCH_SOP_INSTANCE,
-    Category.INCORRECT: status.INVALID_ATTRIBUTE_VALUE,
-}
 
 
 def _tags(raw: bytes) -> frozenset[str]:

@@ -68,6 +68,25 @@ QUERY_BY_CATEGORY: Mapping[Category, int] = {
     Category.UNAVAILABLE: OUT_OF_RESOURCES,
     Category.INTERRUPTED: OUT_OF_RESOURCES,
 }
+#: As above for the DIMSE-N services (PS3.7 annex C.5); each says more of what it knows.
+_NORMALIZED_BY_CATEGORY: Mapping[Category, int] = {
+    **dict.fromkeys(Category, PROCESSING_FAILURE),
+    Category.INCORRECT: INVALID_ATTRIBUTE_VALUE,
+    Category.BUSY: RESOURCE_LIMITATION,
+    Category.UNAVAILABLE: RESOURCE_LIMITATION,
+    Category.INTERRUPTED: RESOURCE_LIMITATION,
+}
+MPPS_BY_CATEGORY: Mapping[Category, int] = {
+    **_NORMALIZED_BY_CATEGORY,
+    Category.CONFLICT: DUPLICATE_SOP_INSTANCE,
+    Category.NOT_FOUND: NO_SUCH_SOP_INSTANCE,
+}
+AVAILABILITY_BY_CATEGORY: Mapping[Category, int] = {
+    **_NORMALIZED_BY_CATEGORY,
+    Category.CONFLICT: DUPLICATE_SOP_INSTANCE,
+    Category.FORBIDDEN: NOT_AUTHORIZED,
+}
+UPS_BY_CATEGORY: Mapping[Category, int] = {**_NORMALIZED_BY_CATEGORY, Category.FORBIDDEN: NOT_AUTHORIZED}
 #: What the services of the Unified Procedure Step say (PS3.4 tables CC.2.1-3 to CC.2.6-4).
 UPS_NO_EVENT_REPORTS = 0xC315
 BY_UPS_REASON: Mapping[Reason, int] = {
@@ -109,6 +128,16 @@ def of_error(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError):
         return OUT_OF_RESOURCES, "The hub could not read what it received."
     return PROCESSING_FAILURE, "The hub failed; see its log."
+
+
+def of_normalized(
+    error: Exception, by_category: Mapping[Category, int], *, unreadable: int = PROCESSING_FAILURE
+) -> tuple[int, str]:
+    """Return the status and Error Comment of a DIMSE-N service for *error*; *unreadable* of a data set that is none."""
+    code, told = of_error(error)
+    if isinstance(error, HubError):
+        return (RESOURCE_LIMITATION if error.fatal else by_category[error.category]), told
+    return (unreadable if isinstance(error, MappingError) else code), told
 
 
 def of_retrieval(error: HubError | MappingError) -> tuple[int, str]:

@@ -20,8 +20,6 @@ from adapters.dimse.find import Json, Query
 from fhir_mappings.dicom import identifier
 from fhir_mappings.dicom import workitem as mapping
 from fhir_mappings.dicom.performed_step import first
-from fhir_mappings.errors import MappingError
-from hub.errors import Category, HubError
 from hub.workitem import Workitems
 from hub.workitem_rules import Remark, SubscriptionChange, WorkitemError
 from hub.workitem_search import WorkitemSearch, keys_of, selected
@@ -144,22 +142,9 @@ class UnifiedProcedureStep(Query):
     def _refusal(self, error: Exception) -> tuple[int, str]:
         if isinstance(error, _RefusedError):
             return error.code, str(error)
-        code, comment = self._exchange.refusal(error)
         if isinstance(error, WorkitemError):
-            return status.BY_UPS_REASON[error.reason], comment
-        if isinstance(error, HubError):
-            if error.transient or error.fatal:
-                return status.RESOURCE_LIMITATION, comment
-            return _BY_CATEGORY.get(error.category, status.PROCESSING_FAILURE), comment
-        if isinstance(error, MappingError):
-            return status.PROCESSING_FAILURE, comment
-        return code, comment
-
-
-_BY_CATEGORY = {
-    Category.INCORRECT: status.INVALID_ATTRIBUTE_VALUE,
-    Category.FORBIDDEN: status.NOT_AUTHORIZED,
-}
+            return status.BY_UPS_REASON[error.reason], self._exchange.refusal(error)[1]
+        return self._exchange.normalized_refusal(error, status.UPS_BY_CATEGORY)
 
 
 class _RefusedError(Exception):
