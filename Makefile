@@ -59,7 +59,7 @@ check-v2-maps: setup  ## 与官方 v2-to-FHIR 映射逐行比对 / compare with 
 
 # The lock names versions and hashes only: which index serves them is the installer's choice.
 lock:  ## 重新锁定依赖 / lock the dependencies again (needs pip-tools in .venv)
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-annotate --no-header \
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --extra video --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.txt pyproject.toml
 

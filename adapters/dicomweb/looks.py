@@ -19,7 +19,7 @@ ANNOTATIONS = ("patient", "technique")
 PROFILES = ("no", "yes", "srgb")
 #: Longest side of a picture; a common cloud service has the same.
 MAX_SIDE = 10_000
-_DEFAULT_FRAME_MS = 100
+DEFAULT_FRAME_MS = 100
 #: Texts are cut to what a corner holds.
 _MAX_TEXT = 64
 
@@ -163,7 +163,35 @@ def duration_ms(header: Mapping[str, Any]) -> int:
             continue
         if value > 0:
             return int(min(max(value if tag == "00181063" else 1000 / value, 20), 10_000))
-    return _DEFAULT_FRAME_MS
+    return DEFAULT_FRAME_MS
+
+
+def durations_us(header: Mapping[str, Any], count: int) -> list[int] | None:
+    """Return how long each of *count* frames is shown in a film, in microseconds; ``None`` where the header tells nothing.
+
+    The rate to show it at goes before the time between exposures (PS3.3 sections C.7.6.5 and C.7.6.6).
+    """
+    for tag in ("00082144", "00180040", "00181063"):
+        value = _positive(_text(header, tag))
+        if value:
+            return [_held_us(value if tag == "00181063" else 1000 / value)] * count
+    vector = [_positive(str(one)) for one in header.get("00181065", {}).get("Value") or ()]
+    if len(vector) != count or not any(vector):
+        return None
+    # Each value is the time since the frame before, so a frame is shown until the next; the last as long as the one before.
+    return [_held_us(one) for one in [*vector[1:], vector[-1]]]
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) and value > 0 else 0.0
+
+
+def _held_us(milliseconds: float) -> int:
+    return round(min(max(milliseconds, 1), 10_000) * 1000)
 
 
 def _lines(texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from adapters.dicomweb.negotiation import Accepted, not_acceptable
 from adapters.pixels.stored import compressible, transcodable
-from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes
+from adapters.pixels.syntaxes import EXPLICIT_LITTLE, SYNTAXES, TARGETS, decodes, video
 from fhir_mappings.dicom.scanner import DEFLATED
 from hub.ports import InstanceRow
 
@@ -39,7 +39,7 @@ def frame_type(ranges: Sequence[Accepted], stored: str, bits: int) -> tuple[Acce
     """Return the range that takes frames stored as *stored*, the media type to name them by, and their transfer syntax."""
     own = SYNTAXES.get(stored)
     own_type = own.media_type if own is not None else _OCTETS
-    targets = TARGETS if decodes(stored) else ()
+    targets = TARGETS if decodes(stored) or video(stored) else ()
     for one in ranges:
         if one.transfer_syntax in {"", stored}:
             # Octets without a word on the transfer syntax are uncompressed ones (PS3.18 table 8.7.3-4); viewers that take

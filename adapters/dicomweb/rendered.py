@@ -1,7 +1,7 @@
 """WADO-RS: pictures for people, rendered from frames, and thumbnails (PS3.18 sections 8.3.5, 10.4.1.1.3, 10.4.1.1.5).
 
-What is no image goes out as it is inside the object: video and PDF. Several pictures are a multipart, or one GIF that
-moves. A study or series asked for as a single picture is shown by one in its middle.
+What is no image goes out as it is inside the object: video and PDF. Several pictures are a multipart, or one GIF or MP4
+that moves; videos are decoded for these and for single pictures (:mod:`adapters.pixels.film`). A study or series asked for as a single picture is shown by one in its middle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.bodies import names, ranged, stream
-from adapters.dicomweb.looks import annotation, duration_ms, look_of, wrong
+from adapters.dicomweb.looks import look_of, wrong
+from adapters.dicomweb.movies import MP4, Movies, Wanted, annotated, picture
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable
 from adapters.dicomweb.presentation import Presented, has_image, images_of, is_state, read
@@ -25,7 +26,6 @@ from adapters.dicomweb.wado import Retrieve, frame_numbers, uids
 from adapters.pixels.frames import within
 from adapters.pixels.look import Look
 from adapters.pixels.pool import Pool
-from adapters.pixels.stored import StoredPixels
 from adapters.pixels.syntaxes import video
 from hub.errors import Category, HubError
 from hub.ports import InstanceRow
@@ -36,19 +36,14 @@ if TYPE_CHECKING:
 #: Media types of pictures, the default first (PS3.18 table 8.7.4-1).
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif")
 _PDF = "application/pdf"
-#: Pictures of one answer, and frames of one GIF.
+#: Pictures of one answer.
 _MAX_PICTURES = 1000
-_MAX_MOVING = 512
-_MAX_MOVING_PIXELS = 256 << 20
 _THUMBNAIL = Look(size=(128, 128), enlarge=False)
 _THUMBNAIL_AGE_S = 3600
 #: RFC 9111 section 5.5 has retired the header for caches; PS3.18 tables 10.4.3-2 still name it for such notes.
-_SIGN_WARNING = '299 - "The picture is a sign for a video; ask for /rendered to play it."'
+_SIGN_WARNING = '299 - "The picture is a sign for a video that is not decoded here; ask for /rendered to play it."'
 #: Begins the entity tags; a change of how pictures are made must change them all.
 _MAKER = "2"
-
-#: One picture to be: whose, and of which frame; ``None`` = the one that stands for the instance.
-Wanted = tuple[InstanceRow, int | None]
 
 
 class Rendered:
@@ -59,6 +54,7 @@ class Rendered:
         self._retrieve = retrieve
         self._pool = pool
         self._renderers = renderers
+        self._movies = Movies(retrieve, pool)
 
     async def rendered(self, request: Request) -> Response:
         """GET .../rendered of a study, series, instance or frames"""
@@ -105,11 +101,13 @@ class Rendered:
                 Category.INCORRECT, f"More than {_MAX_PICTURES} pictures are asked for.", remedy="Ask for each series.",
                 status=413,
             )  # fmt: skip
-        chosen, media_type = image_type(ranges)
+        chosen, media_type = image_type(ranges, film=moves(wanted))
         look = replace(look, media_type=media_type)
         several = len(wanted) > 1 or chosen.multipart
-        if media_type == "image/gif" and not chosen.multipart:
-            return self.moving(request, wanted, look, said, frames_said=numbers is not None, state=state)
+        if media_type == MP4 or (media_type == "image/gif" and not chosen.multipart):
+            return self.moving(
+                request, wanted, look, said, frames_said=numbers is not None, state=state, multipart=chosen.multipart
+            )
         if not several or (numbers is None and not chosen.multipart and chosen.media_type != "*/*"):
             return self.single(request, *wanted[len(wanted) // 2], look, said, state=state)
         if not chosen.multipart and chosen.media_type != "*/*":
@@ -141,11 +139,22 @@ class Rendered:
         headers = {"Cache-Control": f"private, max-age={_THUMBNAIL_AGE_S}"}
         look = replace(look, media_type=media_type)
         if not wanted:
-            return self._sign(request, look, headers)
+            return self._of_film(request, films[len(films) // 2], numbers[0] if numbers else None, look, headers)
         return self.single(request, *wanted[len(wanted) // 2], look, frozenset(), headers, state)
 
+    def _of_film(
+        self, request: Request, row: InstanceRow, number: int | None, look: Look, headers: Mapping[str, str]
+    ) -> Response:
+        """Return a frame of a video, or a sign for it where none can be decoded and no certain one is asked for."""
+        try:
+            return self.single(request, row, number, look, frozenset(), headers)
+        except HubError as error:
+            if number is not None or error.category is not Category.UNSUPPORTED:
+                raise
+        return self._sign(request, look, headers)
+
     def _sign(self, request: Request, look: Look, headers: Mapping[str, str]) -> Response:
-        """Return a sign that stands for a film, of which no frame is decoded here."""
+        """Return a sign that stands for a film, of which no frame can be decoded here."""
         etag = _etag([], look, frozenset(), kind="film")
         kept = {**headers, "ETag": etag, "Vary": "Accept", "Warning": _SIGN_WARNING}
         if _unchanged(request, etag):
@@ -180,47 +189,35 @@ class Rendered:
         *,
         frames_said: bool,
         state: Presented | None = None,
+        multipart: bool = False,
     ) -> Response:
-        """Return a GIF of the frames asked for, of all frames of an instance, or of the instances of a series."""
+        """Return a GIF or MP4 of the frames asked for, of all frames of an instance, or of the instances of a series."""
         etag = _etag(wanted, look, said, state)
         if _unchanged(request, etag):
             return _not_modified(request, etag)
-        still = replace(look, media_type="image/png")
-        if len(wanted) == 1 and not frames_said and state is None:
-            row = wanted[0][0]
-            wanted = [(row, number) for number in range(1, max(row.NumberOfFrames or 1, 1) + 1)]
-        if len(wanted) > _MAX_MOVING:
-            raise HubError(
-                Category.INCORRECT, f"A GIF holds up to {_MAX_MOVING} frames here.", where="frames",
-                remedy="Name the frames, or ask for the video.", status=413,
-            )  # fmt: skip
-        pictures: list[bytes] = []
-        pixels = 0
-        for row, numbers in _by_row(wanted):
-            with self._retrieve.opened(row) as stored:
-                shown = self._annotated(stored, still, said)
-                pause = duration_ms(stored.header)
-                for number in numbers:
-                    pictures.append(self._picture(row, number, stored, shown, state))
-                    pixels += _png_pixels(pictures[-1])
-                    if pixels > _MAX_MOVING_PIXELS:
-                        raise HubError(
-                            Category.INCORRECT, "The GIF would be too large.", where="viewport",
-                            remedy="Ask for a smaller viewport.", status=413,
-                        )  # fmt: skip
-        _, data = self._pool.run({"do": "animation", "duration_ms": pause}, *pictures)
-        headers = {
-            **echo_headers(request), "Cache-Control": "private, no-cache", "ETag": etag, "Content-Type": "image/gif",
-        }  # fmt: skip
-        return Response(data, headers=headers)
+        kept = {"Cache-Control": "private, no-cache", "ETag": etag}
+        if video(wanted[0][0].TransferSyntaxUID):
+            data, warning = self._movies.of_video(wanted, look, said, frames_said=frames_said)
+            kept |= {"Warning": warning} if warning else {}
+        else:
+            if len(wanted) == 1 and not frames_said and state is None:
+                row = wanted[0][0]
+                wanted = [(row, number) for number in range(1, max(row.NumberOfFrames or 1, 1) + 1)]
+            data = self._movies.of_images(wanted, look, said, state)
+        if multipart:
+            part = Part(content_type=look.media_type, size=len(data), content=lambda: iter((data,)))
+            body = MultipartBody([part], look.media_type)
+            return stream(request, body, body.size, body.content_type, headers=kept)
+        return Response(data, headers={**echo_headers(request), **kept, "Content-Type": look.media_type})
 
     def passed_on(self, request: Request, row: InstanceRow, ranges: Sequence[Accepted]) -> Response | None:
-        """Return the video or document that the instance wraps; ``None`` where it is an image."""
+        """Return the video or document that the instance wraps; ``None`` where a picture is to be made."""
         if has_image(row):
             return None
+        film = video(row.TransferSyntaxUID)
         stored = self._retrieve.opened(row)
         try:
-            if video(stored.syntax):
+            if film:
                 pieces = stored.pieces(stored.pixels)
                 media_type = _video_type(next(stored.chunks(pieces), b""))
                 size = sum(length for _, length in pieces)
@@ -233,9 +230,14 @@ class Rendered:
                 told = (stored.header.get("00420015", {}).get("Value") or [element.length])[0]
                 size = told if isinstance(told, int) and 0 < told <= element.length else element.length
                 pieces = [(element.offset, size)]
-            chosen = next((one for one in ranges if one.takes(media_type)), None)
+            made = (*IMAGE_TYPES, MP4) if film else ()
+            chosen = next((one for one in ranges if any(map(one.takes, (media_type, *made)))), None)
             if chosen is None:
-                raise not_acceptable(f"Ask for {media_type}.")
+                raise not_acceptable(f"Ask for {', '.join(dict.fromkeys((media_type, *made)))}.")
+            if not chosen.takes(media_type):
+                # It is decoded for the answer.
+                stored.__exit__()
+                return None
         except BaseException:
             stored.__exit__()
             raise
@@ -259,64 +261,34 @@ class Rendered:
         self, row: InstanceRow, number: int | None, look: Look, said: frozenset[str], state: Presented | None
     ) -> Iterator[bytes]:
         with self._retrieve.opened(row) as stored:
-            yield self._picture(row, number, stored, self._annotated(stored, look, said), state)
-
-    def _picture(
-        self, row: InstanceRow, number: int | None, stored: StoredPixels, look: Look, state: Presented | None
-    ) -> bytes:
-        if state is None:
-            return stored.picture(self._pool, number or _representative(stored), look)
-        number = state.frame(row, number)
-        return stored.picture(self._pool, number or _representative(stored), look, state.parts)
+            yield picture(self._pool, row, number, stored, annotated(stored, look, said), state)
 
     def _of_state(self, request: Request, row: InstanceRow, subtype: str) -> tuple[Presented, Sequence[Wanted]]:
         actor = actor_of(request, self._services, shared=True)
         state = read(self._retrieve, row)
         return state, images_of(self._services, actor, row, state, subtype=subtype)
 
-    def _annotated(self, stored: StoredPixels, look: Look, said: frozenset[str]) -> Look:
-        return replace(look, lines=annotation(stored.header, said, look.window)) if said else look
-
 
 def _wanted(rows: Sequence[InstanceRow], numbers: Sequence[int] | None) -> list[Wanted]:
-    images = [row for row in rows if has_image(row)]
+    images = [row for row in rows if has_image(row)] or [row for row in rows if video(row.TransferSyntaxUID)]
     if not images:
         raise not_acceptable("There is no image to render; retrieve the instance itself.")
     return [(row, None) for row in images] if numbers is None else [(rows[0], number) for number in numbers]
 
 
-def image_type(ranges: Sequence[Accepted]) -> tuple[Accepted, str]:
-    """Return the first range that takes a picture, and its media type; raises HubError(unsupported, 406)."""
+def moves(wanted: Sequence[Wanted]) -> bool:
+    """Return whether there is more than one frame to show, so that there can be a film of them."""
+    return len(wanted) > 1 or any(number is None and (row.NumberOfFrames or 1) > 1 for row, number in wanted)
+
+
+def image_type(ranges: Sequence[Accepted], *, film: bool = False) -> tuple[Accepted, str]:
+    """Return the first range that takes a picture, or a *film*, and its media type; raises HubError(unsupported, 406)."""
+    types = (*IMAGE_TYPES, MP4) if film else IMAGE_TYPES
     for one in ranges:
-        for media_type in IMAGE_TYPES:
+        for media_type in types:
             if one.takes(media_type):
                 return one, media_type
-    raise not_acceptable(f"Ask for one of {', '.join(IMAGE_TYPES)}.")
-
-
-def _representative(stored: StoredPixels) -> int:
-    """Return the frame that stands for the instance: the one it names (PS3.3 C.7.6.6), else the one in its middle."""
-    named = (stored.header.get("00286010", {}).get("Value") or [0])[0]
-    return named if isinstance(named, int) and 1 <= named <= stored.count else (stored.count + 1) // 2
-
-
-def _by_row(wanted: Sequence[Wanted]) -> Iterator[tuple[InstanceRow, list[int | None]]]:
-    """Yield each instance once with its frames, in order."""
-    row: InstanceRow | None = None
-    numbers: list[int | None] = []
-    for one, number in wanted:
-        if row is not None and one is not row:
-            yield row, numbers
-            numbers = []
-        row = one
-        numbers.append(number)
-    if row is not None:
-        yield row, numbers
-
-
-def _png_pixels(data: bytes) -> int:
-    # Width and height of the IHDR chunk, which is the first (PNG, section 11.2.2).
-    return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    raise not_acceptable(f"Ask for one of {', '.join(types)}.")
 
 
 def _video_type(start: bytes) -> str:

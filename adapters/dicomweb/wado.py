@@ -232,6 +232,12 @@ class Retrieve:
         """Return frames turned into another transfer syntax; each is decoded alone, when its turn comes."""
         content_type = f"{media_type}; transfer-syntax={syntax}"
         stored = self.opened(row)
+        try:
+            if stored.film is not None:
+                stored.film.plan(numbers)
+        except BaseException:
+            stored.__exit__()
+            raise
 
         def one(number: int) -> Iterator[bytes]:
             yield stored.transcoded(self._pool, number, syntax)[0]

@@ -17,10 +17,11 @@ from starlette.responses import Response
 from adapters._http import Workers, actor_of
 from adapters.dicomweb.errors import checked_uid
 from adapters.dicomweb.looks import icc, number, quality, side, which_annotations, window, wrong
+from adapters.dicomweb.movies import MP4
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable, ranges_of
 from adapters.dicomweb.offers import may_be
 from adapters.dicomweb.presentation import Presented, has_image, is_state, read
-from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, image_type
+from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, image_type, moves
 from adapters.dicomweb.wado import Retrieve
 from adapters.pixels.look import Look
 from adapters.pixels.syntaxes import TARGETS
@@ -78,10 +79,10 @@ class WadoUri:
         passed = self._rendered.passed_on(request, row, ranges)
         if passed is not None:
             return passed
-        chosen, media_type = image_type([one for one in ranges if not one.multipart])
-        look = replace(look, media_type=media_type)
         frame = _frame(asked.get("frameNumber"))
-        if media_type == "image/gif" and chosen.media_type == media_type and frame is None:
+        chosen, media_type = image_type([one for one in ranges if not one.multipart], film=moves([(row, frame)]))
+        look = replace(look, media_type=media_type)
+        if media_type in {"image/gif", MP4} and chosen.media_type == media_type and frame is None:
             return self._rendered.moving(request, [(row, None)], look, said, frames_said=False, state=state)
         return self._rendered.single(request, row, frame, look, said, state=state)
 

@@ -142,11 +142,50 @@ def _film(head: Mapping[str, Any], _parts: list[bytes]) -> Answer:
     return {}, film(Look.of(head["look"]))
 
 
+def _film_frames(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.film import Film, short
+
+    film = Film(parts[0], Image(**head["image"]))
+    found = [array.tobytes() for _, array in film.frames(head["numbers"])]
+    if len(found) < len(head["numbers"]):
+        raise short(film.count, head["numbers"][len(found)], head["count"])
+    return {"image": film.shown.as_json()}, b"".join(found)
+
+
+def _film_picture(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.film import Film, short
+    from adapters.pixels.look import Look
+    from adapters.pixels.render import picture
+
+    header, stream = parts
+    film = Film(stream, Image(**head["image"]))
+    for number, array in film.frames([head["number"]]):
+        return {}, picture(array, film.shown, header, number, Look.of(head["look"]))
+    raise short(film.count, head["number"], head["count"])
+
+
+def _film_moving(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.moving import of_film
+
+    header, stream = parts
+    return of_film(stream, Image(**head["image"]), header, head)
+
+
+def _clip(head: Mapping[str, Any], parts: list[bytes]) -> Answer:
+    from adapters.pixels.moving import of_pictures
+
+    return {}, of_pictures(parts, head["durations_us"])
+
+
 _WORK: Mapping[str, Callable[[Mapping[str, Any], list[bytes]], Answer]] = {
     "frame": _frame,
     "picture": _picture,
     "animation": _animation,
     "film": _film,
+    "film-frames": _film_frames,
+    "film-picture": _film_picture,
+    "film-moving": _film_moving,
+    "clip": _clip,
     "squeeze": _squeeze,
     "restore": _restore,
 }

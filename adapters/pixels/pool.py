@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from hub import metrics
@@ -41,6 +41,29 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 #: One job is one thread of work; libraries that start threads of their own would multiply the number of processes.
 _SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPJ_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 _DEFAULT_COMMAND = (sys.executable, "-m", "adapters.pixels.child")
+
+
+class Streamed:
+    """A part of a job that is read while it is sent, so that the door never holds all of it.
+
+    Args:
+        size: in bytes.
+        chunks: begins to read; called again where a job is sent again.
+    """
+
+    def __init__(self, size: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+        self._size = size
+        self._chunks = chunks
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks()
+
+
+#: A part of a job.
+Part = bytes | Streamed
 
 
 class Pool:
@@ -67,6 +90,7 @@ class Pool:
         max_bytes: int = 256 << 20,
         command: Sequence[str] = _DEFAULT_COMMAND,
     ) -> None:
+        self.memory_bytes = memory_bytes
         self._command = [*command, str(memory_bytes), str(cpu_s), str(idle_s)]
         self._deadline_s = deadline_s
         self._max_bytes = max_bytes
@@ -96,7 +120,7 @@ class Pool:
         with self._lock:
             return [child.process.pid for child in self._children if child.process.poll() is None]
 
-    def run(self, head: Mapping[str, Any], *payload: bytes) -> tuple[dict[str, Any], bytes]:
+    def run(self, head: Mapping[str, Any], *payload: Part) -> tuple[dict[str, Any], bytes]:
         """Return what a child answers to one job.
 
         Raises:
@@ -116,7 +140,7 @@ class Pool:
         finally:
             metrics.count("pixel_jobs", work=work, outcome=outcome)
 
-    def _placed(self, head: Mapping[str, Any], payload: Sequence[bytes]) -> tuple[dict[str, Any], bytes]:
+    def _placed(self, head: Mapping[str, Any], payload: Sequence[Part]) -> tuple[dict[str, Any], bytes]:
         """Return what a child answers, once one is free."""
         if not self._places.acquire(blocking=False):
             raise HubError(Category.BUSY, "Too many images are being decoded.", remedy="Send again in a moment.")
@@ -139,7 +163,7 @@ class Pool:
         """End all children."""
         self._end()
 
-    def _run(self, head: Mapping[str, Any], payload: Sequence[bytes]) -> tuple[dict[str, Any], bytes]:
+    def _run(self, head: Mapping[str, Any], payload: Sequence[Part]) -> tuple[dict[str, Any], bytes]:
         while True:
             child, fresh = self._take()
             try:
@@ -221,12 +245,13 @@ class _Child:
             )
         self._socket = ours
 
-    def ask(self, head: Mapping[str, Any], payload: Sequence[bytes], pool: Pool) -> tuple[dict[str, Any], bytes]:
+    def ask(self, head: Mapping[str, Any], payload: Sequence[Part], pool: Pool) -> tuple[dict[str, Any], bytes]:
         """Return the answer; raises _GoneError when the child ends, HubError(unsupported) after the deadline."""
         deadline = time.monotonic() + pool.deadline_s
         encoded = json.dumps(head).encode()
         try:
-            for data in (HEAD.pack(len(encoded), sum(map(len, payload))) + encoded, *payload):
+            sent: list[Part] = [HEAD.pack(len(encoded), sum(map(len, payload))) + encoded, *payload]
+            for data in (chunk for one in sent for chunk in ([one] if isinstance(one, bytes) else one)):
                 self._socket.settimeout(_left(deadline))
                 self._socket.sendall(data)
             head_bytes, data_bytes = HEAD.unpack(self._receive(HEAD.size, deadline))

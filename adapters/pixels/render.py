@@ -33,7 +33,15 @@ _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
 
 
 def picture(array: Array, image: Image, header: bytes, number: int, look: Look, state: State | None = None) -> bytes:
-    """Return the frame as a file of the media type asked for.
+    """Return the frame as a file of the media type asked for; the arguments are those of :func:`drawn`."""
+    made, profile = drawn(array, image, header, number, look, state)
+    return as_file(made, look, profile)
+
+
+def drawn(
+    array: Array, image: Image, header: bytes, number: int, look: Look, state: State | None = None
+) -> tuple[Pictures.Image, bytes]:
+    """Return the frame as people are to see it, and the colour profile that goes with it.
 
     Args:
         header: the elements that rendering needs, in Explicit VR Little Endian.
@@ -67,7 +75,7 @@ def picture(array: Array, image: Image, header: bytes, number: int, look: Look, 
         made = draw(made, state, step @ matrix, step @ display)
     if look.lines:
         _annotate(made, look.lines)
-    return _file(made, look, profile)
+    return made, profile
 
 
 def animation(pictures: Sequence[bytes], *, duration_ms: int) -> bytes:
@@ -90,7 +98,7 @@ def film(look: Look) -> bytes:
         for top in (8, 108):
             pen.rectangle((place, top, place + 10, top + 11), 110)
     pen.polygon([(48, 40), (48, 88), (90, 64)], 235)
-    return _file(_sized(made, look), look, b"")
+    return as_file(_sized(made, look), look, b"")
 
 
 def _overlaid(shown: Array, array: Array, image: Image, header: Dataset, number: int) -> Array:
@@ -214,7 +222,8 @@ def _annotate(made: Pictures.Image, lines: Mapping[str, Sequence[tuple[str, str]
             )
 
 
-def _file(made: Pictures.Image, look: Look, profile: bytes) -> bytes:
+def as_file(made: Pictures.Image, look: Look, profile: bytes = b"") -> bytes:
+    """Return *made* as a file of the media type asked for."""
     out = io.BytesIO()
     options: dict[str, Any] = {"icc_profile": profile} if profile and look.media_type != "image/gif" else {}
     if look.media_type == "image/jpeg":

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, Self
 
 from adapters.pixels import derived, frames, part10
+from adapters.pixels.films import Film
 from adapters.pixels.image import Image
 from adapters.pixels.look import Look
 from adapters.pixels.pool import Pool
@@ -157,6 +158,8 @@ class StoredPixels:
 
     def transcoded(self, pool: Pool, number: int, target: str) -> tuple[bytes, Mapping[str, Any]]:
         """Return frame *number* in *target*, and its photometric interpretation and planar configuration."""
+        if self.film is not None:
+            return self.film.transcoded(pool, number, target)
         answer, data = pool.run(
             {"do": "frame", "image": self.image.as_json(), "syntax": self._decodable(), "target": target},
             self.frame(number),
@@ -165,6 +168,8 @@ class StoredPixels:
 
     def picture(self, pool: Pool, number: int, look: Look, state: Sequence[bytes] = ()) -> bytes:
         """Return frame *number* rendered, in the way of a presentation state (:meth:`presentation`) where there is one."""
+        if self.film is not None:
+            return self.film.picture(pool, number, look)
         _, data = pool.run(
             {
                 "do": "picture",
@@ -174,11 +179,16 @@ class StoredPixels:
                 "look": look.as_json(),
                 "instance": str((self.header.get("00080018", {}).get("Value") or [""])[0]),
             },
-            self._rendering_header,
+            self.rendering_header,
             self.frame(number),
             *state,
         )
         return data
+
+    @cached_property
+    def film(self) -> Film | None:
+        """The video that the object holds, or ``None`` for an image."""
+        return Film(self) if video(self._frame_syntax) else None
 
     def _decodable(self) -> str:
         if not decodes(self._frame_syntax):
@@ -192,7 +202,8 @@ class StoredPixels:
         return self._frame_syntax
 
     @cached_property
-    def _rendering_header(self) -> bytes:
+    def rendering_header(self) -> bytes:
+        """The elements that rendering needs, in Explicit VR Little Endian."""
         return part10.elements(self.scanned, self._source, keep=lambda tag: tag >> 16 in _RENDERING_GROUPS)
 
     def presentation(self, plain: Callable[[str], str]) -> Sequence[bytes]:

@@ -41,6 +41,7 @@ def _declared() -> list[str]:
     return [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["dev"],
+        *project["project"]["optional-dependencies"]["video"],
         *project["build-system"]["requires"],
     ]
 
