@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fhir_mappings.json import dumps, loads
+from hub import metrics
 from hub.access import Scope
 from hub.envelope import Envelope
 from hub.ports import AuditLine, Tx
@@ -54,6 +55,7 @@ def tell(tx: Tx, event: NewChannelEvent) -> None:
     """Let *event* wait for its AE, in the caller's transaction."""
     lost = tx.channels.tell(event, keep=KEPT)
     if lost:
+        metrics.count("channel_events", lost, kind="workitems", outcome="dropped")
         log.warning("channel_events_dropped", institution=event.institution, ae_title=event.ae_title, number=lost)
 
 
@@ -109,6 +111,8 @@ class WorkitemChannel:
             found = tx.channels.waiting(self._member, self._title, limit=_TURN)
             hidden = [one for one in found if not self._sees(tx, one)]
             tx.channels.remove([one.id for one in hidden])
+            if hidden:
+                metrics.count("channel_events", len(hidden), kind="workitems", outcome="withheld")
             for one in found:
                 tx.audit.write(self._of(one, withheld=one in hidden))
             return [Handed(id=one.id, attributes=_report(one)) for one in found if one not in hidden]

@@ -14,6 +14,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -22,7 +23,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 
 from adapters._http import Workers, actor_of, correlation_id, error_response, peer_of
+from adapters.dicomweb.metrics import WORKITEMS, open_channels
 from fhir_mappings.json import dumps
+from hub import metrics
 from hub.actor import Actor
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
@@ -35,6 +38,8 @@ _log = structlog.get_logger("adapters.dicomweb")
 
 _PATH = re.compile(r"/dicom-web/subscribers/([^/]{1,16})")
 TAKEN_OVER = 4000
+#: Why a channel was closed, by the code that it was closed with.
+_WHY = {1003: "message", 1008: "token", 1011: "fault", 1013: "unavailable", TAKEN_OVER: "taken-over"}
 #: The database is asked this often for each open channel.
 POLL_S = 0.5
 #: Open channels of one process, and of those one institution's: each costs two small reads at every poll.
@@ -79,8 +84,9 @@ class EventChannels:
                 channel = WorkitemChannel(self._services, envelope, title)
                 await self._workers.run(channel.open)
                 accepted = True
-                await send({"type": "websocket.accept"})
-                await self._serve(request, channel, receive, send)
+                with _measured() as end:
+                    await send({"type": "websocket.accept"})
+                    end.why = await self._serve(request, channel, receive, send)
         except OSError:
             _log.info("event_channel_lost", peer=peer_of(request))
         except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is, the peer hears of it
@@ -111,16 +117,20 @@ class EventChannels:
         _check_origin(request, self._services.settings.public())
         return found[1], actor
 
-    async def _serve(self, request: Request, channel: WorkitemChannel, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: Request, channel: WorkitemChannel, receive: Receive, send: Send) -> str:
+        """Serve the open channel and return why it ended, in a word of :data:`_WHY`."""
         reading = asyncio.create_task(_read(receive))
         sent: list[int] = []
         try:
             await self._tell(request, channel, send, reading, sent)
+            return "left"
         except _EndedError as end:
             await send({"type": "websocket.close", "code": end.code, "reason": str(end)})
+            return _WHY[end.code]
         except HubError as error:
             code = 1013 if error.transient else 1011
             await send({"type": "websocket.close", "code": code, "reason": error.category.value})
+            return _WHY[code]
         finally:
             reading.cancel()
             if sent:
@@ -152,9 +162,32 @@ class EventChannels:
                 told = {**one.attributes, "00000110": {"vr": "US", "Value": [number]}}
                 await send({"type": "websocket.send", "text": dumps(dict(sorted(told.items()))).decode()})
                 sent.append(one.id)
+                metrics.count("channel_events", kind=WORKITEMS, outcome="sent")
             if not events:
                 await asyncio.wait({reading}, timeout=POLL_S)
         reading.result()
+
+
+@dataclass(slots=True)
+class _End:
+    why: str
+
+
+@contextlib.contextmanager
+def _measured() -> Iterator[_End]:
+    """Count one channel while it is open, and why it ended; the connection was lost unless something else is said."""
+    end = _End("lost")
+    open_channels.labels(WORKITEMS).inc()
+    try:
+        yield end
+    except OSError:
+        raise
+    except Exception:
+        end.why = "fault"
+        raise
+    finally:
+        open_channels.labels(WORKITEMS).dec()
+        metrics.count("event_channels", kind=WORKITEMS, why=end.why)
 
 
 async def _read(receive: Receive) -> None:

@@ -13,6 +13,8 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto import events
 from wsproto.connection import ConnectionState
 
+from hub import metrics
+
 #: Largest message from a peer, which is refused anyway, but by its content then.
 MAX_MESSAGE_BYTES = 4096
 PING_S = 20.0
@@ -72,6 +74,7 @@ class GuardedWebSocket(WSProtocol):
     def _drop(self) -> None:
         if not self.close_sent and self.conn.state is ConnectionState.OPEN:
             self.close_sent = True
+            metrics.count("websockets_stalled")
             self.stop_keepalive()
             closing = events.CloseConnection(code=_POLICY, reason="The peer reads too slowly.")
             self.transport.write(self.conn.send(closing))
