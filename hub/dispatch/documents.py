@@ -17,7 +17,7 @@ from hub.directory import Directory
 from hub.dispatch.related import MAX_ATTACHMENT_BYTES, all_of, bytes_of, people_of
 from hub.dispatch.v2 import V2Messages
 from hub.ports import ObjectStore, Tx
-from hub.workflows.base import Send, flat
+from hub.workflows.effect_kinds import Send, flat
 from hub.workflows.task import plain, reference_in
 
 Json = dict[str, Any]

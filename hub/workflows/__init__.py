@@ -9,34 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hub.workflows import lab_outsourcing, referral, remote_reading
 from hub.workflows.acting import acting
-from hub.workflows.base import (
-    HUB_ACTOR,
-    Actor,
+from hub.workflows.base import HUB_ACTOR, Actor, Earlier, Held, Inputs, Instance, Known, Party, Resource
+from hub.workflows.checks import check
+from hub.workflows.codes import code_systems
+from hub.workflows.effect_kinds import (
     CancelTimer,
     CloseGrant,
     CreateTask,
-    Decision,
-    Earlier,
     Effect,
     EndTask,
-    Finding,
-    Held,
-    Inputs,
-    Instance,
-    Known,
     Notify,
     OpenGrant,
-    Party,
-    Resource,
     Send,
     SetStatus,
     Sign,
     StartTimer,
-    Workflow,
 )
-from hub.workflows.checks import check
-from hub.workflows.codes import code_systems
 from hub.workflows.engine import allowed_events, event_for_message, judge, parties_of, references, start, state_of
+from hub.workflows.table import Decision, Finding, Workflow
 from hub.workflows.task import workflow_code
 from hub.workflows.update import judge_update
 

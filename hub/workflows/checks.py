@@ -8,18 +8,9 @@ from collections.abc import Iterator
 from hub.actor import ROLES
 from hub.errors import Category, HubError
 from hub.workflows import codes, submission
-from hub.workflows.base import (
-    ENDED,
-    CreateTask,
-    EndTask,
-    Notify,
-    Send,
-    Sign,
-    TableEffect,
-    Transition,
-    Workflow,
-    flat,
-)
+from hub.workflows.base import ENDED
+from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, Sign, TableEffect, flat
+from hub.workflows.table import Transition, Workflow
 
 MESSAGES = frozenset({"oru_r01", "orm_o01", "orr_o02", "ref_i12", "ref_i13", "ref_i14", "rri_i12"})
 

@@ -11,19 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hub.workflows import WORKFLOWS, codes, submission
-from hub.workflows.base import (
-    STAFF,
-    CreateTask,
-    EndTask,
-    Notify,
-    Send,
-    SetStatus,
-    Sign,
-    TableEffect,
-    Transition,
-    When,
-    Workflow,
-)
+from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus, Sign, TableEffect, When
+from hub.workflows.table import STAFF, Transition, Workflow
 
 
 def mermaid(workflow: Workflow) -> str:

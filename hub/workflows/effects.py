@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-from hub.workflows.base import (
+from hub.workflows.base import Case
+from hub.workflows.effect_kinds import (
     CancelTimer,
-    Case,
     CloseGrant,
     CreateTask,
     Effect,
@@ -24,11 +24,10 @@ from hub.workflows.base import (
     Sign,
     StartTimer,
     TableEffect,
-    Transition,
     When,
-    Workflow,
     flat,
 )
+from hub.workflows.table import Transition, Workflow
 from hub.workflows.task import instant, newest, plain, reference_in
 
 #: What counts as the result of work; the newest one is the one a transition speaks of.

@@ -14,24 +14,9 @@ from typing import Any
 from hub.access import DIRECTORY_TYPES
 from hub.errors import Category, HubError, Issue
 from hub.workflows import codes
-from hub.workflows.base import (
-    BASE,
-    ENDED,
-    WORKFLOW_SYSTEM,
-    Actor,
-    Case,
-    Decision,
-    Finding,
-    Held,
-    Inputs,
-    Instance,
-    Known,
-    Require,
-    Resource,
-    Transition,
-    Workflow,
-)
+from hub.workflows.base import BASE, ENDED, WORKFLOW_SYSTEM, Actor, Case, Held, Inputs, Instance, Known, Resource
 from hub.workflows.effects import resolve
+from hub.workflows.table import Decision, Finding, Require, Transition, Workflow
 from hub.workflows.task import (
     OWN_EXTENSIONS,
     add_entries,

@@ -8,22 +8,8 @@ from __future__ import annotations
 
 from hub.workflows import guards as g
 from hub.workflows import submission as s
-from hub.workflows.base import (
-    CreateTask,
-    Edit,
-    EndTask,
-    Notify,
-    Require,
-    Role,
-    Send,
-    SetStatus,
-    State,
-    Timer,
-    Transition,
-    Visibility,
-    When,
-    Workflow,
-)
+from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus, When
+from hub.workflows.table import Edit, Require, Role, State, Timer, Transition, Visibility, Workflow
 
 TURNAROUND_S = {"stat": 2 * 3600, "asap": 6 * 3600, "urgent": 6 * 3600, "routine": 48 * 3600}
 

@@ -9,21 +9,8 @@ from __future__ import annotations
 
 from hub.workflows import guards as g
 from hub.workflows import submission as s
-from hub.workflows.base import (
-    CreateTask,
-    Edit,
-    EndTask,
-    Notify,
-    Require,
-    Role,
-    Send,
-    SetStatus,
-    State,
-    Timer,
-    Transition,
-    Visibility,
-    Workflow,
-)
+from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus
+from hub.workflows.table import Edit, Require, Role, State, Timer, Transition, Visibility, Workflow
 
 ANSWER_S = {"stat": 30 * 60, "asap": 2 * 3600, "urgent": 2 * 3600, "routine": 24 * 3600}
 

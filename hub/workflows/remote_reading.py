@@ -10,23 +10,8 @@ from dataclasses import dataclass
 
 from hub.workflows import guards as g
 from hub.workflows import submission as s
-from hub.workflows.base import (
-    CreateTask,
-    Edit,
-    EndTask,
-    Notify,
-    Require,
-    Role,
-    Send,
-    SetStatus,
-    Sign,
-    State,
-    Timer,
-    Transition,
-    Visibility,
-    When,
-    Workflow,
-)
+from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus, Sign, When
+from hub.workflows.table import Edit, Require, Role, State, Timer, Transition, Visibility, Workflow
 
 #: urn:iso-astm:E1762-95:2013, author's signature and verification signature.
 AUTHOR = "1.2.840.10065.1.12.1.1"

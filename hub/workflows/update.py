@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from hub.errors import Category, HubError
-from hub.workflows.base import Actor, Decision, Inputs, Instance, Party, Resource, Transition, Workflow
+from hub.workflows.base import Actor, Inputs, Instance, Party, Resource
 from hub.workflows.effects import resolve
 from hub.workflows.engine import (
     allowed_events,
@@ -25,6 +25,7 @@ from hub.workflows.engine import (
     roles_of,
     state_of,
 )
+from hub.workflows.table import Decision, Transition, Workflow
 from hub.workflows.task import code_in, instant, record, reference_in
 
 #: Elements that say what the work is and whose; they never change.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hub.clock import Clock, utc_now
 from hub.config import Settings
-from storage.sql.database import SqlDatabase, engines
+from storage.sql.database import SqlDatabase
+from storage.sql.engines import engines
 from storage.sql.migrate import require_current
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from hub.config import Settings
 from hub.errors import Category, HubError
-from storage.sql.database import engines
+from storage.sql.engines import engines
 
 _LOCATION = Path(__file__).parent.parent / "migrations"
 
@@ -75,7 +75,7 @@ def migrate(settings: Settings) -> str | None:
     """Bring the database of *settings* to the newest schema; returns the revision it had before.
 
     Raises:
-        HubError: as :func:`storage.sql.database.engines`.
+        HubError: as :func:`storage.sql.engines.engines`.
     """
     writer, readers = engines(settings.database())
     try:

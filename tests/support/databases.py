@@ -16,7 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from hub.clock import Clock, utc_now
-from storage.sql.database import BUSY_TIMEOUT_S, SqlDatabase, engines
+from storage.sql.database import SqlDatabase
+from storage.sql.engines import BUSY_TIMEOUT_S, engines
 from storage.sql.migrate import upgrade
 
 _numbers = itertools.count()

@@ -13,7 +13,8 @@ from hub.boot import Services
 from hub.config import Settings
 from hub.ports import Member, MemberEndpoint, Tx
 from storage.objects.memory import MemoryStore
-from storage.sql.database import SqlDatabase, engines
+from storage.sql.database import SqlDatabase
+from storage.sql.engines import engines
 from tests.support.databases import migrate
 
 NOW = datetime(2025, 6, 11, 8, 30, tzinfo=UTC)

@@ -8,8 +8,9 @@ import pytest
 
 from hub.errors import Category, HubError
 from hub.workflows import WORKFLOWS, Workflow
-from hub.workflows.base import CreateTask, Notify, Role, Send, State, Transition
 from hub.workflows.checks import check, faults
+from hub.workflows.effect_kinds import CreateTask, Notify, Send
+from hub.workflows.table import Role, State, Transition
 
 READING = WORKFLOWS["remote-reading"]
 

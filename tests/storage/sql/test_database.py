@@ -1,4 +1,4 @@
-"""Group commit, faults and durability settings of the two databases."""
+"""Group commit and faults of the two databases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from hub.access import UNRESTRICTED, Scope
 from hub.errors import Category, HubError
 from hub.ports import NewEntry, NewVersion
-from storage.sql.database import BATCH, SqlDatabase, check_durability, engines
+from storage.sql.database import BATCH, SqlDatabase
+from storage.sql.engines import engines
 from tests.support.databases import PostgresServer, opened
 
 KN = Scope(institution="KN")
@@ -428,7 +429,8 @@ _CHILD = """
 import sys
 from datetime import datetime, UTC
 from hub.ports import NewEntry
-from storage.sql.database import SqlDatabase, engines
+from storage.sql.database import SqlDatabase
+from storage.sql.engines import engines
 import threading
 writer, readers = engines(sys.argv[1])
 database = SqlDatabase(writer, node="child", readers=readers)
@@ -460,50 +462,6 @@ def test_what_was_acknowledged_is_there_after_a_kill(database_url: str) -> None:
 
     assert len(acknowledged) >= 200
     assert set(acknowledged) <= kept
-
-
-# --- settings that are too weak ----------------------------------------------------------------------------------
-
-
-def test_a_sqlite_database_without_wal_is_refused_by_name(tmp_path: Path) -> None:
-    weak = sa.create_engine(f"sqlite:///{tmp_path / 'weak.db'}")
-
-    @sa.event.listens_for(weak, "connect")
-    def _weaken(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    with pytest.raises(HubError) as caught:
-        check_durability(weak)
-    weak.dispose()
-
-    assert caught.value.category is Category.FAULT
-    assert "journal_mode is delete" in caught.value.message
-    assert "synchronous is 1" in caught.value.message
-
-
-@pytest.mark.parametrize("whose", ["DATABASE", "ROLE"])
-def test_a_postgres_that_does_not_wait_for_its_log_is_refused_by_name(postgres: PostgresServer, whose: str) -> None:
-    url = postgres.new_database()
-    parts = sa.engine.make_url(url)
-    name = parts.database if whose == "DATABASE" else parts.username
-    postgres.execute(f'ALTER {whose} "{name}" SET synchronous_commit = off')
-    try:
-        with pytest.raises(HubError) as caught:
-            engines(url)
-    finally:
-        postgres.execute(f'ALTER {whose} "{name}" RESET synchronous_commit')
-
-    assert "synchronous_commit is off" in caught.value.message
-    assert "ALTER ROLE" in caught.value.remedy
-
-
-def test_an_unknown_kind_of_database_and_one_that_is_away_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(HubError) as unknown:
-        engines("mysql://x")
-    with pytest.raises(HubError) as away:
-        engines(f"postgresql://x@/hub?host={tmp_path}")
-
-    assert (unknown.value.category, away.value.category) == (Category.INCORRECT, Category.UNAVAILABLE)
 
 
 # --- two nodes on one database -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 import storage.migrations
 import storage.sql.schema
 from hub.errors import Category, HubError
-from storage.sql.database import engines
+from storage.sql.engines import engines
 from storage.sql.migrate import current, newest, require_current, upgrade
 from storage.sql.schema import metadata
 from tests.support.databases import PostgresServer
@@ -184,7 +184,7 @@ def test_a_newer_schema_than_this_version_knows_is_refused(empty_url: str) -> No
 
 _NODE = """
 import sys
-from storage.sql.database import engines
+from storage.sql.engines import engines
 from storage.sql.migrate import require_current, upgrade
 writer, _ = engines(sys.argv[1])
 upgrade(writer)
