@@ -345,6 +345,13 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="是否应答患者查询（PDQ、PIX）；缺省否 / whether queries for patients (PDQ, PIX) are answered; not when absent",
     ),
     Setting(
+        name="order-queries",
+        kinds=("mllp",),
+        fits=_is_switch,
+        words=_SWITCH,
+        meaning="是否应答医嘱状态查询（OSQ^Q06）；缺省否 / whether queries for the status of orders (OSQ^Q06) are answered; not when absent",
+    ),
+    Setting(
         name="processing-ids",
         kinds=("mllp",),
         fits=lambda value: {"P", "T", "D"}.issuperset(value.upper().split()),

@@ -19,6 +19,7 @@ from fhir_mappings.hl7v2 import batch
 from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.coverage import FieldUse, observed, uses
+from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.json import loads
@@ -252,7 +253,8 @@ def _judged(arrival: Arrival) -> Iterator[Json]:
     A feed that rejects is refused for errors and told nothing else; one that warns is told everything afterwards; one that
     is not judged would hear none of it, and may still want to know.
     """
-    if arrival.message is None or is_ack(arrival.message) or is_query(arrival.message):
+    message = arrival.message
+    if message is None or is_ack(message) or is_query(message) or is_order_query(message):
         # The door answers these without judging them.
         return
     level = feed_validation.level_of(arrival.endpoint)

@@ -19,6 +19,7 @@ import structlog
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
+from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
@@ -30,6 +31,7 @@ from hub.arrival import Arrival, read_arrival
 from hub.batches import receive_batch
 from hub.certificates import Line
 from hub.errors import HubError
+from hub.order_queries import OrderQueries
 from hub.patient_queries import PatientQueries
 from hub.pending import STORED_FLAG, PendingMessages
 from hub.ports import Entry, NewDelivery, Tx
@@ -51,6 +53,7 @@ class MessageService:
         self._acknowledger = Acknowledger(services.settings, services.directory)
         self._applying = Applying(services)
         self._queries = PatientQueries(services)
+        self._order_queries = OrderQueries(services)
         self._pending = PendingMessages(services, self._acknowledger, self._applying)
 
     # --- the door's side ---------------------------------------------------------------------------------------
@@ -98,6 +101,8 @@ class MessageService:
                 raise arrival.error
             if arrival.message is not None and is_query(arrival.message):
                 return self._queries.answer(arrival)
+            if arrival.message is not None and is_order_query(arrival.message):
+                return self._order_queries.answer(arrival)
             if unfit := feed_validation.errors(arrival):
                 return self.refuse_arrival(arrival, Verdict(outcome="invalid", errors=unfit))
             if arrival.endpoint.settings.get("ack", "processed") == "stored":
