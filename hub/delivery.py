@@ -118,6 +118,8 @@ class RetryPolicy:
             attempts: earlier attempts at this delivery that the partner answered.
             failures: earlier connection failures of the destination in a row.
         """
+        if result.awaits_s:
+            return Verdict(outcome=Outcome.RETRY, wait_s=result.awaits_s)
         if not result.error:
             return Verdict(outcome=Outcome.SENT)
         too_old = self.max_age_s is not None and age_s >= self.max_age_s

@@ -1,7 +1,7 @@
 """Drops HL7 v2 messages into a partner's folder ``out``, one file each, for systems that import files.
 
-A file appears under its final name only when it is whole and durable. That is all a folder can say: nobody acknowledges,
-so a delivery counts when its file is there. Names rise in the order of delivery, and importers that go by name keep it.
+A file appears under its final name only when it is whole and durable. That is all most folders can say, so a delivery counts
+when its file is there; of a partner that answers by files the answer counts (:mod:`hub.acknowledged`). Names rise in the order of delivery, and importers that go by name keep it.
 The setting ``batch-out`` puts each into a batch or file of its own (HL7 v2 chapter 2.10.3), for importers that want one.
 """
 
@@ -15,6 +15,8 @@ from adapters.folder.place import write_whole
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2 import batch
 from fhir_mappings.hl7v2.charset import decode_message
+from hub.acknowledge import UNANSWERED
+from hub.acknowledged import ACKNOWLEDGED, AWAITING, UNACKNOWLEDGED, awaited_s, judge
 from hub.errors import HubError
 from hub.file_doors import REMOTE
 from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
@@ -41,8 +43,16 @@ class FolderSender:
     def send(self, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
         """Write the payload as a file; never raises for a folder's fault.
 
-        A delivery sent again writes the same file again: its name is the delivery's number.
+        A delivery sent again writes the same file again: its name is the delivery's number. Where acknowledgement files
+        are awaited, it is sent again only after one said so, or none came.
         """
+        awaits_s = 0.0 if UNANSWERED in delivery.headers else awaited_s(endpoint)
+        if awaits_s and delivery.last_error == AWAITING:
+            return SendResult(error=UNACKNOWLEDGED)
+        if awaits_s and delivery.last_error == ACKNOWLEDGED and delivery.ack is not None:
+            told = judge(delivery.ack, control_id=delivery.control_id, endpoint=endpoint)
+            if told is not None:
+                return told
         local = not endpoint.address.startswith(REMOTE)
         try:
             data = _wrapped(delivery.payload, str(endpoint.settings.get("batch-out", "")))
@@ -62,7 +72,7 @@ class FolderSender:
         except OSError as error:
             # A share that is not mounted has no folder `out`; making one would fill the disk below it.
             return SendResult(error=f"The folder out cannot be written: {error.strerror}.", reached=False)
-        return SendResult()
+        return SendResult(awaits_s=awaits_s)
 
     def close(self) -> None:
         """End the connections."""

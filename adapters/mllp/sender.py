@@ -16,11 +16,9 @@ import structlog
 
 from adapters._tls import client_context
 from adapters.mllp.client import MllpClient, NoAnswer
-from fhir_mappings.errors import MappingError
-from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
-from fhir_mappings.hl7v2.tokenizer import parse
 from hub.acknowledge import UNANSWERED
+from hub.acknowledged import judge
 from hub.config import Settings
 from hub.delivery import connections_of
 from hub.errors import HubError
@@ -152,19 +150,3 @@ class _Line:
             self._closed = True
             for client in self._idle:
                 client.close()
-
-
-def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:
-    """Return what *answer* says about the message *control_id*, or ``None`` when it is no answer to it."""
-    override = endpoint.settings.get("charset-in")
-    try:
-        ack: ParsedAck = parse_ack(parse(decode_message(answer, override=override).text))
-    except MappingError:
-        return None
-    if ack.control_id != control_id:
-        return None
-    if ack.accepted:
-        return SendResult(ack=answer)
-    permanent = ack.refused or not endpoint.settings.get("retry-ae", True)
-    # The partner's words may quote patient data; they stay in the stored answer and out of the error.
-    return SendResult(ack=answer, error=f"The partner answered {ack.code}.", permanent=permanent)

@@ -261,6 +261,8 @@ class DeliveryLoop:
                     services.tasks.on_delivered(tx, delivery)
                 self._commitment.delivered(tx, delivery)
                 return True
+            if result.awaits_s:
+                return tx.outbox.handed_over(lane, epoch, delivery.id, until=later, now=now)
             return tx.outbox.failed(
                 lane,
                 epoch,
@@ -310,6 +312,8 @@ class DeliveryLoop:
             log.info("delivered", took_ms=round(took_s * 1000), **facts)
         elif outcome is Outcome.DEAD:
             log.error("dead_letter", error=result.error, attempts=delivery.attempts + 1, **facts)
+        elif result.awaits_s:
+            log.info("handed_over", awaits_s=result.awaits_s, **facts)
         elif result.reached or self._unreached[delivery.destination] == 1:
             # A partner that stays away is told of once; after that the queue's age speaks.
             log.warning("delivery_failed", error=result.error, reached=result.reached, **facts)

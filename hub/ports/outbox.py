@@ -95,6 +95,20 @@ class Outbox(Protocol):
         """
         ...
 
+    def handed_over(self, lane: str, epoch: int, delivery_id: int, *, until: datetime, now: datetime) -> bool:
+        """Record that the partner has the message and its acknowledgement comes by another way, at the latest *until*.
+
+        That is no attempt; the lane waits. ``False`` when the lease was lost.
+        """
+        ...
+
+    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime) -> bool:
+        """Keep *ack* for the oldest delivery *control_id* that was handed over to *destination*, which is due at once.
+
+        ``False`` when nothing of that number is awaited there.
+        """
+        ...
+
     def lanes(self) -> Sequence[Mapping[str, Any]]:
         """Return one mapping per lane: lane, destination, state, depth, oldest_at, attempts, next_at, last_error, paused."""
         ...
@@ -125,12 +139,14 @@ class SendResult:
         permanent: the partner refused this very content (AR, CR, HTTP 4xx, DICOM failure other than out-of-resources);
             sending it again cannot help.
         reached: the partner answered at all; a connection failure never counts towards giving up.
+        awaits_s: how long its acknowledgement may take, which comes by another way; 0 where the attempt was all.
     """
 
     ack: bytes = b""
     error: str = ""
     permanent: bool = False
     reached: bool = True
+    awaits_s: float = 0.0
 
 
 class Sender(Protocol):

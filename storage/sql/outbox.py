@@ -22,7 +22,7 @@ from fhir_mappings.json import dumps, loads
 from hub.clock import from_us, to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
-from storage.sql import lanes
+from storage.sql import awaited, lanes
 from storage.sql._dialect import insert
 from storage.sql.criteria import beside, equal, has_key, named
 from storage.sql.schema import outbox, outbox_destination, outbox_lane
@@ -252,6 +252,25 @@ class SqlOutbox:
         self._change_destination(delivery_id, **change)
         return True
 
+    def handed_over(self, lane: str, epoch: int, delivery_id: int, *, until: datetime, now: datetime) -> bool:
+        """Record that an acknowledgement is awaited; see :class:`hub.ports.Outbox`."""
+        if not self._holds(lane, epoch):
+            return False
+        awaited.begin(self._connection, delivery_id, until=to_us(until), moment=to_us(now))
+        self._release(lane, to_us(now))
+        self._change_destination(delivery_id, failures=0, open_until=0, last_error="")
+        return True
+
+    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime) -> bool:
+        """Keep an acknowledgement that came by another way; see :class:`hub.ports.Outbox`."""
+        found = awaited.find(self._connection, destination, control_id, moment=to_us(now))
+        if found is None:
+            return False
+        one = self._locked(found)
+        awaited.end(self._connection, found, ack=ack, moment=to_us(now))
+        self._release_idle(one.lane, to_us(now))
+        return True
+
     def _change_destination(self, delivery_id: int, **values: Any) -> None:
         name = sa.select(outbox.c.destination).where(outbox.c.id == delivery_id).scalar_subquery()
         self._connection.execute(
@@ -415,11 +434,7 @@ class SqlOutbox:
         self._connection.execute(
             sa.update(outbox).where(outbox.c.id == delivery_id).values(state="skipped", last_error=f"skipped: {reason}")
         )
-        lease = self._connection.execute(
-            sa.select(outbox_lane.c.lease_until).where(outbox_lane.c.lane == one.lane)
-        ).scalar()
-        if lease is None or lease <= to_us(now):
-            self._release(one.lane, to_us(now))
+        self._release_idle(one.lane, to_us(now))
 
     def annotate(self, delivery_id: int, *, ack: bytes) -> None:
         """Replace the stored acknowledgement of a delivery that is sent."""
@@ -428,6 +443,14 @@ class SqlOutbox:
             .where(outbox.c.id == delivery_id, outbox.c.state == sa.literal_column("'sent'"))
             .values(ack=ack)
         )
+
+    def _release_idle(self, lane: str, moment: int) -> None:
+        """Let the lane go on, unless a worker has it: then its report does that."""
+        lease = self._connection.execute(
+            sa.select(outbox_lane.c.lease_until).where(outbox_lane.c.lane == lane)
+        ).scalar()
+        if lease is None or lease <= moment:
+            self._release(lane, moment)
 
     def _locked(self, delivery_id: int) -> Delivery:
         """Return the delivery, its lane locked so that nothing is enqueued or sent meanwhile."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hub.acknowledged import ACKNOWLEDGED, AWAITING
 from hub.delivery import lane_name, slot_of
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
@@ -562,3 +563,55 @@ def test_an_acknowledgement_can_be_told_more_of_once_it_is_there(database: SqlDa
         database.write(lambda tx, one=one: tx.outbox.annotate(one, ack=b"AA and more"))
     stored = [database.read(lambda tx, one=one: tx.outbox.get(one)) for one in (first, second)]
     assert [one.ack for one in stored if one is not None] == [b"AA and more", None]
+
+
+# --- acknowledgements that come by another way -------------------------------------------------------------------
+
+
+def hand_over(database: SqlDatabase, leased: tuple[str, int, Delivery], *, until: datetime = LATER) -> bool:
+    lane, epoch, delivery = leased
+    return database.write(lambda tx: tx.outbox.handed_over(lane, epoch, delivery.id, until=until, now=NOW))
+
+
+def answer(database: SqlDatabase, control_id: str, destination: str = "KN/mllp") -> bool:
+    return database.write(lambda tx: tx.outbox.answered(destination, control_id, ack=b"MSA|AA", now=NOW))
+
+
+def test_what_was_handed_over_waits_without_an_attempt_and_is_due_when_it_is_answered(database: SqlDatabase) -> None:
+    number = enqueue(database, control_id="C1")
+    enqueue(database, "KN/mllp|p2", control_id="C2")
+    first, _ = lease(database)
+    assert hand_over(database, first)
+    assert [one.id for _, _, one in lease(database)] == []
+    assert not answer(database, "C1", "QH/mllp")
+    assert not answer(database, "C9")
+    assert answer(database, "C1")
+    ((_, _, due),) = lease(database)
+    assert (due.id, due.attempts, due.ack, due.last_error) == (number, 0, b"MSA|AA", ACKNOWLEDGED)
+
+
+def test_what_nobody_answers_is_due_when_its_time_has_passed(database: SqlDatabase) -> None:
+    enqueue(database, control_id="C1")
+    hand_over(database, lease(database)[0])
+    assert lease(database, now=LATER - timedelta(seconds=1)) == []
+    ((_, _, due),) = lease(database, now=LATER)
+    assert due.last_error == AWAITING
+
+
+def test_what_was_not_handed_over_yet_is_not_answered(database: SqlDatabase) -> None:
+    enqueue(database, control_id="C1")
+    assert not answer(database, "C1")
+    leased = lease(database)[0]
+    # On its way it may be: the partner is quicker than the report.
+    assert answer(database, "C1")
+    assert hand_over(database, leased)
+    assert lease(database)[0][2].last_error == ACKNOWLEDGED
+    assert not hand_over(database, leased), "that lease is over"
+
+
+def test_handing_over_closes_the_circuit(database: SqlDatabase) -> None:
+    enqueue(database)
+    fail(database, lease(database)[0], next_at=NOW, reached=False)
+    hand_over(database, lease(database)[0])
+    one = database.read(lambda tx: tx.outbox.destinations())[0]
+    assert (one["failures"], one["open_until"]) == (0, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from structlog.testing import capture_logs
 from adapters.worker.delivery import DeliveryLoop
 from adapters.worker.folders import FolderLoop
 from hub.access import UNRESTRICTED
+from hub.acknowledged import AWAITING, UNACKNOWLEDGED
 from hub.boot import Services
 from hub.errors import Category, HubError
-from hub.ports import Entry, NewDelivery
+from hub.ports import Entry, MemberEndpoint, NewDelivery
+from tests.support.hub import SetClock, register
 from tests.support.quotas import with_intake
 from tests.support.services import consortium, running
 from tests.support.v2 import adt
@@ -231,3 +234,147 @@ def test_beyond_its_quota_a_members_files_stay_and_are_taken_later_in_order(serv
     entries = services.database.read(lambda tx: tx.journal.search({"door": "hl7-folder"}, limit=100))
     assert sorted(int(one.control_id) for one in entries) == list(range(1, 63))
     assert {one.state for one in entries} == {"done"}
+
+
+# --- acknowledgement files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def awaiting(tmp_path: Path, base: Path, set_clock: SetClock) -> Iterator[Services]:
+    """Services whose folder endpoint awaits acknowledgement files for an hour."""
+    with running(tmp_path / "data", clock=set_clock) as one:
+        settings = {"ack-file-s": "3600", "quiet-s": "0", "sending-application": "LIS", "sending-facility": "KNYY"}
+        point = MemberEndpoint(
+            id="KN/folder", member="KN", kind="mllp", address=f"file://{base}", settings=settings,
+            sending_application="LIS", sending_facility="KNYY",
+        )  # fmt: skip
+        register(one, point)
+        yield one
+
+
+def drop(services: Services, control_id: str, *, patient: str = "p") -> int:
+    new = NewDelivery(
+        destination="KN/folder", lane=f"KN/folder|{patient}", kind="mllp", owner="KN", control_id=control_id,
+        payload=f"MSH|^~\\&|YIXIE|HUB|LIS|KNYY|2025||ADT^A08|{control_id}|P|2.4\r".encode(),
+    )  # fmt: skip
+    return services.database.write(lambda tx: tx.outbox.enqueue(new))
+
+
+def ack(code: str, control_id: str, application: str = "LIS") -> bytes:
+    return (
+        f"MSH|^~\\&|{application}|KNYY|YIXIE|HUB|2025||ACK^A08|A{control_id}|P|2.4\rMSA|{code}|{control_id}\r"
+    ).encode()
+
+
+def put_back(services: Services, base: Path, data: bytes) -> None:
+    put(services, base, ("ack.hl7", data))
+
+
+def delivered(services: Services, number: int) -> tuple[str, int, str]:
+    one = services.database.read(lambda tx: tx.outbox.get(number))
+    assert one is not None
+    return one.state, one.attempts, one.last_error
+
+
+def test_a_dropped_message_counts_when_its_acknowledgement_file_came(awaiting: Services, base: Path) -> None:
+    first, second = drop(awaiting, "C1"), drop(awaiting, "C2")
+    other = drop(awaiting, "C3", patient="q")
+    worker = DeliveryLoop(awaiting)
+    while worker.turn():
+        pass
+    # Each patient's next message waits until the one before is acknowledged.
+    assert [one.name for one in sorted((base / "out").iterdir())] == [f"{one:012d}.hl7" for one in (first, other)]
+    assert delivered(awaiting, first) == ("pending", 0, AWAITING)
+    (base / "out" / f"{first:012d}.hl7").unlink()
+
+    put_back(awaiting, base, ack("AA", "C1"))
+    assert worker.turn() == 1
+    assert delivered(awaiting, first)[0] == "sent"
+    kept = awaiting.database.read(lambda tx: tx.outbox.get(first))
+    assert kept is not None
+    assert kept.ack == ack("AA", "C1")
+    assert not (base / "out" / f"{first:012d}.hl7").exists(), "it was not dropped again"
+    while worker.turn():
+        pass
+    assert delivered(awaiting, second) == ("pending", 0, AWAITING)
+    # Never acknowledging an acknowledgement.
+    assert not (base / "answers").exists()
+    assert [one.name[:7] for one in (base / "done").iterdir()] == ["ack.hl7"]
+
+
+def test_a_batch_of_acknowledgements_closes_each_of_its_messages(awaiting: Services, base: Path) -> None:
+    numbers = [drop(awaiting, f"C{n}", patient=str(n)) for n in range(3)]
+    worker = DeliveryLoop(awaiting)
+    worker.turn()
+    header = b"BHS|^~\\&|LIS|KNYY|YIXIE|HUB|2025||||B1\r"
+    put_back(awaiting, base, header + ack("AA", "C0") + ack("AR", "C1") + ack("CA", "C2") + b"BTS|3\r")
+    worker.turn()
+    assert [delivered(awaiting, one)[0] for one in numbers] == ["sent", "dead", "sent"]
+    assert delivered(awaiting, numbers[1])[2] == "The partner answered AR."
+    assert not (base / "answers").exists()
+
+
+def test_after_ae_the_message_is_dropped_again_and_awaited_anew(
+    awaiting: Services, base: Path, set_clock: SetClock
+) -> None:
+    number = drop(awaiting, "C1")
+    file = base / "out" / f"{number:012d}.hl7"
+    worker = DeliveryLoop(awaiting)
+    worker.turn()
+    file.unlink()
+    put_back(awaiting, base, ack("AE", "C1"))
+    worker.turn()
+    assert delivered(awaiting, number) == ("pending", 1, "The partner answered AE.")
+    assert not file.exists()
+    set_clock.forward(awaiting.settings.retry_longest_s)
+    worker.turn()
+    assert (file.exists(), delivered(awaiting, number)) == (True, ("pending", 1, AWAITING))
+
+
+def test_a_message_that_nobody_acknowledges_in_time_is_tried_again_and_given_up_at_last(
+    awaiting: Services, base: Path, set_clock: SetClock
+) -> None:
+    number = drop(awaiting, "C1")
+    file = base / "out" / f"{number:012d}.hl7"
+    worker = DeliveryLoop(awaiting)
+    dropped = 0
+    while delivered(awaiting, number)[0] != "dead":
+        worker.turn()
+        dropped += file.exists()
+        file.unlink(missing_ok=True)
+        set_clock.forward(3599)
+        assert worker.turn() == 0
+        set_clock.forward(1)
+        worker.turn()
+        set_clock.forward(awaiting.settings.retry_longest_s)
+    assert dropped == awaiting.settings.retry_attempts
+    assert delivered(awaiting, number) == ("dead", dropped, UNACKNOWLEDGED)
+    # The answer that came too late still counts, and costs nobody a second import.
+    put_back(awaiting, base, ack("AA", "C1"))
+    worker.turn()
+    assert (delivered(awaiting, number)[0], file.exists()) == ("sent", False)
+
+
+def test_an_acknowledgement_of_nothing_that_is_awaited_changes_nothing(awaiting: Services, base: Path) -> None:
+    number = drop(awaiting, "C1")
+    # It was not dropped yet, and one of another number never is.
+    put_back(awaiting, base, ack("AA", "C1") + ack("AA", "C9"))
+    assert delivered(awaiting, number) == ("pending", 0, "")
+    DeliveryLoop(awaiting).turn()
+    # A stranger's is refused, kept, and not acknowledged either.
+    put_back(awaiting, base, ack("AA", "C1", application="HIS"))
+    assert delivered(awaiting, number) == ("pending", 0, AWAITING)
+    assert not (base / "answers").exists()
+    put_back(awaiting, base, ack("AA", "C2"))
+    assert delivered(awaiting, number) == ("pending", 0, AWAITING)
+
+
+def test_a_partner_that_is_quicker_than_the_commit_is_heard(awaiting: Services, base: Path) -> None:
+    number = drop(awaiting, "C1")
+    now = awaiting.clock()
+    ((lane, epoch, one),) = awaiting.database.write(lambda tx: tx.outbox.lease("w", now=now, lease_s=60, limit=1))
+    put_back(awaiting, base, ack("AA", "C1"))
+    until = now + timedelta(hours=1)
+    assert awaiting.database.write(lambda tx: tx.outbox.handed_over(lane, epoch, one.id, until=until, now=now))
+    assert DeliveryLoop(awaiting).turn() == 1
+    assert delivered(awaiting, number)[0] == "sent"
