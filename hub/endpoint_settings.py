@@ -17,7 +17,7 @@ from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
 from fhir_mappings.text import codec_for
-from hub import alert_limits, breaker, line_rate
+from hub import acknowledged, alert_limits, breaker, line_rate
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
@@ -336,6 +336,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits={"batch", "file"}.__contains__,
         words="batch or file",
         meaning="文件夹投放：消息外加 BHS/BTS（`file` 再加 FHS/FTS） / of a folder: what is dropped stands in BHS and BTS, and in FHS and FTS too",
+    ),
+    Setting(
+        name=acknowledged.SETTING,
+        kinds=("mllp",),
+        fits=acknowledged.is_wait,
+        words="seconds like 3600",
+        meaning="文件夹投放：等待对方在 `in` 放回应答文件（MSA-2 即 MSH-10）的秒数，超时重投；缺省不等待 / of a folder: a message dropped counts when an acknowledgement file came back into `in`, and is tried again when none does in that time; not awaited when absent",
     ),
     Setting(
         name="patient-queries",

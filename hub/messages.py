@@ -25,6 +25,7 @@ from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
 from hub import feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
+from hub.acknowledged import awaited_s
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
@@ -90,7 +91,9 @@ class MessageService:
             line=line,
         )
         if arrival.endpoint is None:
-            return self.turn_away(arrival)
+            answer = self.turn_away(arrival)
+            # Whoever it is from, an acknowledgement is never acknowledged, or two systems would never end.
+            return None if arrival.message is not None and is_ack(arrival.message) else answer
         if line is not None:
             self._services.presented_certificates.note(arrival.endpoint.id, line)
         if arrival.message is not None and is_ack(arrival.message):
@@ -238,10 +241,17 @@ class MessageService:
         return self._services.database.write(work)
 
     def _keep_acknowledgement(self, arrival: Arrival) -> None:
-        """Write down an acknowledgement that came as a message of its own; it is never acknowledged."""
+        """Write down an acknowledgement that came as a message of its own, for what awaits it; it is never acknowledged."""
         entry = arrival.entry(state="done", outcome="acknowledgement")
         self._keep_body(arrival)
-        self._services.database.write(lambda tx: tx.journal.append(entry))
+        endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
+
+        def work(tx: Tx) -> None:
+            tx.journal.append(entry)
+            if endpoint is not None and number and awaited_s(endpoint):
+                tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now)
+
+        self._services.database.write(work)
 
     def _earlier(self, tx: Tx, arrival: Arrival) -> tuple[Entry | None, tuple[str, ...]]:
         """Return the entry that this message repeats, if any, and the flags for its own entry."""
