@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from adapters._http import Workers
 from adapters.dicomweb import capabilities, subscriptions, workitems
+from adapters.dicomweb.bulkdata import Bulkdata
 from adapters.dicomweb.changes import Changes
 from adapters.dicomweb.deletion import Delete
 from adapters.dicomweb.errors import Handler, guarded
@@ -40,6 +41,7 @@ def routes(services: Services) -> list[BaseRoute]:
     renderers, pool = Workers(threads=_RENDERERS), Pool.of(services.settings)
     search, store = Search(services, workers), Store(services, workers)
     retrieve = Retrieve(services, workers, pool, renderers)
+    bulk = Bulkdata(services, workers, pool, retrieve)
     rendered = Rendered(services, retrieve, pool, renderers)
     wado_uri = WadoUri(services, retrieve, rendered, renderers)
     delete, changes = Delete(services, workers), Changes(services, workers)
@@ -52,14 +54,14 @@ def routes(services: Services) -> list[BaseRoute]:
         ("GET", f"{study}/series", search.series),
         ("GET", f"{study}/instances", search.instances),
         ("GET", f"{series}/instances", search.instances),
-        ("GET", study, retrieve.objects),
-        ("GET", series, retrieve.objects),
-        ("GET", instance, retrieve.objects),
+        *(("GET", place, bulk.objects) for place in (study, series, instance)),
         ("GET", f"{study}/metadata", retrieve.metadata),
         ("GET", f"{series}/metadata", retrieve.metadata),
         ("GET", f"{instance}/metadata", retrieve.metadata),
         ("GET", f"{instance}/frames/{{frames}}", retrieve.frames),
-        ("GET", f"{instance}/bulk/{{path:path}}", retrieve.bulk),
+        ("GET", f"{instance}/bulk/{{path:path}}", bulk.one),
+        *(("GET", f"{place}/bulkdata", bulk.bulkdata) for place in (study, series, instance)),
+        *(("GET", f"{place}/pixeldata", bulk.pixeldata) for place in (study, series, instance)),
         *(
             ("GET", f"{place}/{name}", handler)
             for name, handler in (("rendered", rendered.rendered), ("thumbnail", rendered.thumbnail))

@@ -34,6 +34,10 @@ _TEMPLATE = re.compile(r"\{(\w+)(:\w+)?\}")
 _MULTIPART_XML = f'multipart/related; type="{XML_TYPE}"'
 _OBJECT = ('multipart/related; type="application/dicom"', "application/dicom")
 _OCTETS = ('multipart/related; type="application/octet-stream"', "application/octet-stream")
+_RENDERED = (
+    "image/jpeg, image/png, image/gif; of several frames video/mp4 too; videos and PDF also as they are stored."
+    " 多帧与视频可取 video/mp4；视频与 PDF 亦可按原样取回。"
+)
 _FEED = {"/changefeed": QUERY, "/changefeed/latest": QUERY_LATEST}
 _MARKED = (
     "PS3.18 defines no DELETE: this marks as deleted what the path names, needs a reason (reason= or the header X-Reason)"
@@ -115,12 +119,15 @@ def _ability(method: str, path: str) -> Ability:
         query = ("limit", "offset", "fuzzymatching", "includefield", *sorted(keys_of(_LEVELS[last])))
         return Ability(method=method, path=path, name="Search", query=query, gives=(JSON_TYPE, _MULTIPART_XML))
     if last in {"rendered", "thumbnail"}:
-        # Which pictures there are depends on the object: images, documents or films.
-        return Ability(method=method, path=path, name=f"Retrieve{last.capitalize()}")
+        # Which of them there are depends on the object: images, videos or documents.
+        note = _RENDERED if last == "rendered" else ""
+        return Ability(method=method, path=path, name=f"Retrieve{last.capitalize()}", note=note)
     if last == "metadata":
         return Ability(method=method, path=path, name="RetrieveMetadata", gives=(JSON_TYPE,))
     if "/bulk/" in plain:
         return Ability(method=method, path=path, name="RetrieveBulkdata", gives=_OCTETS)
+    if last in {"bulkdata", "pixeldata"}:
+        return Ability(method=method, path=path, name=f"Retrieve{last.capitalize()}", gives=_OCTETS[:1])
     if "/frames/" in plain:
         return Ability(method=method, path=path, name="RetrieveFrames", gives=_OCTETS)
     if method == "GET" and last in {"{study}", "{series}", "{instance}"}:

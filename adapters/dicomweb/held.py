@@ -15,7 +15,7 @@ from hub.ports import InstanceRow
 #: Frames and bulk values that must be changed on their way out (big endian, deflated) are held whole, up to this size.
 _MAX_HELD_BYTES = 256 << 20
 #: Pixel Data, and Float and Double Float Pixel Data, of which an object has one (PS3.3 sections C.7.6.3, C.7.6.24, C.7.6.25).
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 class Pixels:
@@ -40,7 +40,7 @@ class Pixels:
     def _sought(self) -> tuple[BinaryIO, int]:
         """Return pixels that the index has no place of: deflated ones, and those in floating point."""
         scanned = scan(self._stream)
-        element = next((one for one in scanned.dataset if one.tag in _PIXELS), None)
+        element = next((one for one in scanned.dataset if one.tag in PIXELS), None)
         if element is None:
             raise _no_pixels()
         if not scanned.deflated:

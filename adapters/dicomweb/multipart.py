@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part: its media type, its length (``None`` while nobody knows), and how to get its bytes."""
+    """One part: its media type, its length (``None`` while nobody knows), how to get its bytes, and where it is alone."""
 
     content_type: str
     size: int | None
     content: Callable[[], Iterable[bytes]]
+    location: str = ""
 
 
 class MultipartBody:
@@ -28,7 +29,8 @@ class MultipartBody:
     def _head(self, index: int, part: Part) -> bytes:
         start = "--" if index == 0 else "\r\n--"
         length = "" if part.size is None else f"Content-Length: {part.size}\r\n"
-        return f"{start}{self._boundary}\r\nContent-Type: {part.content_type}\r\n{length}\r\n".encode()
+        location = f"Content-Location: {part.location}\r\n" if part.location else ""
+        return f"{start}{self._boundary}\r\nContent-Type: {part.content_type}\r\n{location}{length}\r\n".encode()
 
     @property
     def size(self) -> int | None:

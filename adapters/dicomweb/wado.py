@@ -20,7 +20,7 @@ from adapters.dicomweb.ahead import ahead
 from adapters.dicomweb.archive import DISPOSITION, ZIP_TYPE, ZipBody, at_most, named
 from adapters.dicomweb.bodies import ranged, started, stream
 from adapters.dicomweb.errors import uid
-from adapters.dicomweb.held import Pixels, held
+from adapters.dicomweb.held import Pixels
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
 from adapters.dicomweb.offers import by_syntax, frame_type
@@ -29,8 +29,7 @@ from adapters.pixels.pool import Pool
 from adapters.pixels.stored import StoredPixels
 from adapters.pixels.syntaxes import EXPLICIT_LITTLE
 from fhir_mappings.dicom import xml_model
-from fhir_mappings.dicom.elements import Element
-from fhir_mappings.dicom.scanner import DEFLATED, scan
+from fhir_mappings.dicom.scanner import DEFLATED
 from fhir_mappings.json import loads
 from hub.errors import Category, HubError
 from hub.ports import InstanceRow
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from hub.boot import Services
 
 _DICOM = "application/dicom"
-_OCTETS = "application/octet-stream"
 _CHUNK_BYTES = 1 << 20
 #: Frames one request may name.
 _MAX_FRAMES = 1000
@@ -94,7 +92,7 @@ class Retrieve:
         part = self.part(row, syntax)
         if part.size is None:
             return stream(request, part.content(), None, part.content_type, headers=headers)
-        content = partial(self._range, row.digest)
+        content = partial(self.cut, row.digest)
         return ranged(request, content, part.size, part.content_type, etag=row.digest, headers=headers)
 
     def _transcoded(self, row: InstanceRow, syntax: str) -> Iterator[bytes]:
@@ -182,9 +180,12 @@ class Retrieve:
             attributes=True,
             subtype="WADO-RS frames",
         )
-        return self._pixels(request, row, numbers)
+        return self.frames_of(request, row, numbers)
 
-    def _pixels(self, request: Request, row: InstanceRow, numbers: Sequence[int] | None) -> Response:
+    def frames_of(
+        self, request: Request, row: InstanceRow, numbers: Sequence[int] | None, *, location: str = ""
+    ) -> Response:
+        """Return frames of *row*, all where no *numbers* are given; *location* is the BulkDataURI that they are asked by."""
         count = max(row.NumberOfFrames or 1, 1)
         if numbers is None:
             numbers = range(1, count + 1)
@@ -202,7 +203,7 @@ class Retrieve:
                     raise not_acceptable(
                         "Frames in floating point are handed out as they are: application/octet-stream."
                     )
-                return self._recoded(request, row, numbers, chosen, media_type, syntax)
+                return self._recoded(request, row, numbers, chosen, media_type, syntax, location)
             if compressed:
                 layout = pixels.encapsulated_frames(source, header, offset, count)
                 sizes = {number: sum(length for _, length in layout[number - 1]) for number in numbers}
@@ -216,7 +217,9 @@ class Retrieve:
         content_type = f"{media_type}; transfer-syntax={syntax}"
         if not chosen.multipart and chosen.media_type != "*/*" and len(numbers) == 1:
             return stream(request, contents[numbers[0]](), sizes[numbers[0]], content_type)
-        parts = [Part(content_type=content_type, size=sizes[n], content=contents[n]) for n in numbers]
+        parts = [
+            Part(content_type=content_type, size=sizes[n], content=contents[n], location=location) for n in numbers
+        ]
         body = MultipartBody(parts, media_type)
         return stream(request, body, body.size, body.content_type)
 
@@ -228,6 +231,7 @@ class Retrieve:
         chosen: Accepted,
         media_type: str,
         syntax: str,
+        location: str,
     ) -> Response:
         """Return frames turned into another transfer syntax; each is decoded alone, when its turn comes."""
         content_type = f"{media_type}; transfer-syntax={syntax}"
@@ -246,15 +250,23 @@ class Retrieve:
             with stored:
                 data = next(one(numbers[0]))
             return stream(request, [data], len(data), content_type)
-        body = MultipartBody(
-            [Part(content_type=content_type, size=None, content=partial(one, n)) for n in numbers], media_type
-        )
+        parts = [
+            Part(content_type=content_type, size=None, content=partial(one, n), location=location) for n in numbers
+        ]
+        body = MultipartBody(parts, media_type)
 
         def whole() -> Iterator[bytes]:
             with stored:
                 yield from body
 
         return stream(request, whole(), None, body.content_type)
+
+    def stored_frames(self, row: InstanceRow) -> Iterator[Callable[[], Iterable[bytes]]]:
+        """Yield what gives each frame of a compressed image as it is stored."""
+        with self._open(row) as (source, offset):
+            layout = pixels.encapsulated_frames(source, loads(row.attributes), offset, max(row.NumberOfFrames or 1, 1))
+        for pieces in layout:
+            yield partial(self._pieces, row.digest, pieces)
 
     def _open(self, row: InstanceRow) -> Pixels:
         return Pixels(self._services.objects.open(row.digest), row)
@@ -265,9 +277,10 @@ class Retrieve:
 
     def _pieces(self, digest: str, pieces: pixels.Pieces) -> Iterator[bytes]:
         for start, length in pieces:
-            yield from self._range(digest, start, length)
+            yield from self.cut(digest, start, length)
 
-    def _range(self, digest: str, start: int, length: int) -> Iterator[bytes]:
+    def cut(self, digest: str, start: int, length: int) -> Iterator[bytes]:
+        """Yield *length* bytes of an object from *start* on."""
         with self._services.objects.open(digest) as source:
             source.seek(start)
             while length > 0:
@@ -276,43 +289,6 @@ class Retrieve:
                     raise HubError(Category.FAULT, "The object ends before its element does.")
                 length -= len(data)
                 yield data
-
-    # --- bulk data -------------------------------------------------------------------------------------------
-
-    async def bulk(self, request: Request) -> Response:
-        """GET .../instances/{instance}/bulk/{path}: the BulkDataURI of metadata"""
-        return await self._workers.run(lambda: self._bulk(request))
-
-    def _bulk(self, request: Request) -> Response:
-        actor = actor_of(request, self._services, shared=True)
-        steps = _steps(request.path_params["path"])
-        (row,) = self._services.imaging.retrieve(
-            actor, *uids(request), owner=request.path_params.get("owner"), attributes=True, subtype="WADO-RS bulkdata"
-        )
-        with self._services.objects.open(row.digest) as source:
-            scanned = scan(source)
-            element = _find(scanned.dataset, steps)
-            if element.fragments:
-                return self._pixels(request, row, None)
-            if scanned.deflated or not scanned.little_endian:
-                data = held(source, element, deflated=scanned.deflated, big=not scanned.little_endian)
-            else:
-                data = None
-        ranges = [one for one in accepted(request) if one.takes(_OCTETS)]
-        if not ranges:
-            raise not_acceptable(f"Ask for {_OCTETS}.")
-        size = element.length if data is None else len(data)
-
-        def content(start: int, length: int) -> Iterable[bytes]:
-            if data is None:
-                return self._range(row.digest, element.offset + start, length)
-            return _one(data[start : start + length])
-
-        if ranges[0].multipart:
-            part = Part(content_type=_OCTETS, size=size, content=partial(content, 0, size))
-            body = MultipartBody([part], _OCTETS)
-            return stream(request, body, body.size, body.content_type)
-        return ranged(request, content, size, _OCTETS, etag=row.digest)
 
 
 def _zipped(one: Accepted) -> bool:
@@ -350,27 +326,17 @@ def frame_numbers(text: str) -> Sequence[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def _steps(path: str) -> Sequence[int]:
-    """Return tag, item, tag, ... of a bulk data path."""
-    steps = []
-    for index, part in enumerate(path.split("/")):
-        try:
-            if index % 2 == 0 and len(part) != 8:
-                raise ValueError
-            steps.append(int(part, 16 if index % 2 == 0 else 10))
-        except ValueError:
-            raise HubError(Category.INCORRECT, "The bulk data address is malformed.", where="bulk") from None
-    return steps
+def frame_contents(
+    retrieve: Retrieve, pool: Pool, row: InstanceRow, syntax: str
+) -> Iterator[Callable[[], Iterable[bytes]]]:
+    """Yield what gives each frame of a compressed image in *syntax*, as it is stored or turned into it."""
+    if syntax == row.TransferSyntaxUID:
+        yield from retrieve.stored_frames(row)
+        return
+    with retrieve.opened(row) as stored:
+        for number in range(1, stored.count + 1):
+            yield partial(_transcoded_frame, stored, pool, number, syntax)
 
 
-def _find(dataset: list[Element], steps: Sequence[int]) -> Element:
-    """Return the element at *steps*, which alternate between tags and item numbers from 1."""
-    for index in range(0, len(steps), 2):
-        element = next((one for one in dataset if one.tag == steps[index]), None)
-        if element is not None and index + 1 == len(steps) and not isinstance(element.value, list):
-            return element
-        items = element.value if element is not None else None
-        if not isinstance(items, list) or index + 1 >= len(steps) or not 1 <= steps[index + 1] <= len(items):
-            break
-        dataset = items[steps[index + 1] - 1]
-    raise HubError(Category.NOT_FOUND, "The instance has no such bulk data.", where="bulk")
+def _transcoded_frame(stored: StoredPixels, pool: Pool, number: int, syntax: str) -> Iterator[bytes]:
+    yield stored.transcoded(pool, number, syntax)[0]
