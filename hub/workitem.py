@@ -10,7 +10,6 @@ Which change is refused, and why, is table CC.1.1-2; two that race for one item 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,21 +18,33 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from fhir_mappings.dicom import workitem as mapping
-from fhir_mappings.dicom.imaging_study import patient_stub
-from fhir_mappings.dicom.performed_step import first, items
+from fhir_mappings.dicom.performed_step import first
 from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.dicom.workitem import CANCELED, COMPLETED, FINAL, IN_PROGRESS, SCHEDULED
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import dumps, loads
+from hub import workitem_parties as parties
 from hub.access import UNRESTRICTED, scope_of
 from hub.actor import Actor
 from hub.clock import instant
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.imaging_ids import number_record_id
 from hub.ports import AuditLine, Grant, NewEntry, NewVersion, Stored, Tx
 from hub.workitem_events import Item, WorkitemEvents, item_of
-from hub.workitem_rules import Reason, Remark, SubscriptionChange, WorkitemError, judge_state, may_change
+from hub.workitem_rules import (
+    Reason,
+    Remark,
+    SubscriptionChange,
+    WorkitemError,
+    cancellation,
+    check_changes,
+    check_new,
+    judge_state,
+    may_change,
+    same_lock,
+    texts,
+    unlock,
+)
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -42,12 +53,6 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 _WORKLIST_LABEL = "UPS"
-#: DCM 110513 of CID 9300: what a cancellation says that was asked for without a reason.
-_UNSPECIFIED: Json = {
-    "00080100": {"vr": "SH", "Value": ["110513"]},
-    "00080102": {"vr": "SH", "Value": ["DCM"]},
-    "00080104": {"vr": "LO", "Value": ["Discontinued for unspecified reason"]},
-}
 #: Attempts at a change that another one overtakes; each sees what the other has left.
 _ATTEMPTS = 4
 
@@ -100,14 +105,14 @@ class Workitems:
         attributes = {tag: element for tag, element in dataset.items() if tag != mapping.TRANSACTION_UID}
         # UID 2.25 and a random UUID (PS3.5 annex B.2).
         uid = uid or first(attributes, mapping.INSTANCE_UID) or f"2.25.{uuid4().int}"
-        _check_new(uid, dataset)
+        check_new(uid, dataset)
         owner, remark = envelope.actor.institution, Remark.NONE
-        attributes |= _texts("UI", {mapping.CLASS_UID: mapping.SOP_CLASS, mapping.INSTANCE_UID: uid})
+        attributes |= texts("UI", {mapping.CLASS_UID: mapping.SOP_CLASS, mapping.INSTANCE_UID: uid})
         if not mapping.has_value(attributes, mapping.WORKLIST_LABEL):
-            attributes |= _texts("LO", {mapping.WORKLIST_LABEL: _WORKLIST_LABEL})
+            attributes |= texts("LO", {mapping.WORKLIST_LABEL: _WORKLIST_LABEL})
             remark = Remark.CREATED_MODIFIED
         now = self._services.clock()
-        attributes |= _texts("DT", {mapping.MODIFIED: self._moment(now)})
+        attributes |= texts("DT", {mapping.MODIFIED: self._moment(now)})
 
         def work(tx: Tx) -> None:
             if tx.records.get("Task", task_id(owner, uid), UNRESTRICTED) is not None:
@@ -137,7 +142,7 @@ class Workitems:
         transaction_uid = transaction_uid or first(changes, mapping.TRANSACTION_UID)
         lock = mapping.lock_of(uid, transaction_uid) if transaction_uid else ""
         changes = {tag: element for tag, element in changes.items() if tag != mapping.TRANSACTION_UID}
-        _check_changes(changes)
+        check_changes(changes)
 
         def judge(found: Found) -> _Change:
             held = mapping.stored_lock(found.task)
@@ -148,7 +153,7 @@ class Workitems:
                     Reason.UNCLAIMED, where="TransactionUID", remedy="Claim it first, or leave out the Transaction UID."
                 )
             if found.state == IN_PROGRESS:
-                _unlock(held, lock)
+                unlock(held, lock)
             return _Change(attributes={**found.attributes, **changes}, lock=held)
 
         self._change(envelope, uid, changes, judge)
@@ -173,17 +178,17 @@ class Workitems:
 
         def judge(found: Found) -> _Change:
             held = mapping.stored_lock(found.task)
-            verdict = judge_state(found.state, state, given=bool(lock), right=not held or _same(held, lock))
+            verdict = judge_state(found.state, state, given=bool(lock), right=not held or same_lock(held, lock))
             if isinstance(verdict, Reason):
                 raise WorkitemError(verdict, where="ProcedureStepState")
             if verdict is not Remark.NONE:
                 return _Change(attributes=found.attributes, lock=held, remark=verdict, kept=False)
-            attributes = {**found.attributes, **_texts("CS", {mapping.STATE: state})}
+            attributes = {**found.attributes, **texts("CS", {mapping.STATE: state})}
             if state in FINAL and (lacking := mapping.missing_for(state, attributes)):
                 raise WorkitemError(Reason.NOT_READY, where=lacking, remedy="Set it by an update, then ask again.")
             return _Change(attributes=attributes, lock=lock)
 
-        return self._change(envelope, uid, _texts("CS", {mapping.STATE: state}), judge)
+        return self._change(envelope, uid, texts("CS", {mapping.STATE: state}), judge)
 
     def request_cancellation(self, envelope: Envelope, uid: str, told: Mapping[str, Any]) -> Remark:
         """Cancel an item that nobody has claimed, or tell who subscribes to it that its cancellation is asked for.
@@ -202,8 +207,8 @@ class Workitems:
                 raise WorkitemError(Reason.IS_COMPLETED, where="ProcedureStepState")
             if found.state == IN_PROGRESS:
                 return _Change(attributes=found.attributes, lock="", kept=False, asked=True)
-            attributes = {**found.attributes, **_texts("CS", {mapping.STATE: CANCELED})}
-            progress = self._cancellation(found.attributes, told)
+            attributes = {**found.attributes, **texts("CS", {mapping.STATE: CANCELED})}
+            progress = cancellation(found.attributes, told, self._moment(self._services.clock()))
             return _Change(attributes={**attributes, mapping.PROGRESS: {"vr": "SQ", "Value": [progress]}}, lock="")
 
         return self._change(envelope, uid, told, judge)
@@ -257,12 +262,15 @@ class Workitems:
         def work(tx: Tx) -> Remark:
             found = self.find(tx, envelope.actor, uid)
             owner = found.stored.owner
-            if envelope.actor.institution not in {owner, *self._performers(found.attributes)}:
+            if envelope.actor.institution not in {owner, *parties.performers(self._services, found.attributes)}:
                 raise HubError(
                     Category.FORBIDDEN, "Only its institution and its scheduled performer change a workitem."
                 )
             change = judge(found)
-            before, after = self._performers(found.attributes), self._performers(change.attributes)
+            before, after = (
+                parties.performers(self._services, found.attributes),
+                parties.performers(self._services, change.attributes),
+            )
             if after != before and envelope.actor.institution != owner:
                 raise HubError(
                     Category.FORBIDDEN,
@@ -271,7 +279,7 @@ class Workitems:
                 )
             if change.kept:
                 now = self._services.clock()
-                attributes = change.attributes | _texts("DT", {mapping.MODIFIED: self._moment(now)})
+                attributes = change.attributes | texts("DT", {mapping.MODIFIED: self._moment(now)})
                 self._keep(tx, envelope, uid, owner, attributes, change.lock, dataset=dataset, before=found, now=now)
             else:
                 if change.asked and not self._events.cancel_asked(tx, found.item, envelope, dataset):
@@ -309,8 +317,8 @@ class Workitems:
         now: datetime,
     ) -> None:
         state = first(attributes, mapping.STATE)
-        performers = self._performers(attributes) - {owner}
-        patient = self._patient(tx, owner, attributes)
+        performers = parties.performers(self._services, attributes) - {owner}
+        patient = parties.patient(self._services, tx, owner, attributes)
         id_ = task_id(owner, uid) if before is None else before.stored.id
         task = mapping.task(
             attributes,
@@ -321,8 +329,8 @@ class Workitems:
             now=instant(now),
             lock=lock,
             patient=f"Patient/{patient}" if patient else None,
-            requester=self._organization(owner),
-            owner=self._organization(next(iter(performers))) if len(performers) == 1 else None,
+            requester=parties.organization(self._services, owner),
+            owner=parties.organization(self._services, next(iter(performers))) if len(performers) == 1 else None,
             time_zone=self._services.settings.time_zone,
             base=self._services.settings.base_url,
         )
@@ -369,58 +377,6 @@ class Workitems:
         for one in sorted(performers):
             tx.grants.open(Grant(grantee=one, target_type="Task", target_id=id_, task_id=id_, until=until), now=now)
 
-    def _performers(self, attributes: Mapping[str, Any]) -> frozenset[str]:
-        """Return the institutions that are to do it: by AE title of a station, by code or name of an organization."""
-        directory = self._services.directory
-        found = set()
-        for station in mapping.stations(attributes):
-            members = {
-                one.member for one in directory.all_endpoints() if one.kind == "dicom" and one.ae_title == station
-            }
-            # A title that several institutions use names none of them.
-            found |= members if len(members) == 1 else set()
-        for name in mapping.organizations(attributes):
-            members = {one.code for one in directory.members() if one.active and name in {one.code, one.name}}
-            found |= members if len(members) == 1 else set()
-        return frozenset(found)
-
-    def _organization(self, code: str) -> str | None:
-        member = self._services.directory.member(code)
-        return f"Organization/{member.organization_id}" if member is not None else None
-
-    def _patient(self, tx: Tx, owner: str, attributes: Mapping[str, Any]) -> str:
-        """Return the id of the owner's Patient, made as a stub when nothing has told of it; empty for work on nobody."""
-        number, issuer = (first(attributes, tag).strip() for tag in ("00100020", "00100021"))
-        if not number:
-            return ""
-        id_ = number_record_id(owner, number, issuer)
-        if tx.records.get("Patient", id_, UNRESTRICTED) is None:
-            tx.records.lock_condition(f"Patient/{id_}")
-            names = attributes.get("00100010", {}).get("Value") or [{}]
-            row = {
-                "PatientID": number,
-                "PatientName": first(attributes, "00100010"),
-                "PatientNamePinyin": str((names[0] or {}).get("Alphabetic", "")),
-                "PatientSex": first(attributes, "00100040"),
-                "PatientBirthDate": first(attributes, "00100030"),
-            }
-            stub = patient_stub(row, id=id_, institution=owner, base=self._services.settings.base_url)
-            tx.records.put_many([NewVersion(resource=stub, owner=owner)])
-        return id_
-
-    def _cancellation(self, attributes: Mapping[str, Any], told: Mapping[str, Any]) -> Json:
-        """Return the progress information of an item that is cancelled as *told*."""
-        progress = {**next(items(attributes, mapping.PROGRESS), {})}
-        progress |= _texts("DT", {mapping.CANCELLED_AT: self._moment(self._services.clock())})
-        if mapping.has_value(told, mapping.REASON):
-            progress[mapping.REASON] = told[mapping.REASON]
-        codes = told.get(mapping.REASON_CODES) if mapping.has_value(told, mapping.REASON_CODES) else None
-        progress[mapping.REASON_CODES] = codes or {"vr": "SQ", "Value": [_UNSPECIFIED]}
-        contact = {tag: told[tag] for tag in (mapping.CONTACT_URI, mapping.CONTACT_NAME) if tag in told}
-        if contact:
-            progress[mapping.COMMUNICATIONS] = {"vr": "SQ", "Value": [contact]}
-        return progress
-
     def _moment(self, now: datetime) -> str:
         """Return *now* as a DT of the hub's zone (PS3.5 section 6.2)."""
         return now.astimezone(ZoneInfo(self._services.settings.time_zone)).strftime("%Y%m%d%H%M%S.%f%z")
@@ -441,57 +397,3 @@ class Workitems:
 def task_id(owner: str, uid: str) -> str:
     """Return the id of the Task that the owner's workitem is."""
     return resource_id(owner, "ups", "Task", uid)
-
-
-def _texts(vr: str, values: Mapping[str, str]) -> Json:
-    return {tag: {"vr": vr, "Value": [value]} for tag, value in values.items()}
-
-
-def _same(held: str, lock: str) -> bool:
-    return hmac.compare_digest(held, lock)
-
-
-def _unlock(held: str, lock: str) -> None:
-    if not lock:
-        raise WorkitemError(Reason.NO_LOCK, where="TransactionUID")
-    if not _same(held, lock):
-        raise WorkitemError(Reason.WRONG_LOCK, where="TransactionUID")
-
-
-def _check_new(uid: str, attributes: Mapping[str, Any]) -> None:
-    if not valid_uid(uid) or uid in mapping.WORKLISTS:
-        raise HubError(Category.INCORRECT, "The UID of a workitem is not a UID of its own.", where="SOPInstanceUID")
-    if first(attributes, mapping.STATE) != SCHEDULED:
-        raise WorkitemError(Reason.NOT_SCHEDULED, where="ProcedureStepState")
-    if mapping.has_value(attributes, mapping.TRANSACTION_UID):
-        raise HubError(
-            Category.INCORRECT, "A new workitem is nobody's yet; its Transaction UID is empty.", where="TransactionUID"
-        )
-    if first(attributes, mapping.CLASS_UID) not in {"", mapping.SOP_CLASS}:
-        raise HubError(Category.INCORRECT, "The SOP class is not that of workitems.", where="SOPClassUID")
-    for tag in mapping.REQUIRED:
-        _needed(attributes, tag)
-    for tag in (mapping.PROGRESS, mapping.PERFORMED):
-        if mapping.has_value(attributes, tag):
-            raise HubError(Category.INCORRECT, "A new workitem says nothing of its performance.", where=tag)
-
-
-def _check_changes(changes: Mapping[str, Any]) -> None:
-    fixed = sorted(mapping.FIXED.intersection(changes))
-    if fixed:
-        raise HubError(
-            Category.INCORRECT,
-            "An update does not change this attribute.",
-            where=fixed[0],
-            remedy="Leave it out; the state has a transaction of its own (PS3.4 table CC.2.5-3).",
-        )
-    for tag in (*mapping.REQUIRED, mapping.WORKLIST_LABEL):
-        if tag in changes:
-            _needed(changes, tag)
-
-
-def _needed(attributes: Mapping[str, Any], tag: str) -> None:
-    if not mapping.has_value(attributes, tag):
-        raise HubError(
-            Category.INCORRECT, "An attribute that every workitem has is missing.", where=tag, remedy="Give it a value."
-        )

@@ -1,15 +1,32 @@
-"""What a workitem's state allows, and what is said where it does not (PS3.4 tables CC.1.1-2 and CC.2.1-3 to CC.2.6-4)."""
+"""What a workitem's state allows and its data set must hold, and what is said where they do not.
+
+PS3.4 tables CC.1.1-2, CC.2.5-3 (attributes) and CC.2.1-3 to CC.2.6-4 (statuses).
+"""
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
+from fhir_mappings.dicom import workitem as mapping
+from fhir_mappings.dicom.performed_step import first, items
+from fhir_mappings.dicom.scanner import valid_uid
 from fhir_mappings.dicom.workitem import CANCELED, FINAL, IN_PROGRESS, SCHEDULED
 from hub.access import scope_of
 from hub.actor import Actor
 from hub.errors import Category, HubError
 
+Json = dict[str, Any]
+
 _READ_ONLY = frozenset({"patient", "auditor"})
+#: DCM 110513 of CID 9300: what a cancellation says that was asked for without a reason.
+_UNSPECIFIED: Json = {
+    "00080100": {"vr": "SH", "Value": ["110513"]},
+    "00080102": {"vr": "SH", "Value": ["DCM"]},
+    "00080104": {"vr": "LO", "Value": ["Discontinued for unspecified reason"]},
+}
 
 
 class Reason(Enum):
@@ -93,3 +110,81 @@ def may_change(actor: Actor) -> None:
     """Raise HubError(forbidden) for a role that changes no workitems and subscribes to none."""
     if actor.patient is not None or not actor.roles - _READ_ONLY or scope_of(actor).directory_only:
         raise HubError(Category.FORBIDDEN, "This role changes no workitems.")
+
+
+def same_lock(held: str, lock: str) -> bool:
+    """Return whether *lock* is the one that the item was claimed with, in a time that does not tell how alike they are."""
+    return hmac.compare_digest(held, lock)
+
+
+def unlock(held: str, lock: str) -> None:
+    """Raise WorkitemError(NO_LOCK or WRONG_LOCK) unless *lock* is the one that the item was claimed with."""
+    if not lock:
+        raise WorkitemError(Reason.NO_LOCK, where="TransactionUID")
+    if not same_lock(held, lock):
+        raise WorkitemError(Reason.WRONG_LOCK, where="TransactionUID")
+
+
+def check_new(uid: str, attributes: Mapping[str, Any]) -> None:
+    """Hold a new item against the N-CREATE column of table CC.2.5-3.
+
+    Raises:
+        WorkitemError: NOT_SCHEDULED.
+        HubError: incorrect, naming the attribute that is missing or wrong.
+    """
+    if not valid_uid(uid) or uid in mapping.WORKLISTS:
+        raise HubError(Category.INCORRECT, "The UID of a workitem is not a UID of its own.", where="SOPInstanceUID")
+    if first(attributes, mapping.STATE) != SCHEDULED:
+        raise WorkitemError(Reason.NOT_SCHEDULED, where="ProcedureStepState")
+    if mapping.has_value(attributes, mapping.TRANSACTION_UID):
+        raise HubError(
+            Category.INCORRECT, "A new workitem is nobody's yet; its Transaction UID is empty.", where="TransactionUID"
+        )
+    if first(attributes, mapping.CLASS_UID) not in {"", mapping.SOP_CLASS}:
+        raise HubError(Category.INCORRECT, "The SOP class is not that of workitems.", where="SOPClassUID")
+    for tag in mapping.REQUIRED:
+        _needed(attributes, tag)
+    for tag in (mapping.PROGRESS, mapping.PERFORMED):
+        if mapping.has_value(attributes, tag):
+            raise HubError(Category.INCORRECT, "A new workitem says nothing of its performance.", where=tag)
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Hold an update against the N-SET column of table CC.2.5-3; raises HubError(incorrect), naming the attribute."""
+    fixed = sorted(mapping.FIXED.intersection(changes))
+    if fixed:
+        raise HubError(
+            Category.INCORRECT,
+            "An update does not change this attribute.",
+            where=fixed[0],
+            remedy="Leave it out; the state has a transaction of its own (PS3.4 table CC.2.5-3).",
+        )
+    for tag in (*mapping.REQUIRED, mapping.WORKLIST_LABEL):
+        if tag in changes:
+            _needed(changes, tag)
+
+
+def _needed(attributes: Mapping[str, Any], tag: str) -> None:
+    if not mapping.has_value(attributes, tag):
+        raise HubError(
+            Category.INCORRECT, "An attribute that every workitem has is missing.", where=tag, remedy="Give it a value."
+        )
+
+
+def cancellation(attributes: Mapping[str, Any], told: Mapping[str, Any], at: str) -> Json:
+    """Return the progress information of an item that is cancelled as *told*, *at* a DT (table CC.2.2-1)."""
+    progress = {**next(items(attributes, mapping.PROGRESS), {})}
+    progress |= texts("DT", {mapping.CANCELLED_AT: at})
+    if mapping.has_value(told, mapping.REASON):
+        progress[mapping.REASON] = told[mapping.REASON]
+    codes = told.get(mapping.REASON_CODES) if mapping.has_value(told, mapping.REASON_CODES) else None
+    progress[mapping.REASON_CODES] = codes or {"vr": "SQ", "Value": [_UNSPECIFIED]}
+    contact = {tag: told[tag] for tag in (mapping.CONTACT_URI, mapping.CONTACT_NAME) if tag in told}
+    if contact:
+        progress[mapping.COMMUNICATIONS] = {"vr": "SQ", "Value": [contact]}
+    return progress
+
+
+def texts(vr: str, values: Mapping[str, str]) -> Json:
+    """Return elements of one *vr* with one value each, by tag."""
+    return {tag: {"vr": vr, "Value": [value]} for tag, value in values.items()}
