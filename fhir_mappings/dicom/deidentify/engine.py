@@ -13,11 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from pydicom.datadict import keyword_for_tag
-
-from fhir_mappings.dicom.charset import TextDecoder, choose_decoder
+from fhir_mappings.dicom.charset import TextDecoder
 from fhir_mappings.dicom.dataset import EXPLICIT_LITTLE_ENDIAN
 from fhir_mappings.dicom.deidentify import holding
+from fhir_mappings.dicom.deidentify.dummies import dummy_value
+from fhir_mappings.dicom.deidentify.gathering import (
+    DATE_VRS,
+    PATIENT_ID,
+    SPECIFIC_CHARACTER_SET,
+    STANDARD_UIDS,
+    Gathered,
+    keeps_uid,
+    plain,
+)
 from fhir_mappings.dicom.deidentify.keys import ProjectKey, shifted
 from fhir_mappings.dicom.deidentify.table import (
     BASIC_PROFILE,
@@ -29,7 +37,6 @@ from fhir_mappings.dicom.deidentify.table import (
     Options,
     action,
 )
-from fhir_mappings.dicom.deidentify.text import Identifiers
 from fhir_mappings.dicom.deidentify.writer import Out, Range, Writer, ascending, file_meta, padded, pieces, source_of
 from fhir_mappings.dicom.elements import (
     BINARY_VRS,
@@ -41,51 +48,25 @@ from fhir_mappings.dicom.elements import (
     Scan,
     implicit_vr,
 )
-from fhir_mappings.dicom.json_model import text_values
 from fhir_mappings.dicom.scanner import ScanLimits, scan, uid_text
 from fhir_mappings.errors import MalformedError
 
 #: Headers are held whole; long binary values are not, and text beyond this is removed because it cannot be cleaned.
 _LIMITS: Final = ScanLimits(held_bytes=1 << 20, held_binary_bytes=1 << 16, held_total_bytes=32 << 20)
-#: Real objects name a few dozen people, numbers and dates; each is looked for in each text.
-_MOST_IDENTIFIERS: Final = 4096
 #: The longest value that a 16-bit length can state, even.
 _SHORT_BYTES: Final = 0xFFFE
 _ITEM_LEVELS: Final = 0x0040A730
-_SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _PATIENT_NAME: Final = 0x00100010
-_PATIENT_ID: Final = 0x00100020
 _DOCUMENT: Final = 0x00420011
-_BIRTH_DATE: Final = 0x00100030
 _PIXELS: Final = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 #: (0028,7FE0) Pixel Data Provider URL: the pixels of JPIP objects are elsewhere.
 _PROVIDER_URL: Final = 0x00287FE0
-_STANDARD_UIDS: Final = "1.2.840.10008."
-_DATE_VRS: Final = frozenset({"DA", "DT"})
 #: VRs of characters outside Specific Character Set.
 _PLAIN_VRS: Final = frozenset({"AE", "AS", "CS", "DS", "IS", "UR"})
 #: In a sequence that gets dummy values: what can say nothing of a person stays, so that the rest still fits it.
 _NEUTRAL_VRS: Final = frozenset(
     {"CS", "DS", "IS", "FL", "FD", "SL", "SS", "UL", "US", "SV", "UV", "AT", "OF", "OD", "OL"}
 )
-#: Attributes whose value names somebody or something of theirs, besides every person name.
-_NAMING: Final = frozenset(
-    {
-        0x00080050, 0x00080092, 0x00080094, 0x00100020, 0x00101000, 0x00101040, 0x00101080, 0x00101090, 0x00102154,
-        0x00102155, 0x00200010, 0x00321032, 0x00380010, 0x00380060, 0x00400009, 0x00400253, 0x00401001, 0x00401102,
-        0x00401103, 0x00401104, 0x00402008, 0x00402010, 0x00402016, 0x00402017, 0x00400512, 0x00400551, 0x0040050A,
-    }
-)  # fmt: skip
-_NAMING_INSTITUTION: Final = frozenset({0x00080080, 0x00080081, 0x00081040})
-_DUMMIES: Final = {
-    "AE": "ANON", "AS": "000Y", "CS": "ANON", "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
-    "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED", "SH": "ANONYMIZED", "ST": "ANONYMIZED", "TM": "000000",
-    "UC": "ANONYMIZED", "UR": "urn:anonymized", "UT": "ANONYMIZED",
-}  # fmt: skip
-_ZEROS: Final = {
-    "AT": 4, "FD": 8, "FL": 4, "OB": 2, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2, "SL": 4, "SS": 2, "SV": 8, "UL": 4,
-    "UN": 2, "US": 2, "UV": 8,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,33 +130,34 @@ def prepare(
     except MalformedError:
         return LeftOut(holding.MALFORMED)
     top = scanned.top
-    SOPClassUID = _plain(top, 0x00080016)
+    SOPClassUID = plain(top, 0x00080016)
     if _PROVIDER_URL in top:
         return LeftOut(holding.BY_REFERENCE)
     if holding.report(SOPClassUID) and not profile.options.structured_content:
         return LeftOut(holding.REPORT)
     held = holding.reasons(
         SOPClassUID,
-        modality=_plain(top, 0x00080060),
-        burned_in=_plain(top, 0x00280301),
-        recognizable=_plain(top, 0x00280302),
-        image_type=tuple(part.strip() for part in _plain(top, 0x00080008).split("\\")),
-        conversion=_plain(top, 0x00080064),
+        modality=plain(top, 0x00080060),
+        burned_in=plain(top, 0x00280301),
+        recognizable=plain(top, 0x00280302),
+        image_type=tuple(part.strip() for part in plain(top, 0x00080008).split("\\")),
+        conversion=plain(top, 0x00080064),
         pixels=not _PIXELS.isdisjoint(top),
         hold_unknown=profile.hold_unknown,
     )
     refused = held - profile.take
     if refused:
         return LeftOut(min(refused))
-    maker = _Maker(scanned, stream, profile.options, key, owner, SOPClassUID, charset_override)
-    if maker.overwhelmed:
+    gathered = Gathered(scanned, profile.options, owner, charset_override)
+    if gathered.overwhelmed:
         return LeftOut(holding.TOO_MANY)
+    maker = _Maker(scanned, stream, profile.options, key, gathered, SOPClassUID)
     elements = maker.dataset(identity_removed=not held)
     if scanned.deflated and not ascending(elements):
         # An inflated stream cannot be read backwards, and elements out of order break PS3.5 section 7.1 anyway.
         return LeftOut(holding.MALFORMED)
     syntax = EXPLICIT_LITTLE_ENDIAN if scanned.deflated else scanned.TransferSyntaxUID
-    uids = {tag: maker.uid(_plain(top, tag)) for tag in (0x0020000D, 0x0020000E, 0x00080018)}
+    uids = {tag: maker.uid(plain(top, tag)) for tag in (0x0020000D, 0x0020000E, 0x00080018)}
 
     def chunks() -> Iterator[bytes]:
         yield file_meta(SOPClassUID, uids[0x00080018], syntax)
@@ -200,79 +182,29 @@ class _Maker:
         stream: BinaryIO,
         options: Options,
         key: ProjectKey,
-        owner: str,
+        gathered: Gathered,
         SOPClassUID: str,
-        override: str | None,
     ) -> None:
         self._scanned = scanned
         self._stream = stream
         self._options = options
         self._key = key
-        self._owner = owner
         self._class = SOPClassUID
-        self._override = override
-        self._decoder = self._decoder_of(scanned.dataset)
-        self._known = Identifiers()
-        self._gather(scanned.dataset, self._decoder)
-        self._days = key.days(*self._identity(scanned.dataset, self._decoder))
-
-    @property
-    def overwhelmed(self) -> bool:
-        """Whether more names and numbers stand in the object than every text of it can be searched for."""
-        return self._known.count > _MOST_IDENTIFIERS
-
-    # --- what identifies ---------------------------------------------------------------------------------------
-
-    def _decoder_of(self, dataset: Elements) -> TextDecoder:
-        label = next((one.value for one in dataset if one.tag == _SPECIFIC_CHARACTER_SET), b"")
-        text = label.decode("ascii", "replace").strip(" \0") if isinstance(label, bytes) else ""
-        labels = [one.strip(" \0") for one in text.split("\\")] if text else []
-        return choose_decoder(text_values(dataset), labels, override=self._override)
-
-    def _inner(self, item: Elements, decoder: TextDecoder) -> TextDecoder:
-        """Return how the text of an item is read: as its own label says, else as what encloses it (PS3.5 section 7.5.3)."""
-        return self._decoder_of(item) if any(one.tag == _SPECIFIC_CHARACTER_SET for one in item) else decoder
-
-    def _gather(self, dataset: Elements, decoder: TextDecoder) -> None:
-        for element in dataset:
-            tag, value = element.tag, element.value
-            if isinstance(value, list):
-                for item in value:
-                    self._gather(item, self._inner(item, decoder))
-                continue
-            if not value:
-                continue
-            vr = implicit_vr(tag) if not tag >> 16 & 1 else element.vr
-            if "PN" in {vr, element.vr}:
-                for name in decoder.decode(value).split("\\"):
-                    self._known.add_name(name)
-            elif tag in _NAMING or (tag in _NAMING_INSTITUTION and not self._options.institution):
-                self._known.add_value(decoder.decode(value))
-            elif vr == "UI" and not self._options.uids and not _keeps_uid(tag):
-                for uid in uid_text(value).split("\\"):
-                    if not uid.startswith(_STANDARD_UIDS):
-                        self._known.add_uid(uid)
-            elif vr in _DATE_VRS and (not self._options.full_dates or tag == _BIRTH_DATE):
-                self._known.add_date(value.decode("ascii", "replace"))
-
-    def _identity(self, dataset: Elements, decoder: TextDecoder) -> tuple[str, ...]:
-        """Return whose data this is: institution, issuer, number; without a number, the patient of one study."""
-        values = {one.tag: one.value for one in dataset if isinstance(one.value, bytes)}
-        number = decoder.decode(values.get(_PATIENT_ID) or b"").strip(" \0")
-        if not number:
-            return self._owner, "", "", _plain(self._scanned.top, 0x0020000D)
-        issuer = decoder.decode(values.get(0x00100021) or b"").strip(" \0")
-        return self._owner, "" if issuer == self._owner else issuer, number
+        self._gathered = gathered
+        self._known = gathered.known
+        self._days = key.days(*gathered.identity(scanned.dataset, gathered.decoder))
 
     def uid(self, uid: str) -> str:
         """Return the UID that stands for *uid* in the copy."""
-        return uid if self._options.uids or not uid or uid.startswith(_STANDARD_UIDS) else self._key.uid(uid)
+        return uid if self._options.uids or not uid or uid.startswith(STANDARD_UIDS) else self._key.uid(uid)
 
     # --- what becomes of it ------------------------------------------------------------------------------------
 
     def dataset(self, *, identity_removed: bool) -> list[Out]:
         """Return the elements of the copy in the order of their tags."""
-        made = {one.tag: one for one in self._level(self._scanned.dataset, self._decoder, free=False, dummy=False)}
+        made = {
+            one.tag: one for one in self._level(self._scanned.dataset, self._gathered.decoder, free=False, dummy=False)
+        }
         for one in self._statement(identity_removed):
             made[one.tag] = one
         return [made[tag] for tag in sorted(made)]
@@ -280,7 +212,7 @@ class _Maker:
     def _statement(self, identity_removed: bool) -> Iterator[Out]:
         """Yield what the copy says about itself (PS3.15 section E.2, PS3.3 section C.7.1.1 and C.12.1)."""
         options = self._options
-        yield Out(_SPECIFIC_CHARACTER_SET, "CS", padded("ISO_IR 192"))
+        yield Out(SPECIFIC_CHARACTER_SET, "CS", padded("ISO_IR 192"))
         yield Out(0x00120062, "CS", padded("YES" if identity_removed else "NO"))
         yield Out(0x00120063, "LO", padded(f"PS3.15 {EDITION} annex E"))
         yield Out(
@@ -300,12 +232,12 @@ class _Maker:
 
     def _level(self, dataset: Elements, decoder: TextDecoder, *, free: bool, dummy: bool) -> list[Out]:
         creators = {one.tag: one for one in dataset if one.tag >> 16 & 1 and 0x10 <= one.tag & 0xFFFF <= 0xFF}
-        identity = self._identity(dataset, decoder)
+        identity = self._gathered.identity(dataset, decoder)
         found: list[Out] = []
         wanted: dict[int, Out] = {}
         for element in dataset:
             tag = element.tag
-            if not tag & 0xFFFF or tag == _SPECIFIC_CHARACTER_SET:
+            if not tag & 0xFFFF or tag == SPECIFIC_CHARACTER_SET:
                 continue
             if tag >> 16 & 1:
                 made = self._private(element, creators)
@@ -314,9 +246,9 @@ class _Maker:
                     wanted[at] = Out(at, "LO", padded(_creator(creators[at])))
                     found.append(made)
                 continue
-            if tag in {_PATIENT_ID, _PATIENT_NAME} and element.value:
+            if tag in {PATIENT_ID, _PATIENT_NAME} and element.value:
                 pseudonym = self._key.pseudonym(*identity)
-                text = pseudonym if tag == _PATIENT_ID else f"ANON^{pseudonym}"
+                text = pseudonym if tag == PATIENT_ID else f"ANON^{pseudonym}"
                 found.append(Out(tag, implicit_vr(tag), padded(text)))
                 continue
             made = self._element(element, decoder, free=free, dummy=dummy)
@@ -343,7 +275,7 @@ class _Maker:
         lent = implicit_vr(tag)
         if vr == "UN":
             # What somebody did not know on the way is still what the dictionary says, if it is characters.
-            if lent not in TEXT_VRS | _PLAIN_VRS | _DATE_VRS | {"TM", "UI"}:
+            if lent not in TEXT_VRS | _PLAIN_VRS | DATE_VRS | {"TM", "UI"}:
                 return None
             vr = lent
         act = action(tag, lent if lent in {"PN", "DA", "DT", "TM", "UI"} else vr, self._options, self._class)
@@ -363,7 +295,7 @@ class _Maker:
             if tag == _DOCUMENT and holding.document(self._class):
                 # It was taken by name, and the copy says that it may identify; a dummy would be no document.
                 return Out(tag, vr, Range(element.offset, element.length))
-            return Out(tag, vr, _dummy(vr))
+            return Out(tag, vr, dummy_value(vr))
         if free and act is Action.K:
             act = Action.C
         return self._kept(element, vr, decoder, act)
@@ -377,7 +309,7 @@ class _Maker:
             [
                 self._level(
                     item,
-                    self._inner(item, decoder),
+                    self._gathered.inner(item, decoder),
                     free=free or (element.tag == _ITEM_LEVELS and act is Action.C),
                     dummy=dummy or act is Action.D,
                 )
@@ -389,7 +321,7 @@ class _Maker:
         if not isinstance(element.value, bytes):
             return None
         uids = uid_text(element.value).split("\\")
-        if act is not Action.K and not _keeps_uid(element.tag):
+        if act is not Action.K and not keeps_uid(element.tag):
             uids = [self.uid(uid) for uid in uids]
         text = "\\".join(uids)
         # Not everything that is written as a UID is one.
@@ -458,18 +390,6 @@ class _Maker:
         return False
 
 
-def _keeps_uid(tag: int) -> bool:
-    """Return whether the UIDs of *tag* name a kind of thing, which is the same everywhere, and not a thing."""
-    keyword = keyword_for_tag(tag)
-    return "SOPClass" in keyword or keyword in {
-        "CodingSchemeUID",
-        "ContextUID",
-        "ContextGroupExtensionCreatorUID",
-        "MappingResourceUID",
-        "AvailableTransferSyntaxUID",
-    }
-
-
 def _creator(element: Element) -> str:
     value = element.value
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else ""
@@ -477,14 +397,3 @@ def _creator(element: Element) -> str:
 
 def _numbers(value: bytes) -> bool:
     return all(byte in b"0123456789+-.eE\\ \0" for byte in value)
-
-
-def _plain(top: dict[int, Element], tag: int) -> str:
-    element = top.get(tag)
-    return uid_text(element.value).strip() if element is not None else ""
-
-
-def _dummy(vr: str) -> bytes:
-    if vr in _DUMMIES:
-        return padded(_DUMMIES[vr])
-    return bytes(_ZEROS.get(vr, 2))
