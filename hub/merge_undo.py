@@ -71,6 +71,33 @@ class Came:
     said: Said
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What ended because two records are two persons again.
+
+    Attributes:
+        shares: ids of share links that showed studies of both.
+        grants: (Task id, ``Type/id``) of single resources of the one that a Task for the other had opened.
+    """
+
+    shares: tuple[str, ...] = ()
+    grants: tuple[tuple[str, str], ...] = ()
+
+    def __add__(self, other: Ended) -> Ended:
+        return Ended(shares=(*self.shares, *other.shares), grants=(*self.grants, *other.grants))
+
+    def entities(self) -> tuple[str, ...]:
+        """Return what the audit line names."""
+        return (*(f"share:{one}" for one in self.shares), *(what for _, what in self.grants))
+
+    def shown(self) -> Json:
+        """Return what people are told."""
+        return {
+            "ended_shares": list(self.shares),
+            "ended_grants": [{"task": f"Task/{task}", "reference": what} for task, what in self.grants],
+        }
+
+
 def merge_of(tx: Tx, dead: Stored) -> Merged | None:
     """Return the merge that *dead* is under, or the last one that was taken back; ``None`` where it never was merged."""
     found: tuple[str, datetime] | None = None

@@ -91,7 +91,7 @@ class MergeDesk:
             HubError: not-found where the asker's reach has no such record; conflict where it was never merged.
         """
 
-        def work(tx: Tx) -> Json:
+        def read(tx: Tx) -> tuple[Json, set[tuple[str, str]]]:
             dead, merge = self._dead(tx, actor, patient_id)
             came, replaced = self._came(tx, dead, merge), self._replaced(tx, dead, merge)
             found = {
@@ -107,10 +107,12 @@ class MergeDesk:
                 "came": [merge_view.came(one) for one in came],
                 "replaced": replaced,
             }
-            self._audit(tx, actor, "merge-read", {(dead.owner, dead.id), (dead.owner, merge.survivor_id)}, action="R")
-            return found
+            return found, {(dead.owner, dead.id), (dead.owner, merge.survivor_id)}
 
-        return self._services.database.write(work)
+        # What came is translated anew, which no writer should wait for.
+        shown, patients = self._services.database.read(read)
+        self._services.database.write(lambda tx: self._audit(tx, actor, "merge-read", patients, action="R"))
+        return shown
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -123,14 +125,11 @@ class MergeDesk:
         """
         why = _reason(reason)
 
-        def work(tx: Tx) -> tuple[Stored, Merged, list[str], list[str]]:
+        def work(tx: Tx) -> tuple[Stored, Merged, list[str], merge_undo.Ended]:
             dead, merge = self._locked(tx, actor, patient_id)
             if not merge.still:
-                return dead, merge, [], []
-            now, owner = self._services.clock(), dead.owner
-            group = merge_undo.merged_into(tx, dead)
-            survivors = {one.id for one in merge_undo.survivors_of(tx, owner, merge.survivor_id)}
-            whole = {id_ for one in survivors for id_ in tx.records.one_person(one)} | survivors
+                return dead, merge, [], self._parted(tx, actor, dead, merge)
+            owner = dead.owner
             versions = merge_undo.separated(tx, dead, merge)
             changed = [f"Patient/{one.resource['id']}" for one in versions]
             tasks = [self._settled(one, "undo", actor, why) for one in self._tasks(tx, dead)]
@@ -138,9 +137,7 @@ class MergeDesk:
             changed += [f"Task/{one['id']}" for one in tasks]
             proof = self._provenance(owner, changed, f"{dead.id}|{dead.version}", actor, why)
             tx.records.put_many([*versions, NewVersion(resource=proof, owner=owner)])
-            ended = tx.sharing.revoke_joining(
-                owner, sorted(group), sorted(whole - group.keys()), by=_by(actor), now=now
-            )
+            ended = self._parted(tx, actor, dead, merge)
             correlation_id = new_correlation_id()
             self._services.identity.suggest(tx, changed, owner=owner)
             self._services.news.changed(tx, changed, origin=owner, correlation_id=correlation_id)
@@ -149,18 +146,22 @@ class MergeDesk:
                 actor,
                 "merge-undo",
                 {(owner, dead.id), (owner, merge.survivor_id)},
-                entities=(*changed, *(f"share:{one}" for one in ended)),
+                entities=tuple(changed),
                 detail=why,
                 correlation_id=correlation_id,
             )
-            return dead, merge, changed, list(ended)
+            return dead, merge, changed, ended
 
         dead, merge, changed, ended = self._services.database.write(work)
         waiting, stays = self._services.database.read(lambda tx: self._after_undo(tx, dead.id, merge))
+        replayed = [self._replayed(actor, seq) for seq in waiting]
+        if replayed:
+            # What the messages took to the other record may still be open to whoever works for the survivor.
+            ended += self._services.database.write(lambda tx: self._parted(tx, actor, dead, merge))
         return {
             **self._done("undo", dead, merge, changed),
-            "ended_shares": ended,
-            "replayed": [self._replayed(actor, seq) for seq in waiting],
+            **ended.shown(),
+            "replayed": replayed,
             "stays": [merge_view.came(one) for one in stays],
         }
 
@@ -198,10 +199,28 @@ class MergeDesk:
         waiting = self._services.database.read(lambda tx: self._held(tx, dead, "keep", {merge_items.CANDIDATE}))
         return {
             **self._done("keep", dead, merge, changed),
-            "ended_shares": [],
+            **merge_undo.Ended().shown(),
             "replayed": [self._replayed(actor, seq) for seq in waiting],
             "stays": [],
         }
+
+    def _parted(self, tx: Tx, actor: Actor, dead: Stored, merge: Merged) -> merge_undo.Ended:
+        """End the grants and share links that rest on the two being one person, in *tx*; audited where there are any."""
+        group = merge_undo.merged_into(tx, dead).keys()
+        survivors = {one.id for one in merge_undo.survivors_of(tx, dead.owner, merge.survivor_id)}
+        others = {id_ for one in survivors for id_ in tx.records.one_person(one)} | survivors
+        if group & others:
+            # They were merged again meanwhile.
+            return merge_undo.Ended()
+        now = self._services.clock()
+        ended = merge_undo.Ended(
+            shares=tuple(tx.sharing.revoke_joining(dead.owner, group, others, by=_by(actor), now=now)),
+            grants=tuple(tx.grants.close_across(group, others, until=now)),
+        )
+        if ended.shares or ended.grants:
+            patients = {(dead.owner, dead.id), (dead.owner, merge.survivor_id)}
+            self._audit(tx, actor, "merge-undo-access", patients, entities=ended.entities())
+        return ended
 
     def _after_undo(self, tx: Tx, patient_id: str, merge: Merged) -> tuple[list[int], list[Came]]:
         """Return the messages to apply now that the merge is taken back, and what stays with the survivor."""

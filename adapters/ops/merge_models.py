@@ -90,6 +90,13 @@ class AppliedMessage(Answer):
     outcome: str
 
 
+class EndedGrant(Answer):
+    """终止的授权 / Leave to see one resource that ended."""
+
+    task: Annotated[str, Field(description="据以授权的任务，请核对 / The Task that had opened it; look at it")]
+    reference: str
+
+
 class DecidedMerge(Answer):
     """已处理的患者合并 / A merge that is settled."""
 
@@ -99,6 +106,9 @@ class DecidedMerge(Answer):
     survivor: _SURVIVOR
     changed: Annotated[list[str], Field(description="有新版本的资源 / What has a new version; empty the second time")]
     ended_shares: Annotated[list[str], Field(description="终止的分享链接 / Share links that joined the two and ended")]
+    ended_grants: Annotated[
+        list[EndedGrant], Field(description="终止的授权 / Grants that rested on the merge and ended")
+    ]
     replayed: list[AppliedMessage]
     stays: Annotated[
         list[CameSince],

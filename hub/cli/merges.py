@@ -105,6 +105,8 @@ def keep(patient: Former, reason: Reason) -> None:
 def _told(done: dict[str, Any]) -> None:
     for one in done["ended_shares"]:
         say(f"    终止的分享 / share link ended: {one}")
+    for one in done["ended_grants"]:
+        say(f"    终止的授权 / grant ended: {one['task']} {one['reference']}")
     for one in done["replayed"]:
         state = "已处理/processed" if one["applied"] else "未成功/not applied"
         say(f"    消息/message {one['seq']}  {state}  {one['outcome']}")

@@ -9,7 +9,7 @@ that resource.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,14 @@ from hub.ports import Grant
 from storage.sql import merges
 from storage.sql._dialect import insert
 from storage.sql.access import FOREVER_US, MERGED_RECORD, WHOLE_RECORD
-from storage.sql.schema import access_grant, record
+from storage.sql.schema import access_grant, idx_reference, record
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
+
+
+#: ``param`` of the index rows that lead from a Task to its patient (``Task.for``).
+_TASK_FOR = "Task.patient"
 
 
 class SqlGrants:
@@ -102,6 +106,30 @@ class SqlGrants:
             same = access_grant.c.target_type.in_((WHOLE_RECORD, MERGED_RECORD))
             conditions.append(same if patient_record else sa.not_(same))
         self._connection.execute(sa.update(access_grant).where(*conditions).values(until=to_us(until)))
+
+    def close_across(
+        self, patients: Collection[str], others: Collection[str], *, until: datetime
+    ) -> Sequence[tuple[str, str]]:
+        """End what Tasks for the one opened of the other's single resources; return (Task id, ``Type/id``) of each."""
+        t, target, task, whose = access_grant, record.alias(), record.alias(), idx_reference.alias()
+
+        def between(one: Collection[str], other: Collection[str]) -> sa.ColumnElement[bool]:
+            return sa.and_(target.c.patient_id.in_(sorted(one)), whose.c.target_id.in_(sorted(other)))
+
+        statement = (
+            sa.select(t.c.task_id, t.c.target_type, t.c.target_id)
+            .join(target, sa.and_(target.c.type == t.c.target_type, target.c.id == t.c.target_id))
+            .join(task, sa.and_(task.c.type == "Task", task.c.id == t.c.task_id))
+            .join(whose, sa.and_(whose.c.rid == task.c.rid, whose.c.param == _TASK_FOR))
+            .where(t.c.until > to_us(until), sa.or_(between(patients, others), between(others, patients)))
+            .distinct()
+        )
+        found = sorted((row.task_id, row.target_type, row.target_id) for row in self._connection.execute(statement))
+        for task_id, type_, id_ in found:
+            of_one = sa.and_(t.c.task_id == task_id, t.c.target_type == type_, t.c.target_id == id_)
+            later = sa.and_(of_one, t.c.until > to_us(until))
+            self._connection.execute(sa.update(t).where(later).values(until=to_us(until)))
+        return [(task_id, f"{type_}/{id_}") for task_id, type_, id_ in found]
 
     def of_task(self, task_id: str) -> Sequence[Grant]:
         """Return the grants that *task_id* opened, ended ones included; what merges add to them is left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hub.ports import Grant
+from hub.ports import Grant, NewVersion, Tx
 from storage.sql.database import SqlDatabase
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -63,3 +63,30 @@ def test_opening_an_ended_grant_opens_it_again(database: SqlDatabase) -> None:
     put(database, grant())
 
     assert of_task(database) == {("YL", "s1"): None}
+
+
+def test_what_a_task_for_one_patient_opened_of_another_ends_and_its_own_stays(database: SqlDatabase) -> None:
+    def fill(tx: Tx) -> None:
+        for task, patient in (("t1", "p1"), ("t2", "p2"), ("t3", "p3")):
+            whose = {"resourceType": "Task", "id": task, "status": "accepted", "intent": "order"}
+            tx.records.put_many(
+                [NewVersion(resource={**whose, "for": {"reference": f"Patient/{patient}"}}, owner="KN")]
+            )
+        for study, patient in (("s1", "p1"), ("s2", "p2")):
+            made = {"resourceType": "ImagingStudy", "id": study, "status": "available"}
+            subject = {"reference": f"Patient/{patient}"}
+            tx.records.put_many([NewVersion(resource={**made, "subject": subject}, owner="KN")])
+
+    database.write(fill)
+    put(database, *(grant(target=study, task=task) for study in ("s1", "s2") for task in ("t1", "t2", "t3")))
+    put(database, grant("YJ", target="s2"))
+
+    ended = database.write(lambda tx: tx.grants.close_across({"p1"}, {"p2", "p4"}, until=TOMORROW))
+
+    assert list(ended) == [("t1", "ImagingStudy/s2"), ("t2", "ImagingStudy/s1")]
+    assert of_task(database) == {("YL", "s1"): None, ("YL", "s2"): TOMORROW, ("YJ", "s2"): TOMORROW}
+    assert of_task(database, "t2") == {("YL", "s1"): TOMORROW, ("YL", "s2"): None}
+    assert of_task(database, "t3") == {("YL", "s1"): None, ("YL", "s2"): None}
+    assert list(database.write(lambda tx: tx.grants.close_across({"p1"}, set(), until=NOW))) == []
+    again = database.write(lambda tx: tx.grants.close_across({"p2"}, {"p1"}, until=TOMORROW))
+    assert list(again) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_mappings.json import loads
-from hub.access import UNRESTRICTED
+from hub.access import UNRESTRICTED, Scope
 from hub.actor import Actor
 from hub.errors import Category, HubError
 from hub.imaging_ids import number_record_id
@@ -332,12 +332,18 @@ def test_grants_and_share_links_that_rested_on_the_merge_end_with_it(database: D
     hub = V2Hub(database)
     survivor, former = merged(hub)
     now = datetime(2025, 6, 11, tzinfo=UTC)
-    task = {"resourceType": "Task", "id": "t1", "status": "accepted", "intent": "order"}
+    task: Json = {"resourceType": "Task", "id": "t1", "status": "accepted", "intent": "order"}
+    task["for"] = {"reference": f"Patient/{survivor['id']}"}
 
     def opened(tx: Any) -> None:
         tx.records.put_many([NewVersion(resource=task, owner="KN")])
         grant = Grant(grantee="YL", target_type="patient-record", target_id=survivor["id"], task_id="t1")
         tx.grants.open(grant, now=now)
+        for id_, whose in (("of-former", former), ("of-survivor", survivor)):
+            subject = {"reference": f"Patient/{whose['id']}"}
+            study = {"resourceType": "ImagingStudy", "id": id_, "status": "available", "subject": subject}
+            tx.records.put_many([NewVersion(resource=study, owner="KN")])
+            tx.grants.open(Grant(grantee="YJ", target_type="ImagingStudy", target_id=id_, task_id="t1"), now=now)
         for id_, studies in (("s1", (survivor, former)), ("s2", (survivor,))):
             tx.sharing.add(
                 Share(
@@ -350,8 +356,6 @@ def test_grants_and_share_links_that_rested_on_the_merge_end_with_it(database: D
     database.write(opened)
 
     def reach() -> list[bool]:
-        from hub.access import Scope
-
         scope = Scope(institution="YL")
         found = [
             database.read(lambda tx, id_=one["id"]: tx.records.get("Patient", id_, scope)) for one in (survivor, former)
@@ -359,7 +363,9 @@ def test_grants_and_share_links_that_rested_on_the_merge_end_with_it(database: D
         return [one is not None for one in found]
 
     assert reach() == [True, True]
-    assert desk(hub).undo(KN, former["id"], WHY)["ended_shares"] == ["s1"]
+    done = desk(hub).undo(KN, former["id"], WHY)
+    assert done["ended_shares"] == ["s1"]
+    assert done["ended_grants"] == [{"task": "Task/t1", "reference": "ImagingStudy/of-former"}]
     assert reach() == [True, False]
     states = [database.read(lambda tx, id_=id_: tx.sharing.get(id_)).state_at(now) for id_ in ("s1", "s2")]
     assert states == ["revoked", "open"]
@@ -380,3 +386,21 @@ def test_results_that_come_while_a_merge_is_undone_end_with_the_record_they_name
     # Whichever came first, one more look finds nothing that stands with the survivor by the merge alone.
     assert {one["subject"]["reference"] for one in hub.all("Observation")} == {f"Patient/{former['id']}"}
     assert desk(hub).undo(KN, former["id"], WHY)["replayed"] == []
+
+
+def test_a_result_that_goes_back_is_no_longer_open_to_who_works_for_the_survivor(hub: V2Hub) -> None:
+    survivor, former = merged(hub)
+    hub.code(result("4", "10099", at="20250611100000"))
+    observation = hub.one("Observation")["id"]
+    task: Json = {"resourceType": "Task", "id": "t1", "status": "accepted", "intent": "order"}
+    task["for"] = {"reference": f"Patient/{survivor['id']}"}
+    grant = Grant(grantee="YL", target_type="Observation", target_id=observation, task_id="t1")
+
+    def opened(tx: Any) -> None:
+        tx.records.put_many([NewVersion(resource=task, owner="KN")])
+        tx.grants.open(grant, now=datetime(2025, 6, 11, tzinfo=UTC))
+
+    hub.database.write(opened)
+    done = desk(hub).undo(KN, former["id"], WHY)
+    assert done["ended_grants"] == [{"task": "Task/t1", "reference": f"Observation/{observation}"}]
+    assert hub.database.read(lambda tx: tx.records.get("Observation", observation, Scope(institution="YL"))) is None
