@@ -28,6 +28,9 @@ _FULFILLED: Mapping[str, frozenset[str]] = {
     "CA": frozenset({"cancelled", "entered-in-error"}),
     "DC": frozenset({"stopped", "cancelled", "entered-in-error"}),
 }
+#: Kinds of workflow events that an order number alone can state -> ORC-1, and the MedicationRequest.status of each command.
+_BARE: Mapping[str, str] = {"order.cancel": "CA", "order.hold": "HD", "order.release": "RL"}
+_STATES: Mapping[str, str] = {"CA": "cancelled", "DC": "stopped", "HD": "on-hold", "RL": "active"}
 _ENDED = frozenset({"cancelled", "stopped", "completed", "entered-in-error"})
 #: States of a dispense or an administration that took no medicine to the patient.
 _NOTHING_GIVEN = frozenset({"cancelled", "declined", "entered-in-error", "not-done", "preparation"})
@@ -44,11 +47,13 @@ class Judged:
     Attributes:
         control: ORC-1.
         reference: the MedicationRequest that it is about.
+        numbers: ORC-2 and ORC-3 of the message, without namespaces.
         error: why the command is not carried out; ``None`` where it is.
     """
 
     control: str
     reference: str
+    numbers: tuple[str, str] = ("", "")
     error: HubError | None = None
 
     @property
@@ -62,6 +67,7 @@ def judged(tx: Tx, translation: Translation, scope: Scope) -> tuple[Translation,
 
     *scope* is the reach of the sender, whose institution owns the prescriptions that it may command.
     """
+    translation = _meant(tx, translation, scope)
     events = [one for one in translation.workflow_events if one.kind.startswith(PREFIX)]
     if not events:
         return translation, ()
@@ -73,10 +79,12 @@ def judged(tx: Tx, translation: Translation, scope: Scope) -> tuple[Translation,
         stored = _stored(tx, event, scope)
         if stored is not None and f"MedicationRequest/{stored.id}" != reference:
             renames[reference] = stored.id
-        error = None if reference in made else _trouble(tx, control, stored, scope)
+            reference = f"MedicationRequest/{stored.id}"
+        error = None if event.focus[0] in made else _trouble(tx, control, stored, scope)
         if control not in _OF_KNOWN:
-            made.add(reference)
-        verdicts.append(Judged(control=control, reference=renames.get(reference, reference), error=error))
+            made.add(event.focus[0])
+        numbers = (event.placer_number, event.filler_number)
+        verdicts.append(Judged(control=control, reference=reference, numbers=numbers, error=error))
     dropped = {one.focus[0] for one, verdict in zip(events, verdicts, strict=True) if verdict.error is not None}
     # A message may name one prescription twice; what is carried out of it stands.
     dropped -= {one.focus[0] for one, verdict in zip(events, verdicts, strict=True) if verdict.error is None}
@@ -91,6 +99,29 @@ def judged(tx: Tx, translation: Translation, scope: Scope) -> tuple[Translation,
         if one.error is not None
     )
     return replace(translation, changes=changes, issues=(*translation.issues, *issues)), tuple(verdicts)
+
+
+def _meant(tx: Tx, translation: Translation, scope: Scope) -> Translation:
+    """Return *translation* with commands by an order number alone (ORM^O01 without OBR and RXO) tied to a prescription.
+
+    What kind of order a number is of, such a message does not say. It is a prescription's where the sender has one of that
+    number and no service.
+    """
+    changes, events = list(translation.changes), list(translation.workflow_events)
+    for place, event in enumerate(events):
+        change = next((one for one in changes if isinstance(one, Upsert) and one.reference in event.focus), None)
+        if event.kind not in _BARE or change is None or change.resource["resourceType"] != "ServiceRequest":
+            continue
+        named = "code" in change.resource or tx.records.get("ServiceRequest", change.resource["id"], scope) is not None
+        stored = None if named else _numbered(tx, event, scope)
+        if stored is None:
+            continue
+        revoked = change.resource.get("status") == "revoked"
+        control = "DC" if event.kind == "order.cancel" and revoked else _BARE[event.kind]
+        command = {"resourceType": "MedicationRequest", "id": stored.id, "status": _STATES[control]}
+        changes[changes.index(change)] = replace(change, resource=command, update_only=True, defaults={})
+        events[place] = replace(event, kind=f"{PREFIX}{control}", focus=(f"MedicationRequest/{stored.id}",))
+    return replace(translation, changes=tuple(changes), workflow_events=tuple(events))
 
 
 def after(verdicts: Sequence[Judged], superseded: Sequence[str]) -> tuple[Judged, ...]:
@@ -111,6 +142,11 @@ def _stored(tx: Tx, event: WorkflowEvent, scope: Scope) -> Stored | None:
     own = tx.records.get("MedicationRequest", event.focus[0].partition("/")[2], scope)
     if own is not None:
         return own if own.owner == scope.institution and not own.deleted else None
+    return _numbered(tx, event, scope)
+
+
+def _numbered(tx: Tx, event: WorkflowEvent, scope: Scope) -> Stored | None:
+    """Return the one prescription of the sender's institution that has the placer's number of *event*, else the filler's."""
     for kind, number in (("placer-order", event.placer_number), ("filler-order", event.filler_number)):
         if not number:
             continue

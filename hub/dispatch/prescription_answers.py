@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from fhir_mappings.hl7v2.messages.order_groups import read_orders
+from fhir_mappings.hl7v2.messages.order_groups import Order, read_orders
 from fhir_mappings.hl7v2.outbound.encoding import encode_or_escape
 from fhir_mappings.hl7v2.outbound.orp_o10 import ANSWERS, AnsweredOrder, orp_o10
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
+from fhir_mappings.hl7v2.segments import orc
+from fhir_mappings.hl7v2.tokenizer import Message
 from fhir_mappings.json import loads
 from hub.access import scope_of
 from hub.acknowledge import refused
@@ -46,16 +48,7 @@ class PrescriptionAnswers:
         control_id = f"YX{hashlib.sha256(f'{seq}|prescriptions'.encode()).hexdigest()[:16].upper()}"
         if tx.outbox.deliveries({"control_id": control_id}, limit=1):
             return
-        # An ORM^O01 may hold orders of services too, which their workflows answer.
-        groups = [
-            one
-            for one in read_orders(arrival.message)
-            if not arrival.event.startswith("ORM") or (one.obr is None and one.pharmacy)
-        ]
-        told = [
-            AnsweredOrder(orc=group.orc, error=refused(verdict.error).errors[0] if verdict.error is not None else None)
-            for group, verdict in zip(groups, verdicts, strict=True)
-        ]
+        told = _told(arrival.message, verdicts)
         dialect = self._directory.dialect(endpoint)
         stored = tx.records.get("Patient", patient_id, scope_of(arrival.actor)) if patient_id else None
         text = orp_o10(
@@ -89,3 +82,20 @@ class PrescriptionAnswers:
                 patient_id=patient_id,
             )
         )
+
+
+def _told(message: Message, verdicts: Sequence[Judged]) -> list[AnsweredOrder]:
+    """Return what is said of each order that *verdicts* are about; others of the message are answered by their workflows."""
+    groups = read_orders(message)
+    told: list[AnsweredOrder] = []
+    for verdict in verdicts:
+        group = next(one for one in groups if _numbers(one) == verdict.numbers)
+        groups.remove(group)
+        error = refused(verdict.error).errors[0] if verdict.error is not None else None
+        told.append(AnsweredOrder(orc=group.orc, error=error))
+    return told
+
+
+def _numbers(order: Order) -> tuple[str, str]:
+    found = orc.numbers(order.orc, order.obr)
+    return found.placer, found.filler

@@ -224,3 +224,42 @@ def test_who_reads_no_answers_gets_none_and_hears_of_a_refusal_in_the_acknowledg
     assert "206" in told.split("ERR|")[1]
     # Nothing of a refused message is applied.
     assert unheard.states() == {"R1": "active", "R2": "active"}
+
+
+def bare(control: str, *numbers: str, control_id: str = "KN-C") -> str:
+    """Return an ORM^O01 that names orders by their numbers alone, as older systems cancel prescriptions."""
+    return message("ORM^O01", control_id, *(f"ORC|{control}|{number}^HIS" for number in numbers), version="2.3.1")
+
+
+@pytest.mark.parametrize(
+    ("control", "said", "status"),
+    [("CA", "CR", "cancelled"), ("DC", "DR", "stopped"), ("HD", "HR", "on-hold"), ("RL", "OR", "active")],
+)
+def test_an_orm_that_names_a_prescription_by_its_number_alone_commands_it(
+    hub: Pharmacy, control: str, said: str, status: str
+) -> None:
+    hub.receive(prescribed("NW", "R1", "R2"))
+    hub.news()
+
+    hub.receive(bare(control, "R1"))
+
+    assert hub.said() == ("ORR^O02", "KN-C", [(said, "R1")])
+    assert hub.states() == {"R1": status, "R2": "active"}
+    assert hub.all("ServiceRequest") == []
+
+
+def test_an_orm_cancels_no_prescription_that_was_dispensed(hub: Pharmacy) -> None:
+    hub.receive(prescribed("NW", "R1", "R2"), dispensed("R1"))
+    hub.news()
+    hub.receive(bare("CA", "R1", "R2"))
+    assert hub.said()[2] == [("UC", "R1"), ("CR", "R2")]
+    assert hub.states() == {"R1": "active", "R2": "cancelled"}
+
+
+def test_an_orm_about_a_service_of_the_same_number_commands_the_service(hub: Pharmacy) -> None:
+    hub.receive(message("ORM^O01", "S1", "ORC|NW|R1^HIS", "OBR|1|R1^HIS||K^钾^L"), prescribed("NW", "R1"))
+    hub.news()
+    hub.receive(bare("DC", "R1"))
+    assert hub.states() == {"R1": "active"}
+    [request] = hub.all("ServiceRequest")
+    assert request["status"] == "revoked"
