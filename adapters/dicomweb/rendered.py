@@ -197,6 +197,8 @@ class Rendered:
             return _not_modified(request, etag)
         kept = {"Cache-Control": "private, no-cache", "ETag": etag}
         if video(wanted[0][0].TransferSyntaxUID):
+            if state is not None:
+                raise not_acceptable("Presentation states are not drawn on videos: ask for the video without one.")
             data, warning = self._movies.of_video(wanted, look, said, frames_said=frames_said)
             kept |= {"Warning": warning} if warning else {}
         else:

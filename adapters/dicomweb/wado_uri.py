@@ -24,7 +24,7 @@ from adapters.dicomweb.presentation import Presented, has_image, is_state, read
 from adapters.dicomweb.rendered import IMAGE_TYPES, Rendered, image_type, moves
 from adapters.dicomweb.wado import Retrieve
 from adapters.pixels.look import Look
-from adapters.pixels.syntaxes import TARGETS
+from adapters.pixels.syntaxes import TARGETS, video
 from hub.errors import Category, HubError
 from hub.ports import InstanceRow
 
@@ -76,10 +76,12 @@ class WadoUri:
         if "transferSyntax" in asked:
             raise wrong("transferSyntax", f"It goes with contentType={_DICOM} alone.")
         state = self._state(actor, row, asked)
-        passed = self._rendered.passed_on(request, row, ranges)
+        frame = _frame(asked.get("frameNumber"))
+        # A frame of a video is a picture; the video itself has no frame number.
+        of_film = frame is not None and video(row.TransferSyntaxUID)
+        passed = None if of_film else self._rendered.passed_on(request, row, ranges)
         if passed is not None:
             return passed
-        frame = _frame(asked.get("frameNumber"))
         chosen, media_type = image_type([one for one in ranges if not one.multipart], film=moves([(row, frame)]))
         look = replace(look, media_type=media_type)
         if media_type in {"image/gif", MP4} and chosen.media_type == media_type and frame is None:
@@ -111,6 +113,8 @@ class WadoUri:
             raise not_acceptable(f"Ask for {_DICOM}, or for one of {', '.join(IMAGE_TYPES)}.")
         if first.media_type == "*/*":
             # Table 9.5-1: a single frame is a picture by default, all else is not.
+            if asked_frame and video(row.TransferSyntaxUID):
+                return False
             return not has_image(row) or ((row.NumberOfFrames or 1) > 1 and not asked_frame)
         return first.media_type in {_DICOM, "application/*"}
 

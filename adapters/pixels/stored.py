@@ -169,6 +169,11 @@ class StoredPixels:
     def picture(self, pool: Pool, number: int, look: Look, state: Sequence[bytes] = ()) -> bytes:
         """Return frame *number* rendered, in the way of a presentation state (:meth:`presentation`) where there is one."""
         if self.film is not None:
+            if state:
+                raise HubError(
+                    Category.UNSUPPORTED, "Presentation states are not drawn on videos.", where=self.syntax,
+                    remedy="Ask for the video without one.", status=406,
+                )  # fmt: skip
             return self.film.picture(pool, number, look)
         _, data = pool.run(
             {

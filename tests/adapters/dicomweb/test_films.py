@@ -149,6 +149,10 @@ def test_wado_uri_renders_videos_too(http: httpx.Client, hub: Services) -> None:
     asked = {"requestType": "WADO", "studyUID": STUDY, "seriesUID": SERIES, "objectUID": f"{SERIES}.1"}
     picture = http.get(f"{base}/wado", params={**asked, "contentType": "image/png", "frameNumber": "8"})
     assert shows(open_picture(picture).convert("RGB"), 8)
+    # A frame is a picture by default, a whole video an object (PS3.18 table 9.5-1).
+    default = http.get(f"{base}/wado", params={**asked, "frameNumber": "8"})
+    assert default.headers["content-type"] == "image/jpeg"
+    assert http.get(f"{base}/wado", params=asked).headers["content-type"].startswith("application/dicom")
     film = http.get(f"{base}/wado", params={**asked, "contentType": "video/mp4"})
     assert durations(film.content) == [(10, 40_000)]
 

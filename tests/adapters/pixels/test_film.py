@@ -169,6 +169,12 @@ def test_a_film_longer_than_its_share_of_memory_is_refused_before_it_is_read() -
     assert "pixel_memory_bytes" in error.message
 
 
+def test_a_presentation_state_is_not_left_out_in_silence(children: Pool) -> None:
+    with opened(video_object(stream("mpeg2.ts"), MPEG2)) as stored, pytest.raises(HubError) as caught:
+        stored.picture(children, 1, PNG, [b"a state"])
+    assert caught.value.status == 406
+
+
 def test_too_many_frames_at_once_are_refused() -> None:
     with opened(video_object(stream("mpeg2.ts"), MPEG2)) as stored, pytest.raises(HubError) as caught:
         film_of(stored).plan(range(1, 400))
