@@ -316,3 +316,26 @@ def test_a_completed_step_takes_its_order_off_the_list(
     }
     put(services, patient(), order(), step)
     assert len(asked(door).answers) == listed
+
+
+@pytest.mark.parametrize(
+    ("event", "more", "accession", "study"),
+    [
+        ("OMG^O19", b"", "KN20250611001", "2.25."),
+        ("OMI^O23", b"IPC|A7|R7|1.2.826.0.1.3680043.10.99.7|S7|CT\r", "A7", "1.2.826.0.1.3680043.10.99.7"),
+    ],
+)
+def test_orders_of_newer_messages_are_on_the_list_too(
+    services: Services, door: Door, tmp_path: Path, event: str, more: bytes, accession: str, study: str
+) -> None:
+    data = (ORDERS / "kn_ct_order.hl7").read_bytes().replace(b"ORM^O01", event.encode()).replace(b"|2.4", b"|2.5.1")
+    path = tmp_path / "order.hl7"
+    path.write_bytes(data.rstrip(b"\r\n") + b"\r" + more)
+    send_v2(services, path)
+    found = asked(door, step={"Modality": "CT", "ScheduledProcedureStepID": ""}, RequestedProcedureID="")
+    (answer,) = found.answers
+    item = plain(answer)
+    (step,) = answer["00400100"]["Value"]
+    assert (item["AccessionNumber"], item["PatientID"]) == (accession, "0000010086")
+    assert item["StudyInstanceUID"].startswith(study)
+    assert plain(step)["Modality"] == "CT"
