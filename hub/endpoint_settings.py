@@ -272,7 +272,7 @@ SETTINGS: tuple[Setting, ...] = (
         kinds=("mllp",),
         fits=_is_switch,
         words=_SWITCH,
-        meaning="其申请被接受、拒绝或撤销时以 ORR^O02（ORL^O22、ORG^O20、ORI^O24）应答；缺省否 / whether it is told what became of its orders, in the form of each; not when absent",
+        meaning="其每条医嘱、处方、发药和给药的结果是否应答（ORR、ORL、ORG、ORI；ORP、RRE、RRD、RRA）；缺省否 / whether it is told what became of each of its orders and prescriptions, in the form of each; not when absent",
     ),
     Setting(
         name="validate-out",
