@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from hub import metrics
+from hub.printable import printable
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _WITHHELD = frozenset({"patient", "patient_id", "patient_name", "name", "body", "payload", "raw", "text", "value"})
@@ -115,7 +116,8 @@ def _json(_logger: object, _method: str, event: Event) -> str:
         "level": event.pop("level", ""),
         "event": event.pop("event", ""),
     }
-    return str(structlog.processors.JSONRenderer(ensure_ascii=False)(None, "", {**ordered, **event}))
+    # JSON leaves C1 controls and marks of direction as they are; a log is read in a terminal too.
+    return printable(str(structlog.processors.JSONRenderer(ensure_ascii=False)(None, "", {**ordered, **event})))
 
 
 class _Foreign(logging.Handler):

@@ -18,6 +18,7 @@ from hub.actor import Actor
 from hub.boot import Services, assemble
 from hub.config import Settings
 from hub.errors import HubError
+from hub.printable import printable
 
 
 @dataclass(slots=True)
@@ -92,20 +93,6 @@ def operator() -> Actor:
     except (KeyError, OSError):
         account = "unknown"
     return Actor(institution="YY", roles=frozenset({"operator", "system"}), client=f"cli:{account}")
-
-
-_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-#: Written as JSON writes them, so that a line of JSON stays what it was.
-_SHOWN = {code: f"\\u{code:04x}" for code in _CONTROLS if chr(code) not in "\t\n"}
-
-
-def printable(text: str) -> str:
-    """Return *text* with its control characters written out as ``\\u001b``; tabs and line ends stay.
-
-    What senders write into names and messages must not steer the operator's terminal (ECMA-48), nor turn the direction in
-    which it is read (Unicode UAX #9).
-    """
-    return text.translate(_SHOWN)
 
 
 def say(text: str = "", *, drawn: bool = False) -> None:

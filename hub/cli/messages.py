@@ -13,6 +13,7 @@ from fhir_mappings.json import dumps, loads
 from hub.cli.common import note, operator, say, services
 from hub.cli.message_filter import filtered
 from hub.errors import Category, HubError
+from hub.printable import printable
 
 app = typer.Typer(help="收到的消息 / what was received", no_args_is_help=True)
 
@@ -111,7 +112,7 @@ def _side_by_side(found: Mapping[str, Any]) -> None:
         right += [f"  {line}" for line in _lines(loads(one["body"]))]
     right += [f"{one}: 无此版本 / no such version" for one in found["gone"]]
     # As text, so that brackets in a message are no markup.
-    table.add_row(Text("\n".join(found["segments"])), Text("\n".join(right) or "无 / none"))
+    table.add_row(Text(printable("\n".join(found["segments"]))), Text(printable("\n".join(right)) or "无 / none"))
     Console().print(table)
 
 
