@@ -34,7 +34,10 @@ class Reader:
     def __init__(self, view: View) -> None:
         self._view = view
         try:
-            self._engine = sa.create_engine(view.url, poolclass=sa.NullPool, hide_parameters=True)
+            url = sa.make_url(view.url)
+            # pymssql takes its time limit when it connects, and its connections take nothing later.
+            limits = {"timeout": int(view.timeout_s)} if url.drivername == "mssql+pymssql" else {}
+            self._engine = sa.create_engine(url, poolclass=sa.NullPool, hide_parameters=True, connect_args=limits)
         except (sa.exc.ArgumentError, ImportError) as error:
             raise HubError(
                 Category.INCORRECT,
@@ -88,7 +91,7 @@ class Reader:
         if connection.dialect.name == "sqlite":
             deadline = time.monotonic() + seconds
             driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-        elif connection.dialect.name == "mssql":
+        elif connection.dialect.name == "mssql" and connection.dialect.driver == "pyodbc":
             driver.timeout = int(seconds)
         elif connection.dialect.name == "oracle":
             driver.call_timeout = int(seconds * 1000)
