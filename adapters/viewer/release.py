@@ -11,6 +11,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from adapters.viewer.words import PHRASES, WORDS
+
 PACKAGE = "@ohif/app"
 VERSION = "3.13.2"
 #: Subresource integrity of the published tarball, as every npm client computes it.
@@ -51,23 +53,19 @@ class Change:
     times: int
 
 
-#: Chinese for words that OHIF's own translation leaves out, by its namespace.
-WORDS = {
-    "StudyList": {"AccessionNumber": "检查号", "ClearFilters": "清空条件", "Studies": "项检查"},
-    "DatePicker": {"Start": "开始", "End": "结束"},
-    "InvestigationalUseDialog": {
-        "for investigational use only": "仅供研究使用（非医疗器械） for investigational use only",
-        "Learn more about OHIF Viewer": "OHIF Viewer",
-        "Confirm and hide": "知道了",
-    },
-}
+#: Namespaces of :data:`WORDS` for which OHIF has no Chinese table, and those whose table it goes on having.
+_NEW_TABLES = ("InvestigationalUseDialog", "Messages", "SegmentationPanel")
+_OWN_TABLES = ("Common", "DatePicker", "MeasurementTable", "StudyList")
 
 
-def _translated(*namespaces: str) -> bytes:
+def _own_table(name: str) -> str:
+    return f"    {name}: zh_{name}_namespaceObject,\n"
+
+
+def _translated(*names: str) -> bytes:
     """Return lines of the table of Chinese words; what OHIF translates itself stays."""
-    own = {"StudyList": "...zh_StudyList_namespaceObject, "}
-    lines = [f"    {name}: {{{own.get(name, '')}{json.dumps(WORDS[name])[1:]},\n" for name in namespaces]
-    return "".join(lines).encode()
+    own = {name: f"...zh_{name}_namespaceObject, " for name in _OWN_TABLES}
+    return "".join(f"    {name}: {{{own.get(name, '')}{json.dumps(WORDS[name])[1:]},\n" for name in names).encode()
 
 
 CHANGES = (
@@ -115,18 +113,38 @@ CHANGES = (
         times=1,
     ),
     Change(
-        why="Words without a translation get one, first of all the notice that this is no medical device.",
+        why="A date counts when all of it is written: 2025-06-1 is the beginning of 2025-06-13 and not the first of June.",
         files=re.compile(r"app\..*\.js"),
-        old=b"    StudyList: zh_StudyList_namespaceObject,\n",
-        new=_translated("StudyList", "InvestigationalUseDialog"),
+        old=b"const date = parse_parse(value, 'yyyy-MM-dd', new Date());",
+        new=b"const date = parse_parse(value.length === 10 ? value : '', 'yyyy-MM-dd', new Date());",
         times=1,
     ),
     Change(
-        why="So do those of the date filter.",
+        why="The number of rows of a page is shown before somebody chooses another.",
         files=re.compile(r"app\..*\.js"),
-        old=b"    DatePicker: zh_DatePicker_namespaceObject,\n",
-        new=_translated("DatePicker"),
+        old=b"r.value === perPage",
+        new=b"r.value === String(perPage)",
         times=1,
+    ),
+    *(
+        Change(
+            why="Words without a translation get one, first of all the notice that this is no medical device.",
+            files=re.compile(r"app\..*\.js"),
+            old=_own_table(name).encode(),
+            new=_translated(name, *(_NEW_TABLES if name == "StudyList" else ())),
+            times=1,
+        )
+        for name in _OWN_TABLES
+    ),
+    *(
+        Change(
+            why="What stands in the program in English alone is said in Chinese first.",
+            files=re.compile(r".*\.js"),
+            old=old.encode(),
+            new=new.encode(),
+            times=1,
+        )
+        for old, new in PHRASES
     ),
 )
 #: What the index page must say, once each, so that our own page may stand in its place: the program, its style, and the

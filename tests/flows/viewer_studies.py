@@ -14,6 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForPresentation,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -247,6 +248,21 @@ def mammogram(*, size: int = 256) -> Study:
     )
     return Study(
         uid=header["StudyInstanceUID"], name="李^秀英", patient_id="30022", modality="MG", date="20250613", files=[file]
+    )
+
+
+def plain_film(number: int, *, size: int = 16) -> Study:
+    """Return a small radiograph; the higher its *number* (100 to 128), the later its day in February 2025."""
+    date = f"202502{number - 99:02d}"
+    header = _header(number, "DX", f"PAIPIAN^{number}=拍^片", f"D{number}", date, "胸部正位片") | {
+        "StudyTime": "140500"
+    }
+    picture = np.full((size, size), 500)
+    files = [
+        _part10({**header, **_grey(picture, 12)}, ExplicitVRLittleEndian, 1, DigitalXRayImageStorageForPresentation)
+    ]
+    return Study(
+        uid=header["StudyInstanceUID"], name="拍^片", patient_id=f"D{number}", modality="DX", date=date, files=files
     )
 
 

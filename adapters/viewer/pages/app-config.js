@@ -43,6 +43,8 @@
       },
     },
     showStudyList: true,
+    // Whose images these are stands beside them from the start; a telephone has room for it at a touch.
+    showPatientInfo: narrow ? "visibleCollapsed" : "visible",
     maxNumberOfWebWorkers: 3,
     showWarningMessageForCrossOrigin: true,
     showCPUFallbackMessage: false,
