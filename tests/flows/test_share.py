@@ -124,3 +124,48 @@ def test_a_patient_opens_a_shared_ct_on_a_telephone_until_it_is_revoked(
     assert [url for url in patient.asked if secret in url and urlsplit(url).path != path] == []
     for told in (secret, token, served.token("KN", "0231")):
         assert told not in served.log()
+
+
+def test_wrong_passwords_lock_the_link_and_say_so_on_a_telephone(
+    doctor: Reader,
+    patient: Reader,
+    served: HubProcess,  # noqa: F811 - a fixture
+) -> None:
+    study = send(served, chest_ct(number=41, slices=1))
+    doctor.go(f"/share/?study={study}", served.token("KN", "0231"))
+    doctor.page.locator("#ask button").click()
+    doctor.page.locator("#made").wait_for()
+    password = doctor.page.locator("#secret").inner_text()
+    patient.go(urlsplit(doctor.page.locator("#url").inner_text()).path)
+    phone = patient.page
+
+    def tries(given: str) -> int:
+        phone.locator("#password").fill(given)
+        with phone.expect_navigation() as answered:
+            phone.locator("button").tap()
+        assert answered.value is not None
+        # Nothing has to be moved sideways to be read.
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+        return int(answered.value.status)
+
+    assert tries("wrong") == 403
+    said = phone.locator("#said").inner_text()
+    assert said.startswith("密码不正确")
+    assert "The password is not right" in said
+    # What was typed is not shown again, and the box is ready for another.
+    assert phone.locator("#password").input_value() == ""
+    phone.screenshot(path=PICTURES / "share-wrong.png")
+    for _ in range(20):
+        if (status := tries("wrong")) != 403:
+            break
+    assert status == 429
+    said = phone.locator("#said").inner_text()
+    assert said.startswith("密码错误次数过多，请约")
+    assert "Please try again in about" in said
+    # The right password is not taken either while the link is locked.
+    assert tries(password) == 429
+    phone.screenshot(path=PICTURES / "share-locked.png")
+
+    patient.go("/share/no/page")
+    assert "无法查看" in phone.locator("h1").inner_text()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
