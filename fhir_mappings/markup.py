@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from xml.parsers import expat
 
 from fhir_mappings import text as text_rule
 from fhir_mappings.errors import MalformedError
+from fhir_mappings.guarded_xml import feed
 
 #: The bounds of one document; depth is that of JSON. So many elements take some 40 MB while they are read, and are a result
 #: of several thousand OBX; text inside them costs no more than its size.
@@ -68,18 +68,7 @@ def read(document: str) -> Element:
     if len(raw) > MAX_BYTES:
         raise _malformed(f"The XML is larger than {MAX_BYTES} bytes.")
     builder = _Builder()
-    parser = expat.ParserCreate("utf-8", namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.text
-    parser.StartDoctypeDeclHandler = _refuse_doctype
-    parser.EntityDeclHandler = _refuse_doctype
-    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-    try:
-        parser.Parse(raw, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise _malformed("The XML is not well formed.") from error
+    feed(raw, builder, malformed=_malformed, encoding="utf-8")
     assert builder.root is not None
     return builder.root
 
@@ -114,10 +103,6 @@ class _Builder:
 
     def end(self, _name: str) -> None:
         self._open.pop()
-
-
-def _refuse_doctype(*_: object) -> None:
-    raise _malformed("The XML has a document type declaration.")
 
 
 def _malformed(message: str) -> MalformedError:

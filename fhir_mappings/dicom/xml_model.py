@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
-from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from pydicom.datadict import keyword_for_tag
 
 from fhir_mappings.errors import MalformedError
+from fhir_mappings.guarded_xml import feed
 
 NAMESPACE = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 _START = f'<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="{NAMESPACE}" xml:space="preserve">'
@@ -147,24 +147,8 @@ def read(document: bytes, *, limits: XmlLimits = LIMITS) -> dict[str, Any]:
     if len(document) > limits.document_bytes:
         raise _malformed(f"The XML is larger than {limits.document_bytes} bytes.")
     builder = _Builder(limits)
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.text
-    # Without a document type there are no entities, so neither bombs nor references to other places (security.md 3.2).
-    parser.StartDoctypeDeclHandler = _refuse_doctype
-    parser.EntityDeclHandler = _refuse_doctype
-    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-    try:
-        parser.Parse(document, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise _malformed("The XML is not well formed.") from error
+    feed(document, builder, malformed=_malformed)
     return builder.dataset
-
-
-def _refuse_doctype(*_: object) -> None:
-    raise _malformed("The XML has a document type declaration.")
 
 
 def _malformed(message: str) -> MalformedError:
