@@ -24,7 +24,8 @@ from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.interaction import Change
 from hub.outcome import as_hub_error, findings_error, outcome, status_of
-from hub.reading import Pairs, known_type
+from hub.read_parameters import Pairs
+from hub.reading import known_type
 
 if TYPE_CHECKING:
     from hub.resources import ResourceService

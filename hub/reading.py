@@ -9,36 +9,38 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from fhir_mappings.definitions.dates import range_us
 from fhir_mappings.definitions.structures import resource_types
-from fhir_mappings.errors import MalformedError
 from fhir_mappings.json import dumps, loads
 from hub.access import UNRESTRICTED, Scope, scope_of
 from hub.actor import Actor
 from hub.answer import Answer, bundle, entry, history_entry, subset
-from hub.clock import from_us, instant, to_us
+from hub.clock import instant, to_us
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
 from hub.outcome import information
 from hub.ports import AuditLine, Stored, Tx
-from hub.search import DEFAULT_COUNT, MAX_COUNT, Query, parse
+from hub.read_parameters import (
+    Pairs,
+    controls,
+    count_of,
+    date_bounds,
+    moment_of,
+    position_of,
+    query_text,
+    shape,
+    url_of,
+)
+from hub.search import Query, parse
 from hub.translate import OBJECT_DIGEST
 
 if TYPE_CHECKING:
     from hub.boot import Services
 
-Pairs = Sequence[tuple[str, str]]
-
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
 _OWNERS_KEPT = 50_000
-#: Search parameters whose values never enter the audit trail: they are words about a person.
-_PRIVATE = re.compile(
-    r"name|address|phone|email|telecom|family|given|phonetic|identifier|text|:contains|:exact", re.IGNORECASE
-)
 #: Audit trail columns by the search parameter of AuditEvent that asks for them.
 _AUDIT = {"patient": "patient", "type": "type", "subtype": "subtype", "action": "action", "outcome": "outcome"}
 
@@ -86,7 +88,7 @@ class Reader:
             raw: for a Binary, its bytes instead of the resource.
         """
         known_type(type)
-        summary, wanted = _shape(type, pairs)
+        summary, wanted = shape(type, pairs)
         if type == "AuditEvent":
             return self._audit_event(envelope, id)
         scope = scope_of(envelope.actor)
@@ -154,7 +156,7 @@ class Reader:
             "search",
             resources=(*page.matches, *page.included),
             entities=tuple(f"{one.type}/{one.id}" for one in (*page.matches, *page.included)),
-            query=_query_text(type, query.pairs),
+            query=query_text(type, query.pairs),
             count=len(page.matches),
         )
         links = [("self", query.to_self_link(self.base))]
@@ -186,10 +188,10 @@ class Reader:
         """Return versions, newest first, as a history Bundle with self and next links."""
         if type is not None:
             known_type(type)
-        given = _controls(pairs, {"_count", "_since", "_before"})
-        count = _count(given)
-        since = _moment(given["_since"], "_since") if "_since" in given else None
-        before = _position(given["_before"]) if "_before" in given else None
+        given = controls(pairs, {"_count", "_since", "_before"})
+        count = count_of(given)
+        since = moment_of(given["_since"], "_since") if "_since" in given else None
+        before = position_of(given["_before"]) if "_before" in given else None
         scope = scope_of(envelope.actor)
 
         def work(tx: Tx) -> Sequence[Stored]:
@@ -212,11 +214,11 @@ class Reader:
         )
         url = f"{self.base}/{path}/_history" if path else f"{self.base}/_history"
         kept = [(name, value) for name, value in given.items() if name != "_before"]
-        links = [("self", _url(url, list(given.items())))]
+        links = [("self", url_of(url, list(given.items())))]
         if len(rows) > count:
             last = page[-1]
             position = f"{to_us(last.last_updated)}.{last.type}/{last.id}/{last.version}"
-            links.append(("next", _url(url, [*kept, ("_before", position)])))
+            links.append(("next", url_of(url, [*kept, ("_before", position)])))
         body = bundle(
             "history",
             (history_entry(self.base, one) for one in page),
@@ -230,8 +232,8 @@ class Reader:
 
         Records that were merged into the Patient, and what was stored of them, are part of it.
         """
-        given = _controls(pairs, {"_count", "_type", "_cursor"}, lenient=lenient)
-        count = _count(given)
+        given = controls(pairs, {"_count", "_type", "_cursor"}, lenient=lenient)
+        count = count_of(given)
         types = [known_type(one) for one in given["_type"].split(",")] if given.get("_type") else None
         scope = scope_of(envelope.actor)
 
@@ -257,10 +259,10 @@ class Reader:
             count=len(page.matches),
         )
         url = f"{self.base}/Patient/{id}/$everything"
-        links = [("self", _url(url, list(given.items())))]
+        links = [("self", url_of(url, list(given.items())))]
         if page.next_cursor is not None:
             rest = [(name, value) for name, value in given.items() if name != "_cursor"]
-            links.append(("next", _url(url, [*rest, ("_cursor", page.next_cursor)])))
+            links.append(("next", url_of(url, [*rest, ("_cursor", page.next_cursor)])))
         entries = (entry(self.base, one.body, f"{one.type}/{one.id}", "match") for one in page.matches)
         return Answer(status=200, body=bundle("searchset", entries, links=links, now=instant(self._services.clock())))
 
@@ -289,15 +291,15 @@ class Reader:
     def _audit_search(self, envelope: Envelope, pairs: Pairs, *, lenient: bool) -> Answer:
         reach = self._audit_reach(envelope.actor)
         criteria: dict[str, str] = {}
-        given = _controls(
+        given = controls(
             [(name, value) for name, value in pairs if name != "date"], {*_AUDIT, "_count", "_before"}, lenient=lenient
         )
         for name, value in given.items():
             if name in _AUDIT:
                 criteria[_AUDIT[name]] = value.rpartition("|")[2].removeprefix("Patient/")
         for value in (value for name, value in pairs if name == "date"):
-            criteria |= _date_bounds(value)
-        count = _count(given)
+            criteria |= date_bounds(value)
+        count = count_of(given)
         at, _, seen = given.get("_before", "").partition(",")
         if at and not (at.isdigit() and len(at) < 18):
             raise HubError(Category.INCORRECT, "The page link is not one of this hub.", where="_before")
@@ -314,13 +316,13 @@ class Reader:
         self._audit(envelope, "E", "search", query=f"AuditEvent?{query}", count=len(page))
         url = f"{self.base}/AuditEvent"
         kept = [pair for pair in pairs if pair[0] in {*_AUDIT, "date", "_count"}]
-        links = [("self", _url(url, [*kept, ("_before", given["_before"])] if at else kept))]
+        links = [("self", url_of(url, [*kept, ("_before", given["_before"])] if at else kept))]
         if len(rows) > count:
             # Events of one millisecond may stand on both sides of the cut: those already shown are named in the link.
             moment = page[-1]["recorded"]
             same = [row["id"] for row in page if row["recorded"] == moment]
             after = to_us(datetime.fromisoformat(moment)) + 1000
-            links.append(("next", _url(url, [*kept, ("_before", ",".join([str(after), *same]))])))
+            links.append(("next", url_of(url, [*kept, ("_before", ",".join([str(after), *same]))])))
         entries = (entry(self.base, dumps(one), f"AuditEvent/{one['id']}", "match") for one in page)
         return Answer(status=200, body=bundle("searchset", entries, links=links, now=instant(self._services.clock())))
 
@@ -403,89 +405,3 @@ def _digest_of(binary: dict[str, Any]) -> str:
         if str(extension.get("url", "")).endswith(f"/StructureDefinition/{OBJECT_DIGEST}"):
             return str(extension.get("valueString", ""))
     return ""
-
-
-def _controls(pairs: Pairs, allowed: set[str], *, lenient: bool = False) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name in {"_format", "_pretty"}:
-            continue
-        if name not in allowed:
-            if lenient:
-                continue
-            raise HubError(
-                Category.UNSUPPORTED,
-                "An unknown parameter.",
-                where="query",
-                remedy=f"Supported here: {', '.join(sorted(allowed))}.",
-                status=400,
-                issue_code="not-supported",
-            )
-        if name in found:
-            raise HubError(Category.INCORRECT, "It may be given once.", where=name)
-        found[name] = value
-    return found
-
-
-def _shape(type: str, pairs: Pairs) -> tuple[str | None, tuple[str, ...]]:
-    """Return ``_summary`` and ``_elements`` of a read."""
-    given = _controls(pairs, {"_summary", "_elements"})
-    if not given:
-        return None, ()
-    query = parse(type, list(given.items()))
-    if query.summary in {"true", "count"}:
-        raise HubError(Category.UNSUPPORTED, "A read takes _summary=text or data.", where="_summary", status=400)
-    return query.summary, query.elements
-
-
-def _count(given: dict[str, str]) -> int:
-    value = given.get("_count", str(DEFAULT_COUNT))
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise HubError(Category.INCORRECT, "Expected a whole number.", where="_count")
-    return max(1, min(int(value), MAX_COUNT))
-
-
-def _moment(text: str, where: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError as error:
-        raise HubError(Category.INCORRECT, "Expected an instant with a time zone.", where=where) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _position(text: str) -> tuple[datetime, str]:
-    moment, _, key = text.partition(".")
-    if not re.fullmatch(r"\d{1,17}", moment) or not re.fullmatch(r"[A-Za-z]+/[A-Za-z0-9\-.]{1,64}/\d{1,9}", key):
-        raise HubError(Category.INCORRECT, "The page link is not one of this hub.", where="_before")
-    return from_us(int(moment)), key
-
-
-def _date_bounds(value: str) -> dict[str, str]:
-    prefix, text = (value[:2], value[2:]) if value[:2].isalpha() else ("eq", value)
-    try:
-        low, high = range_us(text.replace(" ", "+"))
-    except MalformedError as error:
-        raise HubError(Category.INCORRECT, error.message, where="date", remedy=error.remedy) from error
-    bounds = {
-        "eq": {"since": low, "until": high},
-        "ge": {"since": low},
-        "gt": {"since": high},
-        "sa": {"since": high},
-        "le": {"until": high},
-        "lt": {"until": low},
-        "eb": {"until": low},
-    }.get(prefix)
-    if bounds is None:
-        raise HubError(Category.UNSUPPORTED, "Use eq, ge, gt, le, lt, sa or eb.", where="date", status=400)
-    return {name: from_us(moment).isoformat() for name, moment in bounds.items()}
-
-
-def _url(url: str, pairs: Sequence[tuple[str, str]]) -> str:
-    text = "&".join(f"{name}={quote(value, safe=':/|,._-$')}" for name, value in pairs)
-    return f"{url}?{text}" if text else url
-
-
-def _query_text(type: str, pairs: Pairs) -> str:
-    """Return the query as the audit trail keeps it: values that describe a person are left out."""
-    shown = [f"{name}=" if _PRIVATE.search(name) else f"{name}={value}" for name, value in pairs]
-    return f"{type}?{'&'.join(shown)}"

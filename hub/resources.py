@@ -23,7 +23,8 @@ from hub.errors import Category, HubError
 from hub.interaction import Change
 from hub.outcome import outcome_of_findings
 from hub.ports import AuditLine, NewEntry, Stored, Tx
-from hub.reading import Pairs, Reader, known_type
+from hub.read_parameters import Pairs
+from hub.reading import Reader, known_type
 from hub.transitions import read_transition
 from hub.validation import validate
 from hub.writing import Writer

@@ -17,6 +17,7 @@ from adapters._http import Workers, actor_of
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.negotiation import wants_xml
+from adapters.dicomweb.parameters import natural, truth
 from adapters.dicomweb.xml import datasets_response
 from fhir_mappings.json import loads
 from hub.actor import Actor
@@ -78,11 +79,11 @@ def question(request: Request, level: Level) -> Question:
     for name, value in items:
         lower = name.lower()
         if lower == "limit":
-            limit = _natural(name, value)
+            limit = natural(name, value)
         elif lower == "offset":
-            offset = min(_natural(name, value), _MAX_OFFSET)
+            offset = min(natural(name, value), _MAX_OFFSET)
         elif lower == "fuzzymatching":
-            fuzzy = _truth(name, value)
+            fuzzy = truth(name, value)
         elif lower == "includefield":
             for part in value.split(","):
                 if part.strip().lower() == "all":
@@ -133,18 +134,6 @@ def _joined(keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for name, value in keys:
         joined[name] = f"{joined[name]}\\{value}" if name in joined else value
     return list(joined.items())
-
-
-def _natural(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise HubError(Category.INCORRECT, f"{name} is not a whole number.", where=name, remedy="Send 0 or more.")
-    return int(value)
-
-
-def _truth(name: str, value: str) -> bool:
-    if value.lower() not in {"true", "false"}:
-        raise HubError(Category.INCORRECT, f"{name} is neither true nor false.", where=name)
-    return value.lower() == "true"
 
 
 class Search:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from adapters._http import Workers, actor_of, correlation_id, echo_headers, peer_of
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import Handler, uid
+from adapters.dicomweb.parameters import truth
 from fhir_mappings.dicom import workitem as mapping
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
@@ -98,9 +99,7 @@ def _asked(request: Request, target: str) -> Json:
     conditions: list[tuple[str, str]] = []
     for name, value in request.query_params.multi_items():
         if name.lower() == "deletionlock":
-            if value.lower() not in {"true", "false"}:
-                raise HubError(Category.INCORRECT, "deletionlock is neither true nor false.", where=name)
-            keys[DELETION_LOCK] = {"vr": "LO", "Value": [value.upper()]}
+            keys[DELETION_LOCK] = {"vr": "LO", "Value": [str(truth(name, value)).upper()]}
         elif name.lower() == "filter":
             conditions += [(one.partition("=")[0], one.partition("=")[2]) for one in _NEXT.split(value)]
         elif name.lower() not in _OF_THE_ANSWER:

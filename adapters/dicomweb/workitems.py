@@ -25,6 +25,7 @@ from adapters._http import (
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import Handler, checked_uid, uid
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, wants_xml
+from adapters.dicomweb.parameters import natural, truth
 from adapters.dicomweb.xml import dataset_response, datasets_response
 from fhir_mappings.dicom import identifier, xml_model
 from fhir_mappings.dicom import workitem as mapping
@@ -254,11 +255,11 @@ class _Question:
         for name, value in parameters:
             match name.lower():
                 case "limit":
-                    self.limit = min(_natural(name, value), _MAX_LIMIT)
+                    self.limit = min(natural(name, value), _MAX_LIMIT)
                 case "offset":
-                    self.offset = _natural(name, value)
+                    self.offset = natural(name, value)
                 case "fuzzymatching":
-                    fuzzy = _truth(name, value)
+                    fuzzy = truth(name, value)
                 case "includefield":
                     parts = [part.strip() for part in value.split(",") if part.strip()]
                     self.everything = self.everything or "all" in map(str.lower, parts)
@@ -294,18 +295,6 @@ def _path(name: str) -> attributes.Path:
     if name.count(".") >= _MAX_STEPS:
         raise HubError(Category.INCORRECT, f"The path has more than {_MAX_STEPS} steps.", where=name[:128])
     return attributes.path_of(name)
-
-
-def _natural(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise HubError(Category.INCORRECT, f"{name} is not a whole number.", where=name, remedy="Send 0 or more.")
-    return int(value)
-
-
-def _truth(name: str, value: str) -> bool:
-    if value.lower() not in {"true", "false"}:
-        raise HubError(Category.INCORRECT, f"{name} is neither true nor false.", where=name)
-    return value.lower() == "true"
 
 
 def routes(services: Services, workers: Workers) -> list[tuple[str, str, Handler]]:
