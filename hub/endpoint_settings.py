@@ -6,77 +6,21 @@ against this table when members are imported, and ``docs/operations.md`` is writ
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
-from fhir_mappings.text import codec_for
 from hub import acknowledged, alert_limits, breaker, line_rate
 from hub.delivery import MOST_CONNECTIONS, is_retry_rule
+from hub.endpoint_setting import SWITCH, Setting, is_charset, is_network, is_switch, is_text, is_zone
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
 from hub.v2_out import EVENTS, IMAGING_ORDERS, LAB_ORDERS, are_events
 
-_SWITCH = "true or false"
 _FINGERPRINT_OR_NAME = re.compile(r"[0-9A-Za-z:._/@*-]{1,255}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One setting.
-
-    Attributes:
-        kinds: of the endpoints that may carry it (:class:`hub.ports.MemberEndpoint`).
-        fits: whether a value, as text, can be used.
-        words: what values there are, for the message that refuses another.
-        meaning: in Chinese and English, for the operators' page.
-    """
-
-    name: str
-    kinds: tuple[str, ...]
-    fits: Callable[[str], bool]
-    words: str
-    meaning: str
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether it is on or off; such a value is kept as a truth value, however it was written."""
-        return self.words == _SWITCH
-
-
-def is_zone(value: str) -> bool:
-    """Return whether *value* names a time zone."""
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
-
-
-def _is_switch(value: str) -> bool:
-    return value.lower() in {"true", "false"}
-
-
-def _is_network(value: str) -> bool:
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_charset(value: str) -> bool:
-    return codec_for(value) is not None
-
-
-def _is_text(value: str) -> bool:
-    return bool(value) and value.isprintable()
 
 
 def _are_services(value: str) -> bool:
@@ -91,7 +35,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="cidr",
         kinds=_ALL,
-        fits=lambda value: all(map(_is_network, value.split())),
+        fits=lambda value: all(map(is_network, value.split())),
         words="networks like 10.1.0.0/16, with spaces between",
         meaning="允许来自的网段；缺省为任意 / networks it may call from; any when absent",
     ),
@@ -105,7 +49,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="charset-in",
         kinds=("mllp", "dicom", "dicom-web"),
-        fits=_is_charset,
+        fits=is_charset,
         words="a character set like GB18030",
         meaning="对方实际使用的字符集，优先于其声明 / the character set it really writes, whatever it declares",
     ),
@@ -140,15 +84,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="push",
         kinds=("dicom",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="把委托其阅片的检查推送给该 AE / send it the studies that it is asked to read",
     ),
     Setting(
         name="commitment",
         kinds=("dicom",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="推送后向该 AE 请求存储承诺 / ask it for storage commitment after a delivery",
     ),
     Setting(
@@ -168,8 +112,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="availability",
         kinds=("dicom",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="检查到齐后通知该 AE / tell it of complete studies (Instance Availability Notification)",
     ),
     Setting(
@@ -186,14 +130,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="sending-application",
         kinds=("mllp",),
-        fits=_is_text,
+        fits=is_text,
         words="MSH-3 as it writes it",
         meaning="对方写的 MSH-3；缺省为任意 / MSH-3 that it writes; any when absent",
     ),
     Setting(
         name="sending-facility",
         kinds=("mllp",),
-        fits=_is_text,
+        fits=is_text,
         words="MSH-4 as it writes it",
         meaning="对方写的 MSH-4 / MSH-4 that it writes",
     ),
@@ -221,14 +165,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="charset-out",
         kinds=("mllp",),
-        fits=_is_charset,
+        fits=is_charset,
         words="a character set like GB18030",
         meaning="发给对方的字符集 / character set of what is sent to it",
     ),
     Setting(
         name="msh-18-out",
         kinds=("mllp",),
-        fits=lambda value: value == "" or _is_text(value),
+        fits=lambda value: value == "" or is_text(value),
         words="MSH-18 as it expects it, or nothing",
         meaning="发给对方的 MSH-18；可为空 / MSH-18 of what is sent to it; may be empty",
     ),
@@ -263,15 +207,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="zds",
         kinds=("mllp",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="影像申请是否带 ZDS（StudyInstanceUID）；缺省否 / whether orders for imaging carry ZDS with the Study Instance UID; not when absent",
     ),
     Setting(
         name="order-answers",
         kinds=("mllp",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="其每条医嘱、处方、发药和给药的结果是否应答（ORR、ORL、ORG、ORI；ORP、RRE、RRD、RRA）；缺省否 / whether it is told what became of each of its orders and prescriptions, in the form of each; not when absent",
     ),
     Setting(
@@ -347,15 +291,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="patient-queries",
         kinds=("mllp",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="是否应答患者查询（PDQ、PIX）；缺省否 / whether queries for patients (PDQ, PIX) are answered; not when absent",
     ),
     Setting(
         name="order-queries",
         kinds=("mllp",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="是否应答医嘱状态查询（OSQ^Q06）；缺省否 / whether queries for the status of orders (OSQ^Q06) are answered; not when absent",
     ),
     Setting(
@@ -368,8 +312,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="retry-ae",
         kinds=("mllp",),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="对方应答 AE 时是否重试；缺省是 / whether AE is tried again; it is when absent",
     ),
     Setting(
@@ -399,14 +343,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="message",
         kinds=("fhir", "fhir-message"),
-        fits=_is_switch,
-        words=_SWITCH,
+        fits=is_switch,
+        words=SWITCH,
         meaning="发送 FHIR 消息而不是事务 / send messages instead of transactions",
     ),
     Setting(
         name="bearer",
         kinds=("fhir", "fhir-message"),
-        fits=_is_text,
+        fits=is_text,
         words="a bearer token",
         meaning="访问对方 FHIR 服务的令牌 / token for its FHIR server",
     ),

@@ -15,7 +15,8 @@ from typing import Any
 from fhir_mappings.identifiers import CANONICAL_BASE
 from hub.access import DIRECTORY_TYPES
 from hub.actor import HUB, ROLES
-from hub.endpoint_settings import checked, is_zone
+from hub.endpoint_setting import is_zone
+from hub.endpoint_settings import checked
 from hub.errors import Category, HubError
 from hub.file_doors import REMOTE, sftp_problem
 from hub.intake_policy import SETTING as INTAKE
