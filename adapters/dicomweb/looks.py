@@ -166,20 +166,21 @@ def duration_ms(header: Mapping[str, Any]) -> int:
     return DEFAULT_FRAME_MS
 
 
-def durations_us(header: Mapping[str, Any], count: int) -> list[int] | None:
-    """Return how long each of *count* frames is shown in a film, in microseconds; ``None`` where the header tells nothing.
+def durations_us(header: Mapping[str, Any], count: int, numbers: Sequence[int]) -> list[int] | None:
+    """Return how long each of *numbers* is shown in a film, in microseconds; ``None`` where the header tells nothing.
 
-    The rate to show it at goes before the time between exposures (PS3.3 sections C.7.6.5 and C.7.6.6).
+    *count* is the header's word on how many frames there are, for which nothing is made: it may be any number. The rate to show it at goes before the time between exposures (PS3.3 sections C.7.6.5 and C.7.6.6).
     """
     for tag in ("00082144", "00180040", "00181063"):
         value = _positive(_text(header, tag))
         if value:
-            return [_held_us(value if tag == "00181063" else 1000 / value)] * count
+            return [_held_us(value if tag == "00181063" else 1000 / value)] * len(numbers)
     vector = [_positive(str(one)) for one in header.get("00181065", {}).get("Value") or ()]
     if len(vector) != count or not any(vector):
         return None
     # Each value is the time since the frame before, so a frame is shown until the next; the last as long as the one before.
-    return [_held_us(one) for one in [*vector[1:], vector[-1]]]
+    shown = [*vector[1:], vector[-1]]
+    return [_held_us(shown[number - 1]) for number in numbers]
 
 
 def _positive(text: str) -> float:

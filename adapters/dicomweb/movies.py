@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MP4 = "video/mp4"
 #: Frames of one GIF, or of one film of images, and their pixels together.
-_MAX_MOVING = 512
+MAX_MOVING = 512
 _MAX_MOVING_PIXELS = 256 << 20
 
 #: One picture to be: whose, and of which frame; ``None`` = the one that stands for the instance.
@@ -41,9 +41,9 @@ class Movies:
 
     def of_images(self, wanted: Sequence[Wanted], look: Look, said: frozenset[str], state: Presented | None) -> bytes:
         """Return images as the GIF or MP4 that *look* names; raises HubError(incorrect, 413) beyond the bounds."""
-        if len(wanted) > _MAX_MOVING:
+        if len(wanted) > MAX_MOVING:
             raise HubError(
-                Category.INCORRECT, f"A moving picture holds up to {_MAX_MOVING} frames here.", where="frames",
+                Category.INCORRECT, f"A moving picture holds up to {MAX_MOVING} frames here.", where="frames",
                 remedy="Name the frames.", status=413,
             )  # fmt: skip
         still = replace(look, media_type="image/png")
@@ -54,16 +54,16 @@ class Movies:
             with self._retrieve.opened(row) as stored:
                 shown = annotated(stored, still, said)
                 pause = duration_ms(stored.header)
-                times = durations_us(stored.header, stored.count) or [DEFAULT_FRAME_MS * 1000] * stored.count
                 for number in numbers:
                     pictures.append(picture(self._pool, row, number, stored, shown, state))
-                    held.append(times[(number or 1) - 1])
                     pixels += _png_pixels(pictures[-1])
                     if pixels > _MAX_MOVING_PIXELS:
                         raise HubError(
                             Category.INCORRECT, "The moving picture would be too large.", where="viewport",
                             remedy="Ask for a smaller viewport.", status=413,
                         )  # fmt: skip
+                times = durations_us(stored.header, stored.count, [number or 1 for number in numbers])
+                held += times or [DEFAULT_FRAME_MS * 1000] * len(numbers)
         if look.media_type == MP4:
             return self._pool.run({"do": "clip", "durations_us": held}, *pictures)[1]
         return self._pool.run({"do": "animation", "duration_ms": pause}, *pictures)[1]
@@ -79,14 +79,13 @@ class Movies:
         if any(one is not row for one, _ in wanted):
             raise not_acceptable("Videos move one by one: ask for each instance.")
         numbers = sorted(number for _, number in wanted if number is not None) if frames_said else None
-        most = _MAX_MOVING if look.media_type == "image/gif" else MOST_FRAMES
+        most = MAX_MOVING if look.media_type == "image/gif" else MOST_FRAMES
         with self._retrieve.opened(row) as stored:
             assert stored.film is not None
             for number in numbers or ():
                 stored.check(number)
-            times = durations_us(stored.header, stored.count) if stored.count <= most else None
-            if times is not None and numbers is not None:
-                times = [times[number - 1] for number in numbers]
+            shown = range(1, min(stored.count, most) + 1) if numbers is None else numbers
+            times = durations_us(stored.header, stored.count, shown) if stored.count <= most else None
             data, count = stored.film.moving(self._pool, numbers, annotated(stored, look, said), times, most=most)
             differs = numbers is None and count != stored.count
             told = f'299 - "NumberOfFrames says {stored.count}, the video has {count} frames."' if differs else ""

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb.bodies import names, ranged, stream
 from adapters.dicomweb.looks import look_of, wrong
-from adapters.dicomweb.movies import MP4, Movies, Wanted, annotated, picture
+from adapters.dicomweb.movies import MAX_MOVING, MP4, Movies, Wanted, annotated, picture
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable
 from adapters.dicomweb.presentation import Presented, has_image, images_of, is_state, read
@@ -204,7 +204,9 @@ class Rendered:
         else:
             if len(wanted) == 1 and not frames_said and state is None:
                 row = wanted[0][0]
-                wanted = [(row, number) for number in range(1, max(row.NumberOfFrames or 1, 1) + 1)]
+                # The header may say any number; one more than may move is enough to be refused.
+                count = min(max(row.NumberOfFrames or 1, 1), MAX_MOVING + 1)
+                wanted = [(row, number) for number in range(1, count + 1)]
             data = self._movies.of_images(wanted, look, said, state)
         if multipart:
             part = Part(content_type=look.media_type, size=len(data), content=lambda: iter((data,)))
