@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,26 @@ class SeriesMetadata(ABC):
         said = f"{self._services.settings.public()}|{key.owner}|{key.StudyInstanceUID}|{SeriesInstanceUID}|{version}"
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
+    def headers(self, rows: Sequence[InstanceRow]) -> Iterator[InstanceRow]:
+        """Yield *rows*, which :meth:`retrieve` gave its asker, with their headers; those of one series are held at a time.
+
+        Raises:
+            HubError: busy when one of them is no longer what it was.
+        """
+        groups: dict[tuple[StudyKey, str], list[InstanceRow]] = {}
+        for row in rows:
+            key = StudyKey(owner=row.owner, StudyInstanceUID=row.StudyInstanceUID)
+            groups.setdefault((key, row.SeriesInstanceUID), []).append(row)
+        for (key, series), asked in groups.items():
+            found = {
+                (row.SOPInstanceUID, row.digest): row
+                for row in self._services.database.read(partial(_with_headers, key=key, SeriesInstanceUID=series))
+            }
+            for row in asked:
+                if (row.SOPInstanceUID, row.digest) not in found:
+                    raise HubError(Category.BUSY, "The study changed while it was read.", remedy="Ask again.")
+                yield found[row.SOPInstanceUID, row.digest]
+
     def instance_metadata(self, row: InstanceRow) -> bytes:
         """Return the stored header as DICOM JSON with absolute BulkDataURIs (PS3.18 section F.2.6)."""
         place = f'"BulkDataURI":"{self.instance_url(row)}/bulk/'.encode()
@@ -146,6 +166,10 @@ class SeriesMetadata(ABC):
             f"{self._services.settings.public()}/dicom-web/studies/{row.StudyInstanceUID}"
             f"/series/{row.SeriesInstanceUID}/instances/{row.SOPInstanceUID}"
         )
+
+
+def _with_headers(tx: Tx, *, key: StudyKey, SeriesInstanceUID: str) -> Sequence[InstanceRow]:
+    return tx.imaging.instances_of(key, SeriesInstanceUID, attributes=True)
 
 
 def absent() -> HubError:

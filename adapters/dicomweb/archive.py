@@ -32,15 +32,18 @@ def at_most(row: InstanceRow) -> int:
     return 2 * (row.size + pixels * 4 * max(row.BitsAllocated or 0, 8) // 8)
 
 
-def named(rows: Sequence[InstanceRow]) -> list[str]:
-    """Return a file name for each of *rows*: a folder for each series, in the order of *rows*."""
+def named(rows: Sequence[InstanceRow], ending: str = ".dcm") -> list[str]:
+    """Return a file name for each of *rows*: a folder for each series, in the order of *rows*.
+
+    Without an *ending* each is a File ID of a file set, whose steps have no dot (PS3.10 section 8.5).
+    """
     numbers: dict[str, int] = {}
     counts: dict[str, int] = {}
     names = []
     for row in rows:
         series = numbers.setdefault(row.SeriesInstanceUID, len(numbers) + 1)
         counts[row.SeriesInstanceUID] = count = counts.get(row.SeriesInstanceUID, 0) + 1
-        names.append(f"DICOM/S{series:04}/I{count:05}.dcm")
+        names.append(f"DICOM/S{series:04}/I{count:05}{ending}")
     return names
 
 

@@ -131,7 +131,7 @@ def _ability(method: str, path: str) -> Ability:
     if "/frames/" in plain:
         return Ability(method=method, path=path, name="RetrieveFrames", gives=_OCTETS)
     if method == "GET" and last in {"{study}", "{series}", "{instance}"}:
-        return Ability(method=method, path=path, name="Retrieve", gives=(*_OBJECT, ZIP_TYPE))
+        return Ability(method=method, path=path, name="Retrieve", query=("dicomdir",), gives=(*_OBJECT, ZIP_TYPE))
     # A resource that this table does not know is listed all the same: it is there.
     return Ability(method=method, path=path, name=f"{method.capitalize()}{last.strip('{}').capitalize()}")
 

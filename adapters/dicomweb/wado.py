@@ -10,12 +10,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from adapters._http import Workers, actor_of, echo_headers
+from adapters.dicomweb import media
 from adapters.dicomweb.ahead import ahead
 from adapters.dicomweb.archive import DISPOSITION, ZIP_TYPE, ZipBody, at_most, named
 from adapters.dicomweb.bodies import ranged, started, stream
@@ -24,6 +26,7 @@ from adapters.dicomweb.held import Pixels
 from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
 from adapters.dicomweb.offers import by_syntax, frame_type
+from adapters.dicomweb.parameters import truth
 from adapters.pixels import frames as pixels
 from adapters.pixels.pool import Pool
 from adapters.pixels.stored import StoredPixels
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from hub.boot import Services
 
 _DICOM = "application/dicom"
+#: Asks for a DICOMDIR in the archive; dcm4chee's archive has the same parameter (PS3.18 names none).
+_DIRECTORY = "dicomdir"
 _CHUNK_BYTES = 1 << 20
 #: Frames one request may name.
 _MAX_FRAMES = 1000
@@ -64,6 +69,11 @@ class Retrieve:
         wanted = [one for one in accepted(request) if one.takes(_DICOM) or _zipped(one)]
         if not wanted:
             raise not_acceptable(f'Ask for multipart/related; type="{_DICOM}", or for {ZIP_TYPE}.')
+        with_directory = truth(_DIRECTORY, request.query_params.get(_DIRECTORY, "false"))
+        if with_directory:
+            wanted = [one for one in wanted if _zipped(one)]
+            if not wanted:
+                raise not_acceptable(f"Ask for {ZIP_TYPE}, which is what a DICOMDIR can be in.")
         rows = self._services.imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"))
         chosen, fitting = by_syntax(wanted, rows)
         if not chosen.multipart and chosen.media_type == _DICOM and len(rows) == 1:
@@ -72,10 +82,21 @@ class Retrieve:
         # 206: some of what was asked for is not available in an acceptable form (PS3.18 table 10.4.3-1).
         status = 200 if len(fitting) == len(rows) else 206
         if _zipped(chosen):
-            files = ZipBody(zip(named(fitting), parts, map(at_most, fitting), strict=True))
+            listed = self._directory(fitting, chosen.transfer_syntax) if with_directory else []
+            names = named(fitting, "" if with_directory else ".dcm")
+            files = ZipBody(chain(listed, zip(names, parts, map(at_most, fitting), strict=True)))
             return stream(request, files, None, ZIP_TYPE, status=status, headers={"Content-Disposition": DISPOSITION})
         body = MultipartBody(parts, _DICOM)
         return stream(request, body, body.size, body.content_type, status=status)
+
+    def _directory(self, rows: Sequence[InstanceRow], syntax: str) -> list[tuple[str, Part, int]]:
+        """Return the DICOMDIR of *rows* as a file of the archive."""
+        names = {(row.SOPInstanceUID, row.digest): name for row, name in zip(rows, named(rows, ""), strict=True)}
+        data = media.directory(
+            media.File(name=names[row.SOPInstanceUID, row.digest], row=row, syntax=syntax or row.TransferSyntaxUID)
+            for row in self._services.imaging.headers(rows)
+        )
+        return [(media.NAME, Part(content_type="", size=len(data), content=partial(_one, data)), len(data))]
 
     def part(self, row: InstanceRow, syntax: str) -> Part:
         """Return the instance in *syntax*: the stored bytes where they are in it, else turned into it as it is sent."""
