@@ -2,7 +2,7 @@
 
 https://hl7.org/fhir/R4/search.html. How values compare is fixed in :mod:`fhir_mappings.definitions.index_rows`. A filter
 that few records fulfil is best listed and each record found by its number; one that many fulfil is best checked for each
-record that something else has found. :mod:`storage.sql.search` chooses.
+record that something else has found. :mod:`storage.sql.search_plan` chooses.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hub.clock import utc_now
 from hub.errors import HubError
 from hub.ports import Grant, NewVersion
 from hub.search import parse
-from storage.sql import merges, search
+from storage.sql import merges, search_plan
 from storage.sql.database import SqlDatabase
 from tests.support.plans import full_scans, plan
 
@@ -148,7 +148,7 @@ def test_chains_follow_whether_the_patients_are_listed_or_checked_one_by_one(
     merged: SqlDatabase, monkeypatch: pytest.MonkeyPatch, listed: bool
 ) -> None:
     if not listed:
-        monkeypatch.setattr(search, "_few", lambda *_: None)
+        monkeypatch.setattr(search_plan, "_few", lambda *_: None)
     # What a survivor fulfils holds for the record merged into it; what the dead record says of itself still counts.
     assert sorted(found(merged, "Observation?subject:Patient.gender=female")) == ["o-a", "o-b", "o-c"]
     assert sorted(found(merged, "Observation?subject:Patient.gender=male")) == ["o-a", "o-b"]
@@ -160,7 +160,7 @@ def test_a_patient_is_found_by_what_refers_to_a_record_merged_into_it(
     merged: SqlDatabase, monkeypatch: pytest.MonkeyPatch, listed: bool
 ) -> None:
     if not listed:
-        monkeypatch.setattr(search, "_few", lambda *_: None)
+        monkeypatch.setattr(search_plan, "_few", lambda *_: None)
     put(merged, observation("only", "a", code={"coding": [{"system": LOINC, "code": "718-7"}]}))
     assert sorted(found(merged, "Patient?_has:Observation:patient:code=718-7")) == ["a", "b", "c"]
     assert sorted(found(merged, "Patient?_id=c&_has:Observation:patient:code=718-7")) == ["c"]
@@ -316,7 +316,7 @@ def test_following_links_never_walks_them_all(sqlite_database: SqlDatabase, monk
     steps += plan(sqlite_database, lambda tx: tx.records.search(parse("Observation", []), own))
     assert not any("ix_record_owner" in one for one in steps)
     # With no filter that few fulfil, each record in reach is checked.
-    monkeypatch.setattr(search, "_few", lambda *_: None)
+    monkeypatch.setattr(search_plan, "_few", lambda *_: None)
     steps += asked("Observation", "subject:Patient.gender", "unknown")
     steps += asked("Patient", "_has:Observation:subject:code", "718-7")
 

@@ -647,9 +647,9 @@ class _Undo(Exception):
 
 
 def test_every_reference_parameter_is_followed_by_a_star() -> None:
-    from storage.sql.search import _params
+    from storage.sql.search_includes import params
 
-    params = _params(ast.Include(source_type="Observation", param="*"))
+    rows = params(ast.Include(source_type="Observation", param="*"))
 
-    assert "Observation.patient" in params
-    assert len(params) == sum(1 for one in search_parameters("Observation").values() if one.type == "reference")
+    assert "Observation.patient" in rows
+    assert len(rows) == sum(1 for one in search_parameters("Observation").values() if one.type == "reference")
