@@ -14,11 +14,15 @@ from pydantic.json_schema import models_json_schema
 
 from adapters._http import error_response
 from adapters.ops.code_models import MapCode, Reprocess, Rollback, TryOut
+from adapters.ops.export_models import Ask
 from adapters.ops.merge_models import DecideMerge
 from adapters.ops.message_models import Replay
-from adapters.ops.models import Ask, Decide, Judge, OperationOutcome, Settle, Skip, Why
+from adapters.ops.models import OperationOutcome
 from adapters.ops.parameters import Desk, OpsRoute
+from adapters.ops.queue_models import Skip
 from adapters.ops.router import SCHEMAS, router
+from adapters.ops.study_models import Why
+from adapters.ops.work_models import Decide, Judge, Settle
 from hub import __version__
 from hub.errors import Category, HubError
 

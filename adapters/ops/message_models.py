@@ -1,4 +1,4 @@
-"""What ``/ops`` takes and answers about many messages, and about one beside what came of it."""
+"""What ``/ops`` takes and answers about messages that were received: found, shown, compared and processed again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,53 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from adapters.ops.models import Answer, AnsweredEntry, Body, Instant, MayBeAbsent
+from adapters.ops.models import Answer, Body, Instant, MayBeAbsent
+
+
+class Entry(Answer):
+    """收到的消息，不含内容 / One message received, without its content."""
+
+    seq: int
+    received: Instant
+    door: Annotated[str, Field(description="mllp, hl7-http, fhir, dimse, stow")]
+    institution: str
+    peer: str
+    type: str
+    sender: str
+    control_id: str
+    charset: str
+    size: Annotated[int, Field(description="字节 / bytes")]
+    digest: str
+    state: Annotated[str, Field(description="received, done, refused, failed")]
+    outcome: str
+    flags: list[str]
+    correlation_id: str
+
+
+class Messages(Answer):
+    """消息列表，新的在前 / Messages, newest first."""
+
+    messages: list[Entry]
+    next: Annotated[int, MayBeAbsent, Field(description="以此为 before 续查 / give as before to go on")] = 0
+
+
+class AnsweredEntry(Entry):
+    """消息及其应答 / One message with the acknowledgement it got."""
+
+    acknowledgement: str
+
+
+class Message(AnsweredEntry):
+    """消息；内容只给所属机构 / One message; its content is for its own institution only."""
+
+    content: Annotated[str, MayBeAbsent, Field(description="运营方看不到 / absent for the operator")] = ""
+
+
+class MessageReplayed(Answer):
+    """重新处理的结果 / What processing again came to."""
+
+    seq: int
+    outcome: str
 
 
 class MadeResource(Answer):

@@ -17,8 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from adapters._http import Workers, actor_of, echo_headers, guarded, read_body
+from adapters.ops.export_models import Ask
 from adapters.ops.message_models import Replay
-from adapters.ops.models import Answer, Ask, Body, Decide, Judge, Settle, Skip, Why
+from adapters.ops.models import Answer, Body
+from adapters.ops.queue_models import Skip
+from adapters.ops.study_models import Why
+from adapters.ops.work_models import Decide, Judge, Settle
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
 from hub.actor import Actor

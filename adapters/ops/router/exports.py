@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Path, Request, Response
 
-from adapters.ops.models import Ask, Export, Exports
+from adapters.ops.export_models import Ask, Export, Exports
 from adapters.ops.parameters import AskBody, Asker, desk_of
 from adapters.ops.router.base import EXPORT, errors, router, who
 from hub import export

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query, Request, Response
 
-from adapters.ops.message_models import Comparison, MessageFile, Replay, Replayed
-from adapters.ops.models import Message, MessageReplayed, Messages, Trace
+from adapters.ops.message_models import Comparison, Message, MessageFile, MessageReplayed, Messages, Replay, Replayed
 from adapters.ops.parameters import Asker, MessageFileQuery, MessageQuery, ReplayBody, Row, desk_of
 from adapters.ops.router.base import CONTENT, CONTENT_ONLY, OWN, PARTS, errors, router, who
+from adapters.ops.trace_models import Trace
 from hub import message_bulk, message_export
 from hub.askers import is_operator
 from hub.clock import instant

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query, Request, Response
 
-from adapters.ops.models import Deliveries, DeliveryDone, Paused, Queues, Skip
 from adapters.ops.parameters import Asker, DeliveryQuery, Row, SkipBody, desk_of
+from adapters.ops.queue_models import Deliveries, DeliveryDone, Paused, Queues, Skip
 from adapters.ops.router.base import DELIVERIES, DELIVERY, QUEUES, errors, router, who
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Path, Request, Response
 
-from adapters.ops.models import DeletedInstances, HeldStudies, StudyDone, Why
 from adapters.ops.parameters import Asker, WhyBody, desk_of
 from adapters.ops.router.base import errors, router, who
+from adapters.ops.study_models import DeletedInstances, HeldStudies, StudyDone, Why
 from hub.clock import instant
 from hub.deletion import MAX_LIST, Deletion
 

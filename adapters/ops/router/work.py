@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
 
-from adapters.ops.models import Decide, Decided, Judge, Judged, PatientLinks, Settle, Settled, WorkItems
 from adapters.ops.parameters import Asker, DecideBody, JudgeBody, SettleBody, desk_of
 from adapters.ops.router.base import LINKS, OWN, errors, router, who
+from adapters.ops.work_models import Decide, Decided, Judge, Judged, PatientLinks, Settle, Settled, WorkItems
 
 
 @router.get(
