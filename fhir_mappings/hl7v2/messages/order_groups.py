@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fhir_mappings.hl7v2.assembly import Assembly
-from fhir_mappings.hl7v2.segments.spm import Sample
+from fhir_mappings.hl7v2.segments.spm import Sample, check_shared
 from fhir_mappings.hl7v2.tokenizer import Message, Segment
 
 #: The structures in which specimens stand before their orders.
@@ -101,7 +101,8 @@ class _Reader:
         self.orders.append(Order(orc=orc, samples=self._shared_samples(), container=self._container))
 
     def _shared_samples(self) -> list[Sample]:
-        return list(self._shared) if self._specimen_first else []
+        # The list itself: it is never added to, and copies of a long one for many orders would fill the memory.
+        return self._shared if self._specimen_first else []
 
     def _begin_sample(self, spm: Segment) -> None:
         self._in_sample = True
@@ -166,5 +167,11 @@ def read_orders(message: Message, trigger: str = "") -> list[Order]:
 
 
 def orders(assembly: Assembly, trigger: str = "") -> list[Order]:
-    """Return the order groups of the message that *assembly* translates."""
-    return read_orders(assembly.message, trigger)
+    """Return the order groups of the message that *assembly* translates.
+
+    Raises:
+        MalformedError: its orders share too many specimens.
+    """
+    found = read_orders(assembly.message, trigger)
+    check_shared(one.samples for one in found)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fhir_mappings.hl7v2.assembly import Assembly
-from fhir_mappings.hl7v2.segments.spm import Sample
+from fhir_mappings.hl7v2.segments.spm import Sample, check_shared
 from fhir_mappings.hl7v2.tokenizer import Segment
 
 _SPECIMEN_FIRST = frozenset({"R22", "R23"})
@@ -78,7 +78,7 @@ class _Reader:
             self._read_orc(segment)
         elif name == "OBR":
             samples = self._samples if self._specimen_first else []
-            self._groups.append(Group(orc=self._orc, obr=segment, samples=list(samples)))
+            self._groups.append(Group(orc=self._orc, obr=segment, samples=samples))
             self._orc, self._sample, self._samples_used = None, None, True
         elif name == "SPM" and (self._groups or self._specimen_first):
             self._begin_sample(segment)
@@ -133,7 +133,7 @@ def patient_results(assembly: Assembly, trigger: str = "") -> list[PatientResult
     """Return the message by patient and order, in one pass over its segments.
 
     Raises:
-        MalformedError: code 100, there is no PID or no OBR.
+        MalformedError: code 100, there is no PID or no OBR; code 102, its orders share too many specimens.
     """
     assembly.require("PID")
     assembly.require("OBR")
@@ -145,4 +145,5 @@ def grouped(segments: list[Segment], assembly: Assembly, trigger: str = "") -> l
     reader = _Reader(assembly, trigger)
     for segment in segments:
         reader.read(segment)
+    check_shared(group.samples for one in reader.results for group in one.groups)
     return reader.results

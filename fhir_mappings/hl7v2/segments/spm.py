@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2 import datatypes
 from fhir_mappings.hl7v2.assembly import Assembly, Place, Row, fill
 from fhir_mappings.hl7v2.segments import convert, nte, pid, sac
-from fhir_mappings.hl7v2.tokenizer import Field, Segment
+from fhir_mappings.hl7v2.tokenizer import MAX_SEGMENTS, Field, Segment
 
 #: SPM-11 (patient, quality control, blind sample, ...) is Specimen.role of R5, for which v2-to-FHIR has no row.
 ROLE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Specimen.role"
@@ -16,12 +18,32 @@ ROLE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Specimen.role"
 
 @dataclass(slots=True)
 class Sample:
-    """One SPM with its containers (SAC), what was observed of it (OBX) and its notes."""
+    """One SPM with its containers (SAC), what was observed of it (OBX) and its notes.
+
+    Attributes:
+        reference: the Specimen that states it; empty until the first order that it is for was translated.
+    """
 
     spm: Segment
     containers: list[Segment] = field(default_factory=list)
     observations: list[Segment] = field(default_factory=list)
     notes: list[Segment] = field(default_factory=list)
+    reference: str = ""
+
+
+def check_shared(samples: Iterable[list[Sample]]) -> None:
+    """Make sure that what is said of *samples*, those of each order, grows with the message and not with its square.
+
+    Raises:
+        MalformedError: code 102, the orders share so many specimens that few segments would mean millions of references.
+    """
+    if sum(map(len, samples)) > MAX_SEGMENTS:
+        raise MalformedError(
+            f"The orders share specimens more than {MAX_SEGMENTS} times.",
+            where="SPM",
+            remedy="Put each specimen before its own orders, or split the message.",
+            code=102,
+        )
 
 
 def _number(content: Field, place: Place) -> list[dict[str, Any]]:
@@ -119,6 +141,10 @@ def add_specimens(samples: list[Sample], obr: Segment, assembly: Assembly, *, or
         return [reference] if reference else []
     made = []
     for ordinal, sample in enumerate(samples, start=1):
+        if sample.reference:
+            # Orders behind one specimen share it; stated anew for each, it would be another where it has no number.
+            made.append(sample.reference)
+            continue
         segment = sample.spm
         filled = fill(ROWS, segment, assembly)
         parents = _parents(segment.field(3), Place(assembly, segment, 3))
@@ -146,7 +172,8 @@ def add_specimens(samples: list[Sample], obr: Segment, assembly: Assembly, *, or
         for observation in sample.observations:
             # What is seen of a specimen (haemolysis) has no place in Specimen; it stays in the original message.
             assembly.skip(observation)
-        made.append(assembly.upsert(resource, cleared=filled.open_clears(), guard="demographics"))
+        sample.reference = assembly.upsert(resource, cleared=filled.open_clears(), guard="demographics")
+        made.append(sample.reference)
     return made
 
 

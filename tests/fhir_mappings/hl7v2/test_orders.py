@@ -84,6 +84,27 @@ def test_specimens_before_orders_are_those_of_the_orders_behind_them(event: str)
     assert found == [["S1"], ["S1"], ["S2"]]
 
 
+@pytest.mark.parametrize("event", ["OML^O33", "OML^O35", "OUL^R22"])
+def test_a_specimen_that_several_orders_share_is_stated_once(event: str) -> None:
+    orders = [line for number in "12" for line in (f"ORC|NW|P{number}", f"OBR|{number}|P{number}|F{number}|L1^Na^L")]
+    made = said(event, PID, "SPM|1|||SER^血清^HL70487", *orders)
+    [specimen] = resources(made, "Specimen")
+    kind = "DiagnosticReport" if event == "OUL^R22" else "ServiceRequest"
+    found = {one["id"]: one for one in resources(made, kind)}
+    assert len(found) == 2
+    reference = [{"reference": f"Specimen/{specimen['id']}"}]
+    assert [one["specimen"] for one in found.values()] == [reference, reference]
+
+
+@pytest.mark.parametrize("event", ["OML^O33", "OUL^R22"])
+def test_orders_that_share_more_specimens_than_a_message_may_hold_are_refused(event: str) -> None:
+    specimens = [f"SPM|{number}|S{number}||SER^血清^HL70487" for number in range(101)]
+    orders = [line for number in range(100) for line in (f"ORC|NW|P{number}", f"OBR||P{number}|F{number}|L1^Na^L")]
+    with pytest.raises(MalformedError) as refused:
+        said(event, PID, *specimens, *orders)
+    assert (refused.value.code, refused.value.where) == (102, "SPM")
+
+
 def test_a_specimen_keeps_how_it_was_collected_beside_when() -> None:
     spm = row(
         "SPM", f1="1", f2="S1", f3="S0", f4="SER", f7="VENIP^静脉采血", f8="LA^左臂", f12="5^mL", f17="20250611080000"
