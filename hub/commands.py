@@ -13,7 +13,7 @@ from typing import Any
 
 from hub import workflows
 from hub.errors import Category, HubError
-from hub.workflows.engine import roles_of
+from hub.workflows.standing import roles_of
 from hub.workflows.task import marks
 
 #: Commands that end work.

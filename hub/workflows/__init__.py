@@ -25,7 +25,8 @@ from hub.workflows.effect_kinds import (
     Sign,
     StartTimer,
 )
-from hub.workflows.engine import allowed_events, event_for_message, judge, parties_of, references, start, state_of
+from hub.workflows.engine import judge, start
+from hub.workflows.standing import allowed_events, event_for_message, parties_of, references, state_of
 from hub.workflows.table import Decision, Finding, Workflow
 from hub.workflows.task import workflow_code
 from hub.workflows.update import judge_update

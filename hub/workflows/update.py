@@ -14,17 +14,9 @@ from typing import Any
 from hub.errors import Category, HubError
 from hub.workflows.base import Actor, Inputs, Instance, Party, Resource
 from hub.workflows.effects import resolve
-from hub.workflows.engine import (
-    allowed_events,
-    case_of,
-    judge,
-    parties_of,
-    refusal,
-    refuse_foreign,
-    refused,
-    roles_of,
-    state_of,
-)
+from hub.workflows.engine import case_of, judge
+from hub.workflows.refusals import refusal, refuse_foreign, refused
+from hub.workflows.standing import allowed_events, parties_of, roles_of, state_of
 from hub.workflows.table import Decision, Transition, Workflow
 from hub.workflows.task import code_in, instant, record, reference_in
 
@@ -54,7 +46,7 @@ def judge_update(
 
     Args:
         workflow: the table of the stored Task.
-        instance: the stored Task, and as resources what it and *new_task* refer to (``engine.references`` of both).
+        instance: the stored Task, and as resources what it and *new_task* refer to (``standing.references`` of both).
         new_task: the Task as the sender wants it; the caller has checked its structure.
         actor: who sends it.
         now: with a time zone.
