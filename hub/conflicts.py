@@ -64,7 +64,7 @@ def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> Ver
     known = study["patient_id"]
     if (
         said != known
-        and not _says_less(owner, study, header)
+        and not (_says_less(owner, study, header) and _stored(tx, owner, PATIENT, _about(key, said)) is None)
         and known not in tx.records.one_person(said)
         and said not in tx.records.one_person(known)
     ):
@@ -264,7 +264,8 @@ def _says_less(owner: str, study: Mapping[str, Any], header: InstanceHeader) -> 
 
     Issuer of Patient ID is optional (PS3.3 C.7.1.1), and workstations drop what the modality wrote, or the other way
     round. Within one study of one institution that contradicts nothing, as long as nothing else of the patient does. The
-    institution's own code says no more than nothing does: the worklist answers with it.
+    institution's own code says no more than nothing does: the worklist answers with it. Where another image of that
+    number has contradicted, so that a person was asked, the answer goes for this one too.
     """
     issuers = {study["IssuerOfPatientID"].strip(), header.IssuerOfPatientID.strip()}
     if not header.PatientID.strip() or patient_key(study["PatientID"]) != patient_key(header.PatientID):

@@ -320,3 +320,15 @@ def test_a_series_of_which_all_was_set_aside_is_never_listed(
     assert receive(hub, ct(10, series=2, Modality="MR")) == "new"
     assert listed() == [f"{STUDY}.1", f"{STUDY}.2"]
     assert len(hub.imaging.find(KN, "study", [("ModalitiesInStudy", "MR")]).rows) == 1
+
+
+@pytest.mark.parametrize("decision", ["", "keep"])
+def test_an_image_that_says_less_follows_what_was_asked_about_its_number(hub: Services, decision: str) -> None:
+    receive(hub, ct(1, IssuerOfPatientID="HIS"))
+    receive(hub, ct(2, PatientName="LI^NA=李^娜"))
+    if decision:
+        decide(hub, decision)
+    receive(hub, ct(3, PatientName=None, PatientSex=None, PatientBirthDate=None))
+    assert shown(hub) == ["1"]
+    decide(hub, "accept")
+    assert shown(hub) == ["1", "2", "3"]
