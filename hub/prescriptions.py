@@ -7,6 +7,7 @@ is left of it. A command names the prescription by the numbers of its own sender
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,10 +109,16 @@ def _meant(tx: Tx, translation: Translation, scope: Scope) -> Translation:
     number and no service.
     """
     changes, events = list(translation.changes), list(translation.workflow_events)
+    # A message may hold thousands of orders, and one of them more than once.
+    stated: defaultdict[str, deque[tuple[int, Upsert]]] = defaultdict(deque)
+    for at, one in enumerate(changes):
+        if isinstance(one, Upsert) and one.resource["resourceType"] == "ServiceRequest":
+            stated[one.reference].append((at, one))
     for place, event in enumerate(events):
-        change = next((one for one in changes if isinstance(one, Upsert) and one.reference in event.focus), None)
-        if event.kind not in _BARE or change is None or change.resource["resourceType"] != "ServiceRequest":
+        found = next((stated[one] for one in event.focus if stated.get(one)), None)
+        if event.kind not in _BARE or not found:
             continue
+        at, change = found[0]
         named = "code" in change.resource or tx.records.get("ServiceRequest", change.resource["id"], scope) is not None
         stored = None if named else _numbered(tx, event, scope)
         if stored is None:
@@ -119,7 +126,8 @@ def _meant(tx: Tx, translation: Translation, scope: Scope) -> Translation:
         revoked = change.resource.get("status") == "revoked"
         control = "DC" if event.kind == "order.cancel" and revoked else _BARE[event.kind]
         command = {"resourceType": "MedicationRequest", "id": stored.id, "status": _STATES[control]}
-        changes[changes.index(change)] = replace(change, resource=command, update_only=True, defaults={})
+        found.popleft()
+        changes[at] = replace(change, resource=command, update_only=True, defaults={})
         events[place] = replace(event, kind=f"{PREFIX}{control}", focus=(f"MedicationRequest/{stored.id}",))
     return replace(translation, changes=tuple(changes), workflow_events=tuple(events))
 
