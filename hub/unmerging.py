@@ -20,7 +20,7 @@ from fhir_mappings.hl7v2.messages.adt_merge import LEVELS
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
 from hub import merge_items, merge_undo, merge_view
-from hub.access import UNRESTRICTED
+from hub.access import UNRESTRICTED, Scope
 from hub.actor import Actor
 from hub.askers import MAX_LIST, limit_of
 from hub.clock import instant
@@ -67,7 +67,9 @@ class MergeDesk:
 
         def read(tx: Tx) -> list[Json]:
             found = []
-            for stored in tx.records.search(query, UNRESTRICTED).matches:
+            # Within the asker's reach, so that what waits at others takes no room in the list.
+            scope = UNRESTRICTED if institution is None else Scope(institution=institution)
+            for stored in tx.records.search(query, scope).matches:
                 task = loads(stored.body)
                 if institution in {None, stored.owner} and merge_items.code_of(task):
                     found.append(merge_view.item(tx, stored.owner, task, base=self._base, numbers=numbers))

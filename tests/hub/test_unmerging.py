@@ -309,6 +309,20 @@ def test_an_institution_sees_and_settles_its_own_merges_alone(hub: V2Hub) -> Non
     assert other.waiting(OPERATOR, numbers=False)[0]["former_numbers"] == []
 
 
+def test_what_waits_at_others_hides_nothing_of_an_institutions_own(hub: V2Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged(hub)
+    hub.code(adt("A08", "4", number="10099", at="20250611100000"))
+    [task] = hub.all("Task")
+    # QH's item was touched first, and the list has room for one.
+    of_qh = {**plain(task), "id": "qh-item"}
+    newer = {**plain(task), "priority": "asap"}
+    for resource, owner in ((of_qh, "QH"), (newer, "KN")):
+        version = NewVersion(resource=resource, owner=owner)
+        hub.database.write(lambda tx, version=version: tx.records.put_many([version]))
+    monkeypatch.setattr("hub.unmerging.MAX_LIST", 1)
+    assert [one["task"] for one in desk(hub).waiting(KN, numbers=False)] == [f"Task/{task['id']}"]
+
+
 def test_a_decision_without_a_reason_or_about_no_merge_is_refused(hub: V2Hub) -> None:
     survivor, former = merged(hub)
     version = meta_of(patient(hub, "10099"))
