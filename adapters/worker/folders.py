@@ -77,8 +77,13 @@ class _Folders:
             quiet_s=float(endpoint.settings.get("quiet-s", QUIET_S)),
         )
         documents = partial(self._take_document, endpoint)
-        permit = partial(self._gate.rest_s, endpoint.member)
+        permit = partial(self._permit, endpoint)
         return PickUp(place, rules, partial(self._take, endpoint), self._clock, documents, permit)
+
+    def _permit(self, endpoint: MemberEndpoint, data: bytes) -> float:
+        # Files that another node takes count there, and nothing of them here.
+        self._hold(endpoint)
+        return self._gate.rest_s(endpoint.member, data)
 
     def _take(self, endpoint: MemberEndpoint, message: bytes) -> bytes | None:
         services = self._services

@@ -223,6 +223,10 @@ class SqlOutbox:
         """Record a failed attempt; see :class:`hub.ports.Outbox`."""
         if not self._holds(lane, epoch):
             return False
+        if awaited.overtook(self._connection, delivery_id, error):
+            # It is due at once, for its sender to read.
+            self._release(lane, to_us(now))
+            return True
         values: dict[str, Any] = {"last_error": error}
         if reached:
             # Only attempts that the partner answered count towards giving up (a partner may be away for days).

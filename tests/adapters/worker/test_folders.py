@@ -19,6 +19,7 @@ from hub.acknowledged import AWAITING, UNACKNOWLEDGED
 from hub.boot import Services
 from hub.errors import Category, HubError
 from hub.ports import Entry, MemberEndpoint, NewDelivery
+from hub.quotas import Wanted
 from tests.support.hub import SetClock, register
 from tests.support.quotas import with_intake
 from tests.support.services import consortium, running
@@ -236,6 +237,22 @@ def test_beyond_its_quota_a_members_files_stay_and_are_taken_later_in_order(serv
     assert {one.state for one in entries} == {"done"}
 
 
+def test_looking_at_a_folder_of_another_node_costs_nothing_of_the_quota(services: Services, base: Path) -> None:
+    with_intake(services, "KN", "messages-per-minute=2")
+    now = services.clock()
+    services.database.write(lambda tx: tx.timers.lease("folder KN/folder", "other", now=now, lease_s=60))
+    seconds = [0.0]
+    (base / "in" / "a.hl7").write_bytes(text())
+    os.utime(base / "in" / "a.hl7", (1, 1))
+    loop = FolderLoop(services, lambda: seconds[0])
+    for _ in range(5):
+        loop.turn()
+        seconds[0] += 60
+    assert [one.name for one in (base / "in").iterdir()] == ["a.hl7"]
+    two = [Wanted(quota="messages-per-minute", per_minute=2, amount=1)] * 2
+    assert services.minutes.ask("KN", two, patience_s=0.0).over == ""
+
+
 # --- acknowledgement files ---------------------------------------------------------------------------------------
 
 
@@ -378,3 +395,22 @@ def test_a_partner_that_is_quicker_than_the_commit_is_heard(awaiting: Services, 
     assert awaiting.database.write(lambda tx: tx.outbox.handed_over(lane, epoch, one.id, until=until, now=now))
     assert DeliveryLoop(awaiting).turn() == 1
     assert delivered(awaiting, number)[0] == "sent"
+
+
+def test_an_acknowledgement_that_comes_as_its_delivery_is_given_up_is_heard(
+    awaiting: Services, base: Path, set_clock: SetClock
+) -> None:
+    number = drop(awaiting, "C1")
+    file = base / "out" / f"{number:012d}.hl7"
+    DeliveryLoop(awaiting).turn()
+    file.unlink()
+    set_clock.forward(3600)
+    now = awaiting.clock()
+    ((lane, epoch, one),) = awaiting.database.write(lambda tx: tx.outbox.lease("w", now=now, lease_s=60, limit=1))
+    put_back(awaiting, base, ack("AA", "C1"))
+    # What the worker found out before it came is no longer true.
+    assert awaiting.database.write(
+        lambda tx: tx.outbox.failed(lane, epoch, one.id, error=UNACKNOWLEDGED, next_at=None, now=now)
+    )
+    assert DeliveryLoop(awaiting).turn() == 1
+    assert (delivered(awaiting, number)[0], file.exists()) == ("sent", False)
