@@ -165,7 +165,7 @@ class PerformedSteps:
     ) -> None:
         owner = envelope.actor.institution
         patient = self._patient(tx, owner, attributes)
-        order = self._order(tx, owner, attributes)
+        order = self._order(tx, owner, attributes, patient)
         resource = mapping.procedure(
             attributes,
             id=step_id(owner, SOPInstanceUID),
@@ -227,14 +227,39 @@ class PerformedSteps:
             tx.records.put_many([NewVersion(resource=stub, owner=owner)])
         return id_
 
-    def _order(self, tx: Tx, owner: str, attributes: Mapping[str, Any]) -> Stored | None:
-        """Return the one order of *owner* that an accession number of the step names."""
-        found: dict[str, Stored] = {}
-        for number in mapping.accessions(attributes):
-            for stored in tx.records.by_identifier("ServiceRequest", None, number, UNRESTRICTED, owner=owner):
-                if not stored.deleted and number in orders.numbers(loads(stored.body)):
-                    found[stored.id] = stored
+    def _order(self, tx: Tx, owner: str, attributes: Mapping[str, Any], patient: str) -> Stored | None:
+        """Return the one order of *owner* that the step fulfils by the numbers that the worklist gave for it."""
+        found = {
+            stored.id: stored
+            for step in mapping.scheduled(attributes)
+            for stored in self._scheduled(tx, owner, step, patient)
+        }
         return next(iter(found.values())) if len(found) == 1 else None
+
+    def _scheduled(self, tx: Tx, owner: str, step: mapping.Scheduled, patient: str) -> list[Stored]:
+        """Return the orders that *step* can mean.
+
+        One accession number may stand for several orders, which the numbers of procedure and step tell apart. Where it is
+        absent these name the order alone, but only one of the same patient: they need be unique within an order only
+        (PS3.3 section C.4.11).
+        """
+        own = ((orders.SCHEDULED_STEP, step.step), (orders.REQUESTED_PROCEDURE, step.procedure))
+        found: dict[str, tuple[Stored, Json]] = {}
+        for number in dict.fromkeys([step.accession] if step.accession else [value for _, value in own if value]):
+            for stored in tx.records.by_identifier("ServiceRequest", None, number, UNRESTRICTED, owner=owner):
+                body = {} if stored.deleted else loads(stored.body)
+                if step.accession:
+                    meant = number in orders.numbers(body)
+                else:
+                    meant = (body.get("subject") or {}).get("reference") == f"Patient/{patient}" and any(
+                        orders.is_numbered(body, value, kind) for kind, value in own if value
+                    )
+                if meant:
+                    found[stored.id] = stored, body
+        left = list(found.values())
+        for kind, value in own:
+            left = [one for one in left if value and orders.is_numbered(one[1], value, kind)] or left
+        return [stored for stored, _ in left]
 
     def _study_system(self, owner: str) -> str:
         return naming_system(owner, "study-uid", base=self._services.settings.base_url)

@@ -61,6 +61,8 @@ _WORDS: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = tuple(
 
 #: Identifier kinds of an order that modalities and PACS put into (0008,0050), best first.
 _NUMBER_KINDS = ("accession", "filler-order", "placer-order")
+#: Identifier kinds of what a modality is to do for an order, which stand in elements of their own: (0040,1001), (0040,0009).
+REQUESTED_PROCEDURE, SCHEDULED_STEP = "requested-procedure", "scheduled-step"
 #: HL7 table 0203 codes that say the same as our systems.
 _TYPES = {"ACSN": "accession", "FILL": "filler-order", "PLAC": "placer-order"}
 
@@ -129,10 +131,23 @@ def numbers(order: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the numbers of an order that may stand in an image's Accession Number, best first."""
     ranked: list[tuple[int, str]] = []
     for identifier in order.get("identifier") or ():
-        rank = min((_NUMBER_KINDS.index(kind) for kind in _kinds(identifier) if kind in _NUMBER_KINDS), default=9)
+        kinds = _kinds(identifier)
+        if kinds & {REQUESTED_PROCEDURE, SCHEDULED_STEP}:
+            continue
+        rank = min((_NUMBER_KINDS.index(kind) for kind in kinds if kind in _NUMBER_KINDS), default=9)
         if identifier.get("value"):
             ranked.append((rank, str(identifier["value"])))
     return tuple(dict.fromkeys(value for _, value in sorted(ranked, key=lambda one: one[0])))
+
+
+def scheduled(order: Mapping[str, Any], kind: str, modality: str = "") -> tuple[str, ...]:
+    """Return the numbers of *kind*, procedures or steps, that *order* has; those for *modality* go first."""
+    found = [one for one in order.get("identifier") or () if kind in _kinds(one) and one.get("value")]
+    group = modality_group(modality)
+    found.sort(
+        key=lambda one: not any(str(said.get("valueString", "")) in group for said in one.get("extension") or ())
+    )
+    return tuple(dict.fromkeys(str(one["value"]) for one in found))
 
 
 def accession(order: Mapping[str, Any]) -> str:

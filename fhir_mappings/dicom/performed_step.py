@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fhir_mappings.dicom.imaging_study import DCM, display_name, moment, study_identifier
@@ -53,6 +54,33 @@ def accessions(attributes: Mapping[str, Any]) -> list[str]:
     """Return the accession numbers of the orders that the step fulfils."""
     found = [first(item, "00080050").strip() for item in items(attributes, SCHEDULED_STEPS)]
     return list(dict.fromkeys(number for number in found if number))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """The numbers by which a performed step names what was scheduled; empty where it does not.
+
+    Attributes:
+        accession: of the order, (0008,0050).
+        procedure: Requested Procedure ID, (0040,1001), unique in its order.
+        step: Scheduled Procedure Step ID, (0040,0009).
+    """
+
+    accession: str
+    procedure: str
+    step: str
+
+
+def scheduled(attributes: Mapping[str, Any]) -> list[Scheduled]:
+    """Return what the step fulfils, as its Scheduled Step Attributes Sequence says (PS3.3 table C.4-13)."""
+    return [
+        Scheduled(
+            accession=first(item, "00080050").strip(),
+            procedure=first(item, "00401001").strip(),
+            step=first(item, "00400009").strip(),
+        )
+        for item in items(attributes, SCHEDULED_STEPS)
+    ]
 
 
 def produced(attributes: Mapping[str, Any]) -> frozenset[str]:

@@ -148,13 +148,19 @@ def modality(order: Mapping[str, Any], wanted: str = "") -> str:
 def item(order: Mapping[str, Any], around: Around) -> Json:
     """Return *order* as a worklist item."""
     number = _short(orders.numbers(order), str(order["id"]))
+    kind = modality(order, around.modality)
+    # What the placer numbered itself; the number of the order stands for what nobody else has numbered.
+    procedure, step_id = (
+        _fitting(orders.scheduled(order, one, kind)) or number
+        for one in (orders.REQUESTED_PROCEDURE, orders.SCHEDULED_STEP)
+    )
     description = _text(order.get("code"))
     codes = _codes(order.get("code"), around)
     day, hour = _scheduled(order, around.time_zone)
     requester = _name_of(around.requester) or _person((order.get("requester") or {}).get("display", ""))
     reasons = [_text(one) for one in order.get("reasonCode") or () if _text(one)]
     step = {
-        "00080060": _value("CS", modality(order, around.modality)),
+        "00080060": _value("CS", kind),
         "00321070": _value("LO", ""),
         "00400001": _value("AE", around.station),
         "00400002": _value("DA", day),
@@ -162,7 +168,7 @@ def item(order: Mapping[str, Any], around: Around) -> Json:
         "00400006": _name_of(around.performer) or {"vr": "PN"},
         "00400007": _value("LO", description[:_LO]),
         "00400008": codes,
-        "00400009": _value("SH", number),
+        "00400009": _value("SH", step_id),
         "00400010": _value("SH", ""),
         "00400011": _value("SH", ""),
         "00400012": _value("LO", ""),
@@ -184,7 +190,7 @@ def item(order: Mapping[str, Any], around: Around) -> Json:
         "00380300": _value("LO", _place(around.encounter)),
         "00380500": _value("LO", ""),
         "00400100": {"vr": "SQ", "Value": [step]},
-        "00401001": _value("SH", number),
+        "00401001": _value("SH", procedure),
         "00401002": _value("LO", "; ".join(reasons)[:_LO]),
         "00401003": _value("SH", _PRIORITIES.get(str(order.get("priority", "")), "ROUTINE")),
         "00401004": _value("LO", ""),
@@ -325,7 +331,7 @@ def _scheduled(order: Mapping[str, Any], time_zone: str) -> tuple[str, str]:
 
 
 def _fitting(numbers: Sequence[str]) -> str:
-    """Return the best number of an order that fits Accession Number whole."""
+    """Return the best of *numbers* that fits an SH whole."""
     return next((number for number in numbers if len(number) <= _SH), "")
 
 

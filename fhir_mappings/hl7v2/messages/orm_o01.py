@@ -163,7 +163,8 @@ def _request(
         "identifier": orc.identifiers(numbers, assembly)
         + obr.study_identifiers(
             order.obr, assembly, ipc=order.procedures[0] if order.procedures else None, zds=order.zds
-        ),
+        )
+        + ipc.numbers(order.procedures, assembly),
     }
     if numbers.group:
         request["requisition"] = convert.order_identifier(

@@ -35,6 +35,34 @@ def _as_dicom(modality: dict[str, Any], segment: Segment) -> None:
         modality["coding"][0]["system"] = _DCM
 
 
+def numbers(segments: list[Segment], assembly: Assembly) -> list[dict[str, Any]]:
+    """Return Identifiers of the requested procedures (IPC-2) and scheduled steps (IPC-4), each said once.
+
+    Where an order has several steps, each number of a step says of which modality (IPC-5) that is.
+    """
+    made: list[dict[str, Any]] = []
+    several = len({segment.get(4).strip() for segment in segments}) > 1
+    for segment in segments:
+        for field, kind, text in (
+            (2, "requested-procedure", "Requested Procedure ID"),
+            (4, "scheduled-step", "Scheduled Procedure Step ID"),
+        ):
+            value, modality = segment.get(field).strip(), segment.get(5).strip()
+            if not value:
+                continue
+            one: dict[str, Any] = {
+                "type": {"text": text},
+                "system": assembly.ctx.system(kind, segment.get(field, 2)),
+                "value": value,
+            }
+            if several and kind == "scheduled-step" and _MODALITY.fullmatch(modality):
+                url = f"{assembly.ctx.base}/StructureDefinition/scheduled-modality"
+                one = {"extension": [{"url": url, "valueString": modality}], **one}
+            if one not in made:
+                made.append(one)
+    return made
+
+
 def stations(segments: list[Segment], assembly: Assembly) -> list[dict[str, Any]]:
     """Return extensions with the AE titles (IPC-9) and names (IPC-7) of the scheduled stations."""
     base = f"{assembly.ctx.base}/StructureDefinition"

@@ -319,14 +319,27 @@ def test_a_completed_step_takes_its_order_off_the_list(
 
 
 @pytest.mark.parametrize(
-    ("event", "more", "accession", "study"),
+    ("event", "more", "accession", "study", "numbers"),
     [
-        ("OMG^O19", b"", "KN20250611001", "2.25."),
-        ("OMI^O23", b"IPC|A7|R7|1.2.826.0.1.3680043.10.99.7|S7|CT\r", "A7", "1.2.826.0.1.3680043.10.99.7"),
+        ("OMG^O19", b"", "KN20250611001", "2.25.", ("KN20250611001", "KN20250611001")),
+        (
+            "OMI^O23",
+            b"IPC|A7|R7|1.2.826.0.1.3680043.10.99.7|S7|CT\r",
+            "A7",
+            "1.2.826.0.1.3680043.10.99.7",
+            ("R7", "S7"),
+        ),
     ],
 )
 def test_orders_of_newer_messages_are_on_the_list_too(
-    services: Services, door: Door, tmp_path: Path, event: str, more: bytes, accession: str, study: str
+    services: Services,
+    door: Door,
+    tmp_path: Path,
+    event: str,
+    more: bytes,
+    accession: str,
+    study: str,
+    numbers: tuple[str, str],
 ) -> None:
     data = (ORDERS / "kn_ct_order.hl7").read_bytes().replace(b"ORM^O01", event.encode()).replace(b"|2.4", b"|2.5.1")
     path = tmp_path / "order.hl7"
@@ -339,3 +352,4 @@ def test_orders_of_newer_messages_are_on_the_list_too(
     assert (item["AccessionNumber"], item["PatientID"]) == (accession, "0000010086")
     assert item["StudyInstanceUID"].startswith(study)
     assert plain(step)["Modality"] == "CT"
+    assert (item["RequestedProcedureID"], plain(step)["ScheduledProcedureStepID"]) == numbers

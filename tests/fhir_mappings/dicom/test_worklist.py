@@ -91,6 +91,38 @@ def test_a_number_too_long_for_its_element_is_left_out_and_never_cut() -> None:
     assert value(found["00402016"]) == "KN2025061100000000001"
 
 
+def numbered(kind: str, number: str, modality: str = "") -> dict[str, Any]:
+    said = [{"url": f"{BASE}/StructureDefinition/scheduled-modality", "valueString": modality}] if modality else []
+    return {"extension": said, "system": f"{BASE}/NamingSystem/KN/{kind}", "value": number}
+
+
+def test_procedure_and_step_have_the_numbers_that_the_placer_gave_them() -> None:
+    own = [numbered("accession", "A1"), numbered("requested-procedure", "R1"), numbered("scheduled-step", "S1")]
+    found = made(order(identifier=own))
+    step = value(found["00400100"])
+    assert [value(found[tag]) for tag in ("00080050", "00401001")] == ["A1", "R1"]
+    assert value(step["00400009"]) == "S1"
+
+
+def test_a_step_has_the_number_of_its_modality() -> None:
+    own = [numbered("scheduled-step", "S1", "CT"), numbered("scheduled-step", "S2", "PT")]
+    both = order(code={"text": "PET-CT"}, identifier=[numbered("accession", "A1"), *own])
+    for wanted, expected in (("CT", ("CT", "S1")), ("PT", ("PT", "S2"))):
+        step = value(made(both, modality=wanted)["00400100"])
+        assert (value(step["00080060"]), value(step["00400009"])) == expected
+
+
+@pytest.mark.parametrize("number", ["", "RP-20250611-0000000001"])
+def test_the_accession_number_stands_in_where_nobody_numbered_the_procedure(number: str) -> None:
+    found = made(order(identifier=[numbered("accession", "A1"), numbered("requested-procedure", number)]))
+    assert value(found["00401001"]) == value(value(found["00400100"])["00400009"]) == "A1"
+
+
+def test_the_number_of_a_procedure_is_no_accession_number() -> None:
+    found = made(order(identifier=[numbered("requested-procedure", "R1"), numbered("scheduled-step", "S1")]))
+    assert value(found["00080050"]) is None
+
+
 @pytest.mark.parametrize(
     ("planned", "expected"),
     [

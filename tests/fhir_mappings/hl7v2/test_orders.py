@@ -44,8 +44,8 @@ def test_each_order_reads_its_own_timing_and_study() -> None:
     first, second = resources(made, "ServiceRequest")
     assert (first["priority"], second["priority"]) == ("stat", "routine")
     assert first["occurrenceDateTime"] == "2025-06-12T08:00:00+08:00"
-    assert [one["value"] for one in first["identifier"]] == ["P1", "A1", "urn:oid:1.2.3.1"]
-    assert [one["value"] for one in second["identifier"]] == ["P2", "A2", "urn:oid:1.2.3.2"]
+    assert [one["value"] for one in first["identifier"]] == ["P1", "A1", "urn:oid:1.2.3.1", "R1", "S1", "S2"]
+    assert [one["value"] for one in second["identifier"]] == ["P2", "A2", "urn:oid:1.2.3.2", "R2", "S1"]
     assert [one["coding"][0]["code"] for one in first["orderDetail"]] == ["CT", "PT"]
     assert [one["valueString"] for one in first["extension"]] == ["CT1"]
 
