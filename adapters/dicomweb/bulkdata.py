@@ -6,7 +6,8 @@ in pieces from the object store; of all objects that are asked for, one at a tim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from adapters.dicomweb.multipart import MultipartBody, Part
 from adapters.dicomweb.negotiation import Accepted, accepted, not_acceptable
 from adapters.dicomweb.offers import frame_type
 from adapters.dicomweb.wado import Retrieve, frame_contents, uids
+from adapters.pixels.frames import Pieces, fragments, read
+from adapters.pixels.image import Image
 from adapters.pixels.pool import Pool
 from adapters.pixels.syntaxes import EXPLICIT_LITTLE, NATIVE, SYNTAXES
 from fhir_mappings.dicom.dataset import bulk_uris
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 _DICOM = "application/dicom"
 _OCTETS = "application/octet-stream"
+_TAG, _ITEM = re.compile(r"[0-9A-Fa-f]{8}"), re.compile(r"[0-9]{1,9}")
 
 
 class Bulkdata:
@@ -63,8 +67,10 @@ class Bulkdata:
         with self._services.objects.open(row.digest) as source:
             scanned = scan(source)
             element = _find(scanned.dataset, steps)
-            if element.fragments:
+            if element.fragments and len(steps) == 1:
                 return self._retrieve.frames_of(request, row, None, location=location)
+            if element.fragments:
+                return self._picture(request, row, scanned, element, steps, source, location)
             size, content = self._value(row, scanned, element, source)
         ranges = [one for one in accepted(request) if one.takes(_OCTETS)]
         if not ranges:
@@ -86,6 +92,58 @@ class Bulkdata:
             data = held(source, element, deflated=scanned.deflated, big=not scanned.little_endian)
             return len(data), lambda start, length: iter([data[start : start + length]])
         return element.length, lambda start, length: self._retrieve.cut(row.digest, element.offset + start, length)
+
+    def _picture(
+        self,
+        request: Request,
+        row: InstanceRow,
+        scanned: Scan,
+        element: Element,
+        steps: Sequence[int],
+        source: Any,
+        location: str,
+    ) -> Response:
+        native = row.TransferSyntaxUID in NATIVE
+        stored = EXPLICIT_LITTLE if native else row.TransferSyntaxUID
+        chosen, media_type, syntax = frame_type(accepted(request), stored, row.BitsAllocated or 0)
+        part = self._inside(row, scanned, element, steps, source, (media_type, syntax), location)
+        if not chosen.multipart and chosen.media_type != "*/*":
+            return stream(request, part.content(), part.size, part.content_type)
+        body = MultipartBody([part], media_type)
+        return stream(request, body, body.size, body.content_type)
+
+    def _inside(
+        self,
+        row: InstanceRow,
+        scanned: Scan,
+        element: Element,
+        steps: Sequence[int],
+        source: Any,
+        kind: tuple[str, str],
+        location: str,
+    ) -> Part:
+        """Return compressed pixels that lie in a sequence: one picture of its own, such as an icon (PS3.3 section F.7)."""
+        if scanned.deflated or not scanned.little_endian:
+            raise not_acceptable("Compressed pixels in a deflated or big endian object; retrieve the whole instance.")
+        media_type, syntax = kind
+        pieces = fragments(source, element.offset)
+        size = sum(length for _, length in pieces)
+        content_type = f"{media_type}; transfer-syntax={syntax}"
+        if syntax == row.TransferSyntaxUID or row.TransferSyntaxUID in NATIVE:
+            # The latter breaks PS3.5 section A.1; the bytes are all that can be told of it.
+            content = partial(self._cut, row.digest, pieces)
+            return Part(content_type=content_type, size=size, content=content, location=location)
+        image = Image.of(_item_of(loads(row.attributes), steps))
+        most = self._services.settings.max_frame_bytes
+        if max(size, image.frame_bytes) > most:
+            raise not_acceptable(f"A picture of more than {most} bytes is not decoded here; ask for transfer-syntax=*.")
+        head = {"do": "frame", "image": image.as_json(), "syntax": row.TransferSyntaxUID, "target": syntax}
+        _, data = self._pool.run(head, read(source, pieces))
+        return Part(content_type=content_type, size=len(data), content=lambda: iter((data,)), location=location)
+
+    def _cut(self, digest: str, pieces: Pieces) -> Iterator[bytes]:
+        for start, length in pieces:
+            yield from self._retrieve.cut(digest, start, length)
 
     # --- all of them -----------------------------------------------------------------------------------------
 
@@ -129,18 +187,21 @@ class Bulkdata:
     def _parts(self, row: InstanceRow, paths: Sequence[str], kind: tuple[str, str]) -> Iterator[Part]:
         """Yield the values of one instance; *kind* is the media type and transfer syntax of its compressed frames."""
         media_type, syntax = kind
-        for path in paths:
-            location = self._location(row, f"bulk/{path}")
-            with self._services.objects.open(row.digest) as source:
-                scanned = scan(source)
-                element = _find(scanned.dataset, _steps(path))
+        with self._services.objects.open(row.digest) as source:
+            # Once for all values: a hostile object may have thousands of them.
+            scanned = scan(source)
+            for path in paths:
+                steps, location = _steps(path), self._location(row, f"bulk/{path}")
+                element = _find(scanned.dataset, steps)
                 if not element.fragments:
                     size, content = self._value(row, scanned, element, source)
                     yield Part(content_type=_OCTETS, size=size, content=partial(content, 0, size), location=location)
-                    continue
-            for content_of_frame in frame_contents(self._retrieve, self._pool, row, syntax):
-                content_type = f"{media_type}; transfer-syntax={syntax}"
-                yield Part(content_type=content_type, size=None, content=content_of_frame, location=location)
+                elif len(steps) > 1:
+                    yield self._inside(row, scanned, element, steps, source, kind, location)
+                else:
+                    content_type = f"{media_type}; transfer-syntax={syntax}"
+                    for content_of_frame in frame_contents(self._retrieve, self._pool, row, syntax):
+                        yield Part(content_type=content_type, size=None, content=content_of_frame, location=location)
 
 
 def _paths(row: InstanceRow, wanted: Callable[[int], bool]) -> Sequence[str]:
@@ -165,15 +226,18 @@ def _kind(ranges: Sequence[Accepted], row: InstanceRow) -> tuple[str, str] | Non
 
 def _steps(path: str) -> Sequence[int]:
     """Return tag, item, tag, ... of a bulk data path."""
-    steps = []
-    for index, part in enumerate(path.split("/")):
-        try:
-            if index % 2 == 0 and len(part) != 8:
-                raise ValueError
-            steps.append(int(part, 16 if index % 2 == 0 else 10))
-        except ValueError:
-            raise HubError(Category.INCORRECT, "The bulk data address is malformed.", where="bulk") from None
-    return steps
+    parts = path.split("/")
+    # The address is said again in answers, so nothing else than digits may stand in it.
+    if not all((_ITEM if index % 2 else _TAG).fullmatch(part) for index, part in enumerate(parts)):
+        raise HubError(Category.INCORRECT, "The bulk data address is malformed.", where="bulk")
+    return [int(part, 10 if index % 2 else 16) for index, part in enumerate(parts)]
+
+
+def _item_of(dataset: Mapping[str, Any], steps: Sequence[int]) -> Mapping[str, Any]:
+    """Return the item of DICOM JSON that holds the element at *steps*."""
+    for tag, number in zip(steps[:-1:2], steps[1::2], strict=True):
+        dataset = dataset[f"{tag:08X}"]["Value"][number - 1]
+    return dataset
 
 
 def _find(dataset: list[Element], steps: Sequence[int]) -> Element:

@@ -11,6 +11,7 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_fragments
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from hub.boot import Services
@@ -147,3 +148,45 @@ def test_an_independent_client_takes_a_study_apart(http: httpx.Client, hub: Serv
     session.headers["Authorization"] = "Bearer kn"
     client = DICOMwebClient(url=door, session=session)
     assert sorted(client.retrieve_bulkdata(f"{door}/studies/{STUDY}/bulkdata")) == sorted([inside, pixels])
+
+
+def with_icon() -> tuple[bytes, Any, bytes]:
+    """Return a compressed image of two frames with an icon, the icon's pixels, and its code stream."""
+    small = (ramp() >> 4).astype("u1")
+    icon = pydicom.dcmread(io.BytesIO(sample(small, JPEG2000Lossless)))
+    (code,) = generate_fragments(icon.PixelData[8:])
+    inside = Dataset()
+    for keyword in (
+        "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+        "PixelRepresentation",
+    ):  # fmt: skip
+        setattr(inside, keyword, getattr(icon, keyword))
+    inside.PixelData = icon.PixelData
+    inside["PixelData"].VR, inside["PixelData"].is_undefined_length = "OB", True
+    dataset = pydicom.dcmread(io.BytesIO(sample(ramp(2), JPEG2000Lossless, frames=2)))
+    dataset.IconImageSequence = [inside]
+    out = io.BytesIO()
+    dataset.save_as(out)
+    return out.getvalue(), small, code
+
+
+def test_an_icon_is_its_own_picture_and_not_the_frames_of_the_image(http: httpx.Client, hub: Services) -> None:
+    data, pixels, code = with_icon()
+    receive(hub, data)
+    address = f"{http.base_url}{PATH[1:]}/bulk/00880200/1/7FE00010"
+    plain = (address, f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", pixels.tobytes())
+    stored = (address, f"{OCTETS}; transfer-syntax={JPEG2000Lossless}", code)
+    for place, accept, expected in (
+        (address, PARTS, plain), (address, STORED, stored), (f"{PATH}/bulkdata", PARTS, plain),
+        (f"{PATH}/bulkdata", STORED, stored),
+    ):  # fmt: skip
+        found = parts(http.get(place, headers=accept))
+        assert [one for one in found if one[0] == address] == [expected]
+        assert len(found) == (1 if place == address else 3)
+    assert http.get(address, headers={"Accept": OCTETS}).content == pixels.tobytes()
+
+
+@pytest.mark.parametrize("path", ["00880200/1%0D/7FE00010", "00880200/%EF%BC%91/7FE00010", "+FE00010", "7FE0_010"])
+def test_an_address_with_more_than_digits_is_refused(http: httpx.Client, hub: Services, path: str) -> None:
+    receive(hub, ct())
+    assert http.get(f"{PATH}/bulk/{path}", headers=STORED).status_code == 400
