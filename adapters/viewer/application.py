@@ -131,8 +131,12 @@ class _Application:
         if manifest is None:
             text = self._absent.format(package=f"{release.PACKAGE}@{release.VERSION}")
             return _page(text.encode(), 503, {"Retry-After": "60"})
+        # Of a later release some would have other names; what is not there is left for the program to ask for.
+        first = (release.PLACE + name for name in release.first(request.url.path) if name in manifest.files)
         text = self._start.format(
-            script=escape(release.PLACE + manifest.script), style=escape(release.PLACE + manifest.style)
+            script=escape(release.PLACE + manifest.script),
+            style=escape(release.PLACE + manifest.style),
+            first=escape(" ".join(first)),
         )
         return _tagged(request, text.encode(), ".html")
 

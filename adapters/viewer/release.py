@@ -164,3 +164,49 @@ ROUTES = frozenset(
 #: Names this build: whatever is changed above gets another address, so browsers may keep a file for ever.
 BUILD = hashlib.sha256("\n".join([INTEGRITY, KEPT.pattern, *(repr(one) for one in CHANGES)]).encode()).hexdigest()[:16]
 PLACE = f"/viewer/files/{BUILD}/"
+
+#: Parts of the program that it needs for whatever it shows, in the order in which it asks for them, and those that it needs
+#: for the first image of a study. Ahead of its asking they come at once instead of in waves. The names hold for this release;
+#: tests/flows/test_viewer_first_image.py says when they are not the ones that it asks for.
+FIRST = (
+    "1673.bundle.76779c7722e8c6c0.js",
+    "6938.bundle.34415aaeea5935b3.js",
+    "6489.bundle.95cb243641a61a2f.js",
+    "6495.bundle.8e8306fedff44999.js",
+    "8478.bundle.4520037e6185b95f.js",
+    "89.bundle.b327bf3664812958.js",
+    "6214.css",
+    "2779.bundle.4621e305af9e2c6a.js",
+    "6749.bundle.2a95108fde2dedb6.js",
+    "5696.bundle.292d30e7e9e1fab1.js",
+    "1483.bundle.256a358f0af21ca9.js",
+    "9383.bundle.40008913697b48b8.js",
+    "7499.bundle.796480e788eda09a.js",
+    "8492.css",
+    "8492.bundle.f30e427e47ad3932.js",
+    "9290.bundle.90bacace23d695b0.js",
+    "4683.bundle.d4913bffd8e587b7.js",
+    "1180.bundle.762993518ea30ae3.js",
+)
+FIRST_OF_STUDY = (
+    "7248.bundle.e874b288ff479513.js",
+    "3833.css",
+    "781.css",
+    "781.bundle.54774b486e83a5e1.js",
+    "9415.css",
+    "9415.bundle.95b6a277cf9bd823.js",
+    "3500.bundle.e96688cc0e82b35f.js",
+    "9116.bundle.391de9ce46a7ca19.js",
+    "100.bundle.cb02411ce321d4e4.js",
+    "5406.bundle.4dcfa7c697973300.js",
+    "3760.css",
+    "3760.bundle.dc948e0d7fbed387.js",
+    "1206.bundle.786e5b556f903028.js",
+    "2623.css",
+    "2623.bundle.44c0c8ec6fa40d03.js",
+)
+
+
+def first(path: str) -> tuple[str, ...]:
+    """Return the names of the parts that the page at *path* needs, the main program and its style aside."""
+    return FIRST + FIRST_OF_STUDY if f"{path}/".startswith("/viewer/viewer/") else FIRST

@@ -9,8 +9,9 @@
 (() => {
   const TOKEN = "yixie.token";
   const EXPIRED = "yixie.expired";
+  const CONFIGURATION = "/viewer/own/app-config.js";
   const PLAIN = /^[A-Za-z0-9._~+/=-]{16,512}$/;
-  const { script, style } = document.currentScript.dataset;
+  const { script, style, first } = document.currentScript.dataset;
 
   // Two names that the viewer's own start page defines for it.
   window.PUBLIC_URL = "/viewer/";
@@ -46,6 +47,18 @@
     },
   });
 
+  // The program learns only by running which of its parts it needs, in five waves of requests. All are asked for here at
+  // once, while it is still on its way itself; who has no token yet pays for nothing.
+  const fetchAhead = () => {
+    for (const address of [style, CONFIGURATION, script, ...first.split(" ").filter(Boolean)]) {
+      const link = document.createElement("link");
+      link.rel = "preload";
+      link.as = address.endsWith(".css") ? "style" : "script";
+      link.href = address;
+      document.head.append(link);
+    }
+  };
+
   const load = (address) => {
     const element = document.createElement("script");
     element.src = address;
@@ -59,7 +72,7 @@
     sheet.rel = "stylesheet";
     sheet.href = style;
     document.head.append(sheet);
-    load("/viewer/own/app-config.js");
+    load(CONFIGURATION);
     load(script);
   };
 
@@ -79,5 +92,9 @@
     });
   };
 
-  document.addEventListener("DOMContentLoaded", sessionStorage.getItem(TOKEN) ? start : ask);
+  const known = sessionStorage.getItem(TOKEN) !== null;
+  if (known) {
+    fetchAhead();
+  }
+  document.addEventListener("DOMContentLoaded", known ? start : ask);
 })();

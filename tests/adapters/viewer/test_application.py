@@ -48,6 +48,33 @@ def test_a_deep_link_gets_the_start_page(installed: TestClient, path: str) -> No
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize(
+    ("path", "needed"),
+    [
+        ("/viewer/", release.FIRST),
+        ("/viewer/viewer?StudyInstanceUIDs=1.2.3", release.FIRST + release.FIRST_OF_STUDY),
+        ("/viewer/viewer/hub", release.FIRST + release.FIRST_OF_STUDY),
+    ],
+)
+def test_the_start_page_names_the_parts_that_are_needed_first(
+    client: TestClient, tmp_path: Path, folder: Path, pinned: Pin, path: str, needed: tuple[str, ...]
+) -> None:
+    parts = {release.ROOT + name: b"// part" for name in release.FIRST + release.FIRST_OF_STUDY}
+    package.install(pinned(pack(tmp_path, {**whole(), **parts})), folder)
+    named = _named_first(client.get(path).text)
+    assert named == [release.PLACE + name for name in needed]
+    assert {client.get(address).status_code for address in named} == {200}
+
+
+def test_a_part_that_is_not_there_is_not_asked_for(installed: TestClient) -> None:
+    assert _named_first(installed.get("/viewer/viewer").text) == []
+
+
+def _named_first(page: str) -> list[str]:
+    (found,) = re.findall(r'data-first="([^"]*)"', page)
+    return str(found).split()
+
+
 @pytest.mark.parametrize("path", ["/viewer/", "/viewer/viewer"])
 def test_without_the_viewer_its_page_says_what_to_do(client: TestClient, path: str) -> None:
     answer = client.get(path)
