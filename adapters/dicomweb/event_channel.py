@@ -208,6 +208,6 @@ def _check_origin(request: Request, public: str) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         return
-    ours, theirs = urlsplit(public), urlsplit(origin.lower())
-    if origin.lower() != f"{ours.scheme}://{ours.netloc}".lower() and theirs.netloc != request.headers.get("host"):
+    ours, (_, _, theirs) = urlsplit(public), origin.lower().partition("://")
+    if origin.lower() != f"{ours.scheme}://{ours.netloc}".lower() and theirs != request.headers.get("host", "").lower():
         raise HubError(Category.FORBIDDEN, "Pages of other sites open no event channel.", where="Origin")

@@ -255,6 +255,8 @@ def test_strangers_open_no_channel(hub: Hub) -> None:
         # What a program says that names the address that it was given (table 8.10.4-1 wants an Origin of everybody).
         (PATH, token, {"origin": f"http://{hub.address[0]}:{hub.address[1]}"}, 101),
         (PATH, token, {"origin": f"http://{hub.address[0]}:1"}, 403),
+        (PATH, token, {"origin": "https://["}, 403),
+        (PATH, token, {"origin": "null"}, 403),
         ("/fhir/Patient", token, {}, 404),
     ]
     for path, given, headers, status in cases:
