@@ -3,6 +3,9 @@
 On MLLP it comes back on the connection. A partner that takes files may answer by files: with its endpoint's setting
 ``ack-file-s`` a message that was dropped into its folder is not delivered before an ACK whose MSA-2 is its MSH-10 was picked
 up there (:meth:`hub.ports.Outbox.answered`), and one that brings none in that time counts like a silent partner on MLLP.
+
+In enhanced mode a partner may first say that it has the message (CA), and send what came of it on a connection of its own
+(chapter 2.9.3). A refusal that comes so opens the delivery again, and its sender reads it as if it had come at once.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ from __future__ import annotations
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
-from fhir_mappings.hl7v2.tokenizer import parse
-from hub.ports import MemberEndpoint, SendResult
+from fhir_mappings.hl7v2.tokenizer import Message, parse
+from hub.ports import Delivery, MemberEndpoint, SendResult
 
 #: Name of the endpoint setting, and the most that it may say: thirty days.
 SETTING = "ack-file-s"
@@ -22,6 +25,9 @@ AWAITING = "The file is there; its acknowledgement is awaited."
 UNACKNOWLEDGED = "No acknowledgement file came in time."
 ACKNOWLEDGED = "An acknowledgement file has come."
 
+#: MSA-1 of an acknowledgement that takes nothing.
+_REFUSALS = frozenset({"AE", "AR", "CE", "CR"})
+
 
 def is_wait(value: str) -> bool:
     """Return whether *value* is a number of seconds that an acknowledgement file may be awaited."""
@@ -31,6 +37,41 @@ def is_wait(value: str) -> bool:
 def awaited_s(endpoint: MemberEndpoint) -> float:
     """Return how long *endpoint*'s acknowledgement files are awaited; 0 where it sends none."""
     return float(endpoint.settings.get(SETTING, 0))
+
+
+def refuses(message: Message) -> bool:
+    """Return whether the acknowledgement *message* refuses what it answers."""
+    return message.get("MSA-1").strip().upper() in _REFUSALS
+
+
+def is_open_to_refusal(delivery: Delivery) -> bool:
+    """Return whether *delivery*, which counts as sent, may still be refused: its partner only said that it has it (CA), or its
+    file was dropped.
+    """
+    if _needs_none(delivery):
+        return False
+    if not delivery.ack:
+        return True
+    try:
+        return parse_ack(parse(decode_message(delivery.ack).text)).code == "CA"
+    except MappingError:
+        return False
+
+
+def came(delivery: Delivery, endpoint: MemberEndpoint) -> SendResult | None:
+    """Return what the acknowledgement says that came for *delivery* by another way, ``None`` when there is none to read."""
+    if delivery.last_error != ACKNOWLEDGED or delivery.ack is None or _needs_none(delivery):
+        return None
+    told = judge(delivery.ack, control_id=delivery.control_id, endpoint=endpoint)
+    # One that says nothing that can be read ends the attempt all the same, or it would be found again for ever.
+    return told or SendResult(ack=delivery.ack, error="The acknowledgement that came cannot be read.")
+
+
+def _needs_none(delivery: Delivery) -> bool:
+    # The directory checks endpoint settings by this module, and stands itself below the one that makes acknowledgements.
+    from hub.acknowledge import UNANSWERED
+
+    return UNANSWERED in delivery.headers
 
 
 def judge(answer: bytes, *, control_id: str, endpoint: MemberEndpoint) -> SendResult | None:

@@ -25,7 +25,7 @@ from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
 from hub import feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
-from hub.acknowledged import awaited_s
+from hub.acknowledged import awaited_s, refuses
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
@@ -245,11 +245,12 @@ class MessageService:
         entry = arrival.entry(state="done", outcome="acknowledgement")
         self._keep_body(arrival)
         endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
+        refused = arrival.message is not None and refuses(arrival.message)
 
         def work(tx: Tx) -> None:
             tx.journal.append(entry)
-            if endpoint is not None and number and awaited_s(endpoint):
-                tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now)
+            if endpoint is not None and number and (refused or awaited_s(endpoint)):
+                tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now, refuses=refused)
 
         self._services.database.write(work)
 

@@ -16,7 +16,7 @@ from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2 import batch
 from fhir_mappings.hl7v2.charset import decode_message
 from hub.acknowledge import UNANSWERED
-from hub.acknowledged import ACKNOWLEDGED, AWAITING, UNACKNOWLEDGED, awaited_s, judge
+from hub.acknowledged import AWAITING, UNACKNOWLEDGED, awaited_s, came
 from hub.errors import HubError
 from hub.file_doors import REMOTE
 from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
@@ -49,10 +49,8 @@ class FolderSender:
         awaits_s = 0.0 if UNANSWERED in delivery.headers else awaited_s(endpoint)
         if awaits_s and delivery.last_error == AWAITING:
             return SendResult(error=UNACKNOWLEDGED)
-        if awaits_s and delivery.last_error == ACKNOWLEDGED and delivery.ack is not None:
-            told = judge(delivery.ack, control_id=delivery.control_id, endpoint=endpoint)
-            if told is not None:
-                return told
+        if (told := came(delivery, endpoint)) is not None:
+            return told
         local = not endpoint.address.startswith(REMOTE)
         try:
             data = _wrapped(delivery.payload, str(endpoint.settings.get("batch-out", "")))

@@ -18,7 +18,7 @@ from adapters._tls import client_context
 from adapters.mllp.client import MllpClient, NoAnswer
 from fhir_mappings.hl7v2.charset import decode_message
 from hub.acknowledge import UNANSWERED
-from hub.acknowledged import judge
+from hub.acknowledged import came, judge
 from hub.config import Settings
 from hub.delivery import connections_of
 from hub.errors import HubError
@@ -48,8 +48,11 @@ class MllpSender:
 
         AA and CA are success. AR and CR are permanent. AE and CE are tried again unless the endpoint's setting
         ``retry-ae`` is false, because senders and receivers differ in what they mean by them. With the setting
-        ``validate-out`` a message is judged first; ``reject`` keeps back what is not fit, as a dead letter.
+        ``validate-out`` a message is judged first; ``reject`` keeps back what is not fit, as a dead letter. A refusal that
+        came by another connection is read first; what it makes due again is sent at the next attempt.
         """
+        if (told := came(delivery, endpoint)) is not None:
+            return told
         unfit = self._unfit(delivery, endpoint)
         if unfit is not None:
             return unfit

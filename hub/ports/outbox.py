@@ -102,8 +102,10 @@ class Outbox(Protocol):
         """
         ...
 
-    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime) -> bool:
+    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime, refuses: bool = False) -> bool:
         """Keep *ack* for the oldest delivery *control_id* that was handed over to *destination*, which is due at once.
+
+        With *refuses* also for the newest one that counts as sent, if its partner had only said that it has it.
 
         ``False`` when nothing of that number is awaited there.
         """

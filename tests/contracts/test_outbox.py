@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hub.acknowledge import UNANSWERED
 from hub.acknowledged import ACKNOWLEDGED, AWAITING
 from hub.delivery import lane_name, slot_of
 from hub.errors import Category, HubError
@@ -607,6 +608,52 @@ def test_what_was_not_handed_over_yet_is_not_answered(database: SqlDatabase) -> 
     assert hand_over(database, leased)
     assert lease(database)[0][2].last_error == ACKNOWLEDGED
     assert not hand_over(database, leased), "that lease is over"
+
+
+def refuse(database: SqlDatabase, control_id: str, destination: str = "KN/mllp") -> bool:
+    return database.write(
+        lambda tx: tx.outbox.answered(destination, control_id, ack=b"MSH|^~\\&\rMSA|AR", now=NOW, refuses=True)
+    )
+
+
+def accept(database: SqlDatabase, leased: tuple[str, int, Delivery], *, code: str = "CA") -> bool:
+    lane, epoch, delivery = leased
+    ack = f"MSH|^~\\&|HIS|KN|YIXIE|HUB|2025||ACK|1|P|2.4\rMSA|{code}|{delivery.control_id}\r".encode()
+    return database.write(lambda tx: tx.outbox.succeeded(lane, epoch, delivery.id, ack=ack, now=NOW))
+
+
+def test_what_was_only_accepted_is_due_again_when_it_is_refused(database: SqlDatabase) -> None:
+    number = enqueue(database, control_id="C1")
+    accept(database, lease(database)[0])
+    assert not answer(database, "C1"), "nothing awaits that it was taken"
+    assert not refuse(database, "C1", "QH/mllp")
+    assert refuse(database, "C1")
+    ((_, _, due),) = lease(database)
+    assert (due.id, due.attempts, due.ack, due.last_error) == (number, 1, b"MSH|^~\\&\rMSA|AR", ACKNOWLEDGED)
+
+
+def test_what_was_taken_for_good_is_not_refused_any_more(database: SqlDatabase) -> None:
+    number = enqueue(database, control_id="C1")
+    accept(database, lease(database)[0], code="AA")
+    assert not refuse(database, "C1")
+    assert state(database, number) == "sent"
+
+
+def test_an_acknowledgement_that_was_sent_is_not_refused(database: SqlDatabase) -> None:
+    number = enqueue(database, control_id="C1", headers={UNANSWERED: "1"})
+    lane, epoch, delivery = lease(database)[0]
+    assert database.write(lambda tx: tx.outbox.succeeded(lane, epoch, delivery.id, ack=b"", now=NOW))
+    assert not refuse(database, "C1")
+    assert state(database, number) == "sent"
+
+
+def test_a_refusal_may_be_quicker_than_the_report_that_it_was_accepted(database: SqlDatabase) -> None:
+    number = enqueue(database, control_id="C1")
+    leased = lease(database)[0]
+    assert refuse(database, "C1")
+    assert accept(database, leased)
+    ((_, _, due),) = lease(database)
+    assert (due.id, due.attempts, due.ack, due.last_error) == (number, 1, b"MSH|^~\\&\rMSA|AR", ACKNOWLEDGED)
 
 
 def test_handing_over_closes_the_circuit(database: SqlDatabase) -> None:
