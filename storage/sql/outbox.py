@@ -5,9 +5,8 @@ one at a time. ``outbox_lane`` has a row for each lane that has something open; 
 delivery), sends the head, and reports back with the lease's epoch, so that a worker that lost its lease cannot disturb
 the next one. A dead letter at the head parks its own lane only. A destination that cannot be reached rests as a whole.
 
-What is open (pending or dead) is found by partial indexes, so nothing here grows with what was delivered. Their
-condition must stand in the statements word for word, else SQLite does not use them. What is sent is found by the values
-that people ask for, newest first.
+What is open (pending or dead) is found by partial indexes, so nothing here grows with what was delivered. How people
+look at lanes, destinations and deliveries is in :mod:`storage.sql.outbox_views`.
 """
 
 from __future__ import annotations
@@ -18,55 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from fhir_mappings.json import dumps, loads
-from hub.acknowledged import is_open_to_refusal
-from hub.clock import from_us, to_us
+from fhir_mappings.json import dumps
+from hub.clock import to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
-from storage.sql import awaited, lanes
+from storage.sql import awaited, lanes, outbox_views
 from storage.sql._dialect import insert
-from storage.sql.criteria import beside, equal, has_key, named
+from storage.sql.outbox_views import IS_OPEN, OPEN, delivery_of
 from storage.sql.schema import outbox, outbox_destination, outbox_lane
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
-
-_OPEN = ("pending", "dead")
-_IS_OPEN = outbox.c.state.in_([sa.literal_column(f"'{state}'") for state in _OPEN])
-#: Columns whose value few deliveries share; a state other than sent is one too.
-_KEYS = frozenset({"lane", "control_id", "correlation_id", "task_id", "patient_id"})
-#: Columns whose value many deliveries share, each with an index of its own.
-_SHARED = frozenset({"destination", "kind", "owner"})
-_PARTIAL = {name: named(outbox.c[name]) for name in ("control_id", "task_id", "patient_id")}
-_UNSENT = {"state": outbox.c.state != sa.literal_column("'sent'")}
-_SEARCHABLE = frozenset(
-    {"lane", "destination", "kind", "state", "control_id", "correlation_id", "task_id", "patient_id", "owner"}
-)
-
-
-def _delivery(row: Any) -> Delivery:
-    return Delivery(
-        id=row.id,
-        lane=row.lane,
-        destination=row.destination,
-        kind=row.kind,
-        owner=row.owner,
-        control_id=row.control_id,
-        content_type=row.content_type,
-        headers=loads(row.headers),
-        payload=bytes(row.payload),
-        state=row.state,
-        attempts=row.attempts,
-        next_at=from_us(row.next_at),
-        created_at=from_us(row.created_at),
-        last_error=row.last_error,
-        ack=None if row.ack is None else bytes(row.ack),
-        acked_at=None if row.acked_at is None else from_us(row.acked_at),
-        correlation_id=row.correlation_id,
-        task_id=row.task_id,
-        patient_id=row.patient_id,
-        on_ack=row.on_ack,
-    )
 
 
 class SqlOutbox:
@@ -146,7 +107,7 @@ class SqlOutbox:
                 .where(outbox_lane.c.lane == row.lane)
                 .values(lease_owner=worker, lease_until=until, epoch=row.epoch + 1)
             )
-            leased.append((row.lane, row.epoch + 1, _delivery(head)))
+            leased.append((row.lane, row.epoch + 1, delivery_of(head)))
         return leased
 
     def renew(self, worker: str, *, until: datetime) -> None:
@@ -166,7 +127,7 @@ class SqlOutbox:
 
     def _head(self, lane: str) -> Any:
         return self._connection.execute(
-            sa.select(outbox).where(outbox.c.lane == lane, _IS_OPEN).order_by(outbox.c.id).limit(1)
+            sa.select(outbox).where(outbox.c.lane == lane, IS_OPEN).order_by(outbox.c.id).limit(1)
         ).first()
 
     def _holds(self, lane: str, epoch: int) -> bool:
@@ -201,7 +162,7 @@ class SqlOutbox:
         self._connection.execute(
             sa.update(outbox)
             .where(outbox.c.id == delivery_id, outbox.c.lane == lane)
-            .values(acked_at=moment, attempts=outbox.c.attempts + 1, **awaited.sent(ack, moment=moment))
+            .values(state="sent", ack=ack, acked_at=moment, attempts=outbox.c.attempts + 1, last_error="")
         )
         self._release(lane, moment)
         self._change_destination(delivery_id, failures=0, open_until=0, last_error="", last_ok_at=moment)
@@ -224,10 +185,6 @@ class SqlOutbox:
         """Record a failed attempt; see :class:`hub.ports.Outbox`."""
         if not self._holds(lane, epoch):
             return False
-        if awaited.overtook(self._connection, delivery_id, error):
-            # It is due at once, for its sender to read.
-            self._release(lane, to_us(now))
-            return True
         values: dict[str, Any] = {"last_error": error}
         if reached:
             # Only attempts that the partner answered count towards giving up (a partner may be away for days).
@@ -266,22 +223,14 @@ class SqlOutbox:
         self._change_destination(delivery_id, failures=0, open_until=0, last_error="")
         return True
 
-    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime, refuses: bool = False) -> bool:
+    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime) -> bool:
         """Keep an acknowledgement that came by another way; see :class:`hub.ports.Outbox`."""
-        moment = to_us(now)
-        found = awaited.find(self._connection, destination, control_id, moment=moment)
-        if found is None and refuses:
-            found = awaited.taken(self._connection, destination, control_id)
+        found = awaited.find(self._connection, destination, control_id, moment=to_us(now))
         if found is None:
             return False
         one = self._locked(found)
-        if one.state == "sent":
-            if not is_open_to_refusal(one):
-                return False
-            # A lane that had nothing more to deliver is gone.
-            self._wake(one.lane, one.destination, moment)
-        awaited.end(self._connection, found, ack=ack, moment=moment)
-        self._release_idle(one.lane, moment)
+        awaited.end(self._connection, found, ack=ack, moment=to_us(now))
+        self._release_idle(one.lane, to_us(now))
         return True
 
     def _change_destination(self, delivery_id: int, **values: Any) -> None:
@@ -292,111 +241,20 @@ class SqlOutbox:
 
     def lanes(self) -> Sequence[Mapping[str, Any]]:
         """Return what each open lane holds, longest waiting first."""
-        heads = (
-            sa.select(
-                outbox.c.lane,
-                sa.func.count().label("depth"),
-                sa.func.min(outbox.c.created_at).label("oldest_at"),
-                sa.func.min(outbox.c.id).label("head"),
-            )
-            .where(_IS_OPEN)
-            .group_by(outbox.c.lane)
-            .subquery()
-        )
-        statement = (
-            sa.select(
-                outbox_lane,
-                heads.c.depth,
-                heads.c.oldest_at,
-                outbox.c.attempts,
-                outbox.c.last_error,
-                outbox.c.id.label("head"),
-                outbox_destination.c.paused,
-            )
-            .join(heads, heads.c.lane == outbox_lane.c.lane)
-            .join(outbox, outbox.c.id == heads.c.head)
-            .join(outbox_destination, outbox_destination.c.destination == outbox_lane.c.destination)
-            .order_by(heads.c.oldest_at)
-        )
-        return [
-            {
-                "lane": row.lane,
-                "destination": row.destination,
-                "state": "paused" if row.paused else row.state,
-                "depth": row.depth,
-                "oldest_at": from_us(row.oldest_at),
-                "attempts": row.attempts,
-                "next_at": from_us(row.next_at),
-                "last_error": row.last_error,
-                "paused": bool(row.paused),
-                "head": row.head,
-            }
-            for row in self._connection.execute(statement)
-        ]
+        return outbox_views.lanes(self._connection)
 
     def destinations(self) -> Sequence[Mapping[str, Any]]:
         """Return the state of each destination that ever had a delivery."""
-        counts = (
-            sa.select(
-                outbox_lane.c.destination,
-                sa.func.count().label("depth"),
-                sa.func.sum(sa.case((outbox.c.state == "dead", 1), else_=0)).label("dead"),
-                sa.func.min(outbox.c.created_at).label("oldest_at"),
-            )
-            # Whatever is open has its lane's row, which names the destination that the index of what is open does not.
-            .join(outbox, outbox.c.lane == outbox_lane.c.lane)
-            .where(_IS_OPEN)
-            .group_by(outbox_lane.c.destination)
-            .subquery()
-        )
-        statement = (
-            sa.select(outbox_destination, counts.c.depth, counts.c.dead, counts.c.oldest_at)
-            .outerjoin(counts, counts.c.destination == outbox_destination.c.destination)
-            .order_by(outbox_destination.c.destination)
-        )
-        return [
-            {
-                "destination": row.destination,
-                "depth": int(row.depth or 0),
-                "dead": int(row.dead or 0),
-                "oldest_at": None if row.oldest_at is None else from_us(row.oldest_at),
-                "paused": bool(row.paused),
-                "failures": row.failures,
-                "open_until": from_us(row.open_until) if row.open_until else None,
-                "last_error": row.last_error,
-                "last_ok_at": None if row.last_ok_at is None else from_us(row.last_ok_at),
-            }
-            for row in self._connection.execute(statement)
-        ]
+        return outbox_views.destinations(self._connection)
 
     def deliveries(self, criteria: Mapping[str, str], *, limit: int) -> Sequence[Delivery]:
-        """Return deliveries whose columns equal *criteria*, newest first.
-
-        Raises:
-            HubError: incorrect for a column that cannot be searched.
-        """
-        for name in criteria:
-            if name not in _SEARCHABLE:
-                raise HubError(
-                    Category.INCORRECT,
-                    f"Deliveries cannot be searched by {name}.",
-                    where=name,
-                    remedy=f"Use {', '.join(sorted(_SEARCHABLE))}.",
-                )
-        unsent = criteria.get("state", "sent") != "sent"
-        keys = _KEYS | {"state"} if unsent else _KEYS
-        partial = _PARTIAL | _UNSENT if unsent else _PARTIAL
-        led, more = has_key(criteria, keys), list[sa.ColumnElement[bool]]()
-        if not led:
-            criteria, more = beside(self._connection, outbox, "id", criteria, _SHARED)
-        conditions = [*equal(outbox, criteria, keys=keys, led=led, partial=partial), *more]
-        statement = sa.select(outbox).where(*conditions)
-        return [_delivery(row) for row in self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))]
+        """Return deliveries whose columns equal *criteria*, newest first; incorrect for one that cannot be searched."""
+        return outbox_views.deliveries(self._connection, criteria, limit=limit)
 
     def get(self, delivery_id: int) -> Delivery | None:
         """Return one delivery."""
         row = self._connection.execute(sa.select(outbox).where(outbox.c.id == delivery_id)).first()
-        return None if row is None else _delivery(row)
+        return None if row is None else delivery_of(row)
 
     def set_paused(self, destination: str, paused: bool) -> None:
         """Hold or release everything for *destination*."""
@@ -437,7 +295,7 @@ class SqlOutbox:
             HubError: not-found; conflict when it is no longer waiting.
         """
         one = self._locked(delivery_id)
-        if one.state not in _OPEN:
+        if one.state not in OPEN:
             raise HubError(
                 Category.CONFLICT,
                 f"The delivery is already {one.state}.",
@@ -486,4 +344,4 @@ class SqlOutbox:
         rows = self._connection.execute(
             sa.select(outbox).where(outbox.c.correlation_id == correlation_id).order_by(outbox.c.id)
         )
-        return [_delivery(row) for row in rows]
+        return [delivery_of(row) for row in rows]

@@ -27,7 +27,7 @@ from hub.message_desk import MessageDesk
 from hub.message_search import BESIDE
 from hub.operations import Operations
 from hub.ports import NewDelivery, StudyKey
-from storage.sql import journal, outbox
+from storage.sql import journal, outbox_views
 from tests.support.images import STUDY, FakeClock, ct, receive
 from tests.support.services import running
 
@@ -196,7 +196,7 @@ def test_every_column_that_can_be_searched_is_a_parameter(described: dict[str, A
     def names(path: str) -> set[str]:
         return {one["name"] for one in found["get", path]["parameters"]}
 
-    assert names("/ops/queue/deliveries") == outbox._SEARCHABLE | {"limit"}
+    assert names("/ops/queue/deliveries") == outbox_views.SEARCHABLE | {"limit"}
     assert names("/ops/messages") == journal._SEARCHABLE | BESIDE | {"since", "until", "limit", "before"}
 
 
