@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from fhir_mappings.json import dumps
+from hub.acknowledged import is_open_to_refusal
 from hub.clock import to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
@@ -162,7 +163,7 @@ class SqlOutbox:
         self._connection.execute(
             sa.update(outbox)
             .where(outbox.c.id == delivery_id, outbox.c.lane == lane)
-            .values(state="sent", ack=ack, acked_at=moment, attempts=outbox.c.attempts + 1, last_error="")
+            .values(acked_at=moment, attempts=outbox.c.attempts + 1, **awaited.sent(ack, moment=moment))
         )
         self._release(lane, moment)
         self._change_destination(delivery_id, failures=0, open_until=0, last_error="", last_ok_at=moment)
@@ -185,6 +186,10 @@ class SqlOutbox:
         """Record a failed attempt; see :class:`hub.ports.Outbox`."""
         if not self._holds(lane, epoch):
             return False
+        if awaited.overtook(self._connection, delivery_id, error):
+            # It is due at once, for its sender to read.
+            self._release(lane, to_us(now))
+            return True
         values: dict[str, Any] = {"last_error": error}
         if reached:
             # Only attempts that the partner answered count towards giving up (a partner may be away for days).
@@ -223,14 +228,22 @@ class SqlOutbox:
         self._change_destination(delivery_id, failures=0, open_until=0, last_error="")
         return True
 
-    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime) -> bool:
+    def answered(self, destination: str, control_id: str, *, ack: bytes, now: datetime, refuses: bool = False) -> bool:
         """Keep an acknowledgement that came by another way; see :class:`hub.ports.Outbox`."""
-        found = awaited.find(self._connection, destination, control_id, moment=to_us(now))
+        moment = to_us(now)
+        found = awaited.find(self._connection, destination, control_id, moment=moment)
+        if found is None and refuses:
+            found = awaited.taken(self._connection, destination, control_id)
         if found is None:
             return False
         one = self._locked(found)
-        awaited.end(self._connection, found, ack=ack, moment=to_us(now))
-        self._release_idle(one.lane, to_us(now))
+        if one.state == "sent":
+            if not is_open_to_refusal(one):
+                return False
+            # A lane that had nothing more to deliver is gone.
+            self._wake(one.lane, one.destination, moment)
+        awaited.end(self._connection, found, ack=ack, moment=moment)
+        self._release_idle(one.lane, moment)
         return True
 
     def _change_destination(self, delivery_id: int, **values: Any) -> None:
