@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from adapters.pixels.pool import Pool
 from adapters.pixels.syntaxes import EXPLICIT_LITTLE, NATIVE, SYNTAXES
 from fhir_mappings.dicom.dataset import bulk_uris
 from fhir_mappings.dicom.elements import Element, Scan
+from fhir_mappings.dicom.header import header_of
 from fhir_mappings.dicom.scanner import scan
 from fhir_mappings.json import loads
 from hub.errors import Category, HubError
@@ -170,10 +172,12 @@ class Bulkdata:
     def _all(self, request: Request, subtype: str, wanted: Callable[[int], bool]) -> Response:
         actor = actor_of(request, self._services, shared=True)
         ranges = [one for one in accepted(request) if one.multipart or one.media_type == "*/*"]
-        rows = self._services.imaging.retrieve(
-            actor, *uids(request), owner=request.path_params.get("owner"), attributes=True, subtype=subtype
-        )
-        holding = [(row, paths) for row in rows if (paths := _paths(row, wanted))]
+        imaging = self._services.imaging
+        rows = imaging.retrieve(actor, *uids(request), owner=request.path_params.get("owner"), subtype=subtype)
+        # The headers of a study may take gigabytes, so what is kept of each is where its values are.
+        holding = [
+            (replace(row, attributes=b""), paths) for row in imaging.headers(rows) if (paths := _paths(row, wanted))
+        ]
         if not holding:
             raise HubError(Category.NOT_FOUND, "None of the instances has such bulk data.", where=subtype)
         fitting = [(row, paths, kind) for row, paths in holding if (kind := _kind(ranges, row)) is not None]
@@ -196,11 +200,13 @@ class Bulkdata:
                 if not element.fragments:
                     size, content = self._value(row, scanned, element, source)
                     yield Part(content_type=_OCTETS, size=size, content=partial(content, 0, size), location=location)
-                elif len(steps) > 1:
-                    yield self._inside(row, scanned, element, steps, source, kind, location)
+                    continue
+                told = replace(row, attributes=header_of(scanned).attributes)
+                if len(steps) > 1:
+                    yield self._inside(told, scanned, element, steps, source, kind, location)
                 else:
                     content_type = f"{media_type}; transfer-syntax={syntax}"
-                    for content_of_frame in frame_contents(self._retrieve, self._pool, row, syntax):
+                    for content_of_frame in frame_contents(self._retrieve, self._pool, told, syntax):
                         yield Part(content_type=content_type, size=None, content=content_of_frame, location=location)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
+from adapters.dicomweb.bulkdata import Bulkdata
+from adapters.dicomweb.multipart import Part
 from hub.boot import Services
+from hub.ports import InstanceRow
 from storage.sql.schema import audit
 from tests.adapters.dicomweb.test_dicomweb import FRAGMENTS, PATH, SERIES, rows
 from tests.support.images import STUDY, ct, receive
@@ -190,3 +194,22 @@ def test_an_icon_is_its_own_picture_and_not_the_frames_of_the_image(http: httpx.
 def test_an_address_with_more_than_digits_is_refused(http: httpx.Client, hub: Services, path: str) -> None:
     receive(hub, ct())
     assert http.get(f"{PATH}/bulk/{path}", headers=STORED).status_code == 400
+
+
+def test_headers_are_not_kept_while_their_values_go_out(
+    http: httpx.Client, hub: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 9):
+        receive(hub, ct(number, ImageComments="x" * 10_000, compressed=FRAGMENTS[:1]))
+    seen: list[int] = []
+    # What is held can be seen nowhere else.
+    parts_of = Bulkdata._parts
+
+    def watched(self: Bulkdata, row: InstanceRow, *rest: Any) -> Iterator[Part]:
+        seen.append(len(row.attributes))
+        return parts_of(self, row, *rest)
+
+    monkeypatch.setattr(Bulkdata, "_parts", watched)
+    found = parts(http.get(f"/studies/{STUDY}/pixeldata", headers=STORED))
+    assert [content for _, _, content in found] == FRAGMENTS[:1] * 8
+    assert seen == [0] * 8
