@@ -97,5 +97,6 @@ def _told(message: Message, verdicts: Sequence[Judged]) -> list[AnsweredOrder]:
 
 
 def _numbers(order: Order) -> tuple[str, str]:
-    found = orc.numbers(order.orc, order.obr)
+    # As the translation reads them: a prescription has no OBR, and one beside it is about something else.
+    found = orc.numbers(order.orc, None)
     return found.placer, found.filler

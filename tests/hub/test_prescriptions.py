@@ -83,6 +83,13 @@ def test_every_prescription_of_a_message_is_answered_in_one_answer(hub: Pharmacy
     assert hub.said() == ("ORP^O10", "KN1", [("OK", "R1"), ("OK", "R2"), ("OK", "R3")])
 
 
+@pytest.mark.parametrize("numbers", ["P9^HIS|F9^YF", "P1^HIS|F9^YF"])
+def test_a_stray_obr_with_other_numbers_hides_no_prescription(hub: Pharmacy, numbers: str) -> None:
+    lines = ("ORC|NW|P1^HIS", "RXO|Y1^阿莫西林^L|0.5||g", f"OBR|1|{numbers}|L1^血钾^L")
+    hub.receive(message("OMP^O09", "STRAY", *lines))
+    assert hub.said() == ("ORP^O10", "STRAY", [("OK", "P1")])
+
+
 def test_of_prescriptions_cancelled_together_the_dispensed_one_stays(hub: Pharmacy) -> None:
     hub.receive(prescribed("NW", "R1", "R2"), dispensed("R2"))
     hub.news()
