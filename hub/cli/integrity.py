@@ -24,7 +24,7 @@ audit = typer.Typer(help="审计 / the audit trail", no_args_is_help=True)
 def check() -> None:
     """检查设置、数据库、对象存储和工作流 / Check settings, stores, workflow tables and members."""
     found = command_settings()
-    say(f"{'settings':<12}ok  data_dir={found.data_dir}")
+    say(f"{'settings':<14}ok  data_dir={found.data_dir}")
     failed = _told("listen", lambda: _binds(found))
     failed |= _certificates(found)
     failed |= _told("workflows", lambda: f"{len(workflows.WORKFLOWS)} tables: {', '.join(workflows.WORKFLOWS)}")
@@ -44,19 +44,19 @@ def check() -> None:
             failed |= _told("recompression", partial(_packed, opened.database))
             members = opened.directory.members()
             say(
-                f"{'members':<12}{'ok' if members else 'none yet: hub members import sample_data/members'}  {len(members)}"
+                f"{'members':<14}{'ok' if members else 'none yet: hub members import sample_data/members'}  {len(members)}"
             )
     except HubError as error:
-        say(f"{'stores':<12}failed  {error}")
+        say(f"{'stores':<14}failed  {error}")
         failed = True
     raise typer.Exit(int(failed))
 
 
 def _told(name: str, work: Callable[[], str]) -> bool:
     try:
-        say(f"{name:<12}ok  {work()}")
+        say(f"{name:<14}ok  {work()}")
     except HubError as error:
-        say(f"{name:<12}failed  {error}")
+        say(f"{name:<14}failed  {error}")
         return True
     return False
 

@@ -64,6 +64,13 @@ def test_check_tells_of_every_part_and_makes_what_is_missing(hub: Hub) -> None:
     assert "failed" not in result.stdout
 
 
+def test_check_parts_every_name_from_what_it_says(hub: Hub) -> None:
+    said = {line.split()[0]: line.split()[1] for line in hub("check").stdout.splitlines()}
+    assert said.pop("members") == "none"
+    assert "recompression" in said
+    assert set(said.values()) == {"ok"}
+
+
 def test_check_tells_how_long_certificates_last(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key, _ = authority.issue("hub.example")
