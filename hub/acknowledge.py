@@ -128,6 +128,8 @@ class Acknowledger:
     def answer(self, arrival: Arrival, verdict: Verdict, now: datetime, *, processed: bool = True) -> Answer:
         """Return the answers to *arrival*; ``processed=False`` says that the application has not spoken yet."""
         message = arrival.message
+        if arrival.is_answer:
+            return Answer(immediate=None)
         immediate = immediate_code(message, verdict.outcome)
         application = application_code(message, verdict.outcome) if processed and message is not None else None
         if application is None:
@@ -148,7 +150,7 @@ class Acknowledger:
         message for taken; that it is not must not stay between the lines of a log, so the refusal is queued for its
         endpoint all the same, where it becomes a dead letter until the endpoint has an address (:func:`nowhere`).
         """
-        if arrival.message is None:
+        if arrival.message is None or arrival.is_answer:
             return None
         application = application_code(arrival.message, verdict.outcome, accepted=True)
         if application is None:

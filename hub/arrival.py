@@ -18,6 +18,7 @@ from fhir_mappings.hl7v2.charset import Decoded, decode_message
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.identifiers import patient_key
 from hub.actor import HUB, Actor
+from hub.business_answers import ANSWER_PEER, sender_of
 from hub.certificates import Line, why_not
 from hub.directory import Directory
 from hub.envelope import new_correlation_id
@@ -90,6 +91,11 @@ class Arrival:
                 remedy=f"Send {' or '.join(allowed)} in MSH-11, or ask the operator to allow another one.",
                 code=202,
             )
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it came in answer to a delivery, on that connection, so that nobody awaits an acknowledgement of it."""
+        return self.peer.startswith(ANSWER_PEER)
 
     @property
     def actor(self) -> Actor:
@@ -172,9 +178,11 @@ def read_arrival(
     message, error = _cut(decoded.text)
     endpoint: MemberEndpoint | None = None
     if message is not None:
-        endpoint = directory.mllp_member(
-            message.get("MSH-3.1").strip(), message.get("MSH-4.1").strip(), address_of(peer)
-        )
+        names = message.get("MSH-3.1").strip(), message.get("MSH-4.1").strip()
+        if peer.startswith(ANSWER_PEER):
+            endpoint = sender_of(directory, peer, *names)
+        else:
+            endpoint = directory.mllp_member(*names, address_of(peer))
         if endpoint is not None and institution_hint not in {None, endpoint.member}:
             endpoint = None
         if endpoint is not None and line is not None:
@@ -217,7 +225,7 @@ def _cut(text: str) -> tuple[Message | None, MappingError | None]:
 
 def address_of(peer: str) -> str:
     """Return the IP address in ``host:port`` or ``[host]:port``, or *peer* itself when it is bare or no address."""
-    if peer.startswith((FOLDER_PEER, VIEW_PEER)):
+    if peer.startswith((FOLDER_PEER, VIEW_PEER, ANSWER_PEER)):
         return peer
     try:
         return str(ipaddress.ip_address(peer.strip("[]")))

@@ -23,19 +23,20 @@ from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
-from hub import feed_validation
+from hub import feed_figures, feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.acknowledged import awaited_s, refuses
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
 from hub.batches import receive_batch
+from hub.business_answers import ANSWER_PEER, answers, has_business
 from hub.certificates import Line
 from hub.errors import HubError
 from hub.order_queries import OrderQueries
 from hub.patient_queries import PatientQueries
 from hub.pending import STORED_FLAG, PendingMessages
-from hub.ports import Entry, NewDelivery, Tx
+from hub.ports import Entry, MemberEndpoint, NewDelivery, Tx
 from hub.translate import Applied
 
 if TYPE_CHECKING:
@@ -99,6 +100,12 @@ class MessageService:
         if arrival.message is not None and is_ack(arrival.message):
             self._keep_acknowledgement(arrival)
             return None
+        told = self._answer(arrival)
+        return None if self._ends_a_wait(arrival) else told
+
+    def _answer(self, arrival: Arrival) -> bytes | None:
+        """Do what a known sender's message asks for, and return what it is told."""
+        assert arrival.endpoint is not None
         try:
             if arrival.error is not None:
                 raise arrival.error
@@ -120,6 +127,17 @@ class MessageService:
         except Exception as error:  # noqa: BLE001 - whatever a message makes the hub do wrong, its sender is told so
             log_fault(arrival, error)
             return self.refuse_arrival(arrival, FAULT)
+
+    def receive_answer(self, raw: bytes, *, control_id: str, endpoint: MemberEndpoint) -> None:
+        """Take what *endpoint* said to the message *control_id*, if it is more than an acknowledgement; durable on return.
+
+        Like any message of that member it is kept, applied or refused, and known when it comes again. Nobody is answered.
+
+        Raises:
+            HubError: transient, when nothing could be kept, or fatal, as :meth:`receive` does.
+        """
+        if answers(raw, control_id=control_id, endpoint=endpoint):
+            self.receive(raw, f"{ANSWER_PEER}{endpoint.id}", institution_hint=endpoint.member)
 
     def refuse(self, head: bytes, peer: str, reason: str, *, door: str = "mllp") -> bytes | None:
         """Return the refusal (AR or CR) of a message of which only *head* arrived, ``None`` if its MSH is unreadable."""
@@ -152,18 +170,21 @@ class MessageService:
         answer: Answer = self._acknowledger.answer(arrival, verdict, self._services.clock())
         self._keep_body(arrival)
         state = "failed" if verdict is FAULT else "refused"
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
             if earlier is not None:
-                return self._again(tx, earlier)
+                return self._again(tx, earlier, arrival, answer)
             tx.journal.append(arrival.entry(state=state, outcome=verdict.reason, ack=answer.immediate, flags=flags))
+            kept.append(state)
             if answer.later is not None:
                 tx.outbox.enqueue(answer.later)
             self._applying.audit(tx, arrival, Applied(), outcome="8" if verdict is FAULT else "4")
             return answer.immediate
 
         told = self._services.database.write(work)
+        feed_figures.committed(arrival, kept, self._services)
         log.warning(
             "message_refused",
             institution=arrival.institution,
@@ -203,16 +224,18 @@ class MessageService:
         ready = self._applying.ready(arrival)
         answer = self._acknowledger.answer(arrival, STORED, self._services.clock())
         self._keep_body(arrival)
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
             if earlier is not None:
-                return self._again(tx, earlier)
+                return self._again(tx, earlier, arrival, answer)
             entry = replace(
                 arrival.entry(state="done", ack=answer.immediate, flags=flags),
                 patient_id=ready.translation.patient_id or "",
             )
             seq = tx.journal.append(entry)
+            kept.append(entry.state)
             feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             applied = self._applying.apply(tx, ready, seq, answer.later)
             outcome = outcome_of(applied)
@@ -220,7 +243,9 @@ class MessageService:
                 tx.journal.finish(seq, state="done", outcome=outcome, patient_id=applied.patient_id or "")
             return answer.immediate
 
-        return self._applying.write(work)
+        told = self._applying.write(work)
+        feed_figures.committed(arrival, kept, self._services)
+        return told
 
     def _store(self, arrival: Arrival) -> bytes | None:
         assert arrival.message is not None
@@ -228,17 +253,21 @@ class MessageService:
         arrival.check_processing_id()
         answer = self._acknowledger.answer(arrival, STORED, self._services.clock(), processed=False)
         self._keep_body(arrival)
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
             if earlier is not None:
-                return self._again(tx, earlier)
+                return self._again(tx, earlier, arrival, answer)
             flags = (*flags, STORED_FLAG, f"key:{arrival.order_key}")
             seq = tx.journal.append(arrival.entry(state="received", ack=answer.immediate, flags=flags))
+            kept.append("received")
             feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             return answer.immediate
 
-        return self._services.database.write(work)
+        told = self._services.database.write(work)
+        feed_figures.committed(arrival, kept, self._services)
+        return told
 
     def _keep_acknowledgement(self, arrival: Arrival) -> None:
         """Write down an acknowledgement that came as a message of its own, for what awaits it; it is never acknowledged."""
@@ -253,6 +282,17 @@ class MessageService:
                 tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now, refuses=refused)
 
         self._services.database.write(work)
+
+    def _ends_a_wait(self, arrival: Arrival) -> bool:
+        """Return whether a delivery waited for *arrival* as for its acknowledgement file; that one is then due to be judged."""
+        endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
+        if endpoint is None or not number or not awaited_s(endpoint) or arrival.is_answer:
+            return False
+        if arrival.message is None or not has_business(arrival.message):
+            return False
+        return self._services.database.write(
+            lambda tx: tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now)
+        )
 
     def _earlier(self, tx: Tx, arrival: Arrival) -> tuple[Entry | None, tuple[str, ...]]:
         """Return the entry that this message repeats, if any, and the flags for its own entry."""
@@ -272,13 +312,23 @@ class MessageService:
         for one in known:
             # What the hub failed at is tried again; every other answer stands.
             settled = one.state != "failed" or STORED_FLAG in one.flags.split()
+            if one.state == "refused" and one.peer.startswith(ANSWER_PEER) and not arrival.is_answer:
+                # Nobody was told why, and who sends it on a connection of its own is to be.
+                settled = False
             if one.digest == arrival.digest and settled:
                 return one, ()
         reused = any(one.digest != arrival.digest for one in known)
         return None, ("control-id-reuse",) if reused else ()
 
-    def _again(self, tx: Tx, earlier: Entry) -> bytes | None:
+    def _again(self, tx: Tx, earlier: Entry, arrival: Arrival, answer: Answer) -> bytes | None:
         """Answer a repeated message as before; an application acknowledgement that travelled on its own goes again."""
+        if arrival.is_answer:
+            return None
+        if earlier.peer.startswith(ANSWER_PEER):
+            # It came as an answer first, to which nobody awaited one; on a connection of its own its sender does.
+            if answer.later is not None:
+                tx.outbox.enqueue(answer.later)
+            return answer.immediate
         for delivery in tx.outbox.by_correlation(earlier.correlation_id):
             if UNANSWERED in delivery.headers:
                 tx.outbox.enqueue(

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from hub import boot, metrics, prior_requests
-from hub.acknowledge import nowhere
+from hub.acknowledge import UNANSWERED, nowhere
 from hub.actor import HUB
 from hub.breaker import BreakerRule, FailuresInARow
 from hub.commitment_requests import CommitmentRequests
 from hub.delivery import MAIN, Outcome, RetryPolicy, connections_of, slot_of
 from hub.errors import HubError
 from hub.file_doors import is_file_door
-from hub.ports import AuditLine, Delivery, Interruptible, Sender, SendResult, Tx
+from hub.ports import AuditLine, Delivery, Interruptible, MemberEndpoint, Sender, SendResult, Tx
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -234,6 +234,8 @@ class DeliveryLoop:
             age_s=(now - delivery.created_at).total_seconds(),
             alone=self._was_alone(delivery, result),
         )
+        if verdict.outcome is not Outcome.RETRY:
+            self._hear(delivery, endpoint, result)
         opens = False
         with self._lock:
             if result.reached:
@@ -280,6 +282,11 @@ class DeliveryLoop:
         self._tell(delivery, result, verdict.outcome, kept, took_s)
         return not opens
 
+    def _hear(self, delivery: Delivery, endpoint: MemberEndpoint | None, result: SendResult) -> None:
+        """Receive what a partner answered in place of an acknowledgement; durable on return, before the delivery is settled."""
+        if delivery.kind == "mllp" and endpoint is not None and result.ack and UNANSWERED not in delivery.headers:
+            self._services.messages.receive_answer(result.ack, control_id=delivery.control_id, endpoint=endpoint)
+
     def _was_alone(self, delivery: Delivery, result: SendResult) -> int:
         """Return how often *delivery* had found nobody before while others were answered, and count this attempt."""
         destination = delivery.destination
@@ -300,6 +307,9 @@ class DeliveryLoop:
         metrics.count("deliveries", destination=delivery.destination, outcome=outcome.value if kept else "lease-lost")
         if result.reached:
             metrics.observe("delivery", took_s, kind=delivery.kind)
+        if kept and outcome is Outcome.SENT:
+            waited = (self._services.clock() - delivery.created_at).total_seconds()
+            metrics.observe("queue_to_ack", max(0.0, waited), destination=delivery.destination)
         facts = {
             "delivery": delivery.id,
             "destination": delivery.destination,
