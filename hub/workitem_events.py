@@ -50,6 +50,8 @@ GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 STATE_REPORT, CANCEL_REQUESTED, PROGRESS_REPORT, ASSIGNED = 1, 2, 3, 5
 #: Items of which a new global subscriber with a lock is told at most, those that changed last.
 TOLD_AT_ONCE = 1000
+#: Items that are held against its filter for that; everybody's commits wait meanwhile.
+LOOKED_AT = 5000
 RECEIVER, DELETION_LOCK, REQUESTER = "00741234", "00741230", "00741236"
 _ASSIGNMENT = (mapping.STATION_CODES, mapping.HUMAN_PERFORMERS)
 _PERFORMER_CODES = "00404009"
@@ -230,13 +232,20 @@ class WorkitemEvents:
         """Return the items that are not over, match *keys* and may be told to *to*, the one that changed last behind."""
         settings = self._services.settings
         code = f"{mapping.code_system(settings.base_url)}|{mapping.CODE}"
-        pairs = [("code", code), ("status", "requested,in-progress"), ("_sort", "-_lastUpdated"), ("_count", "200")]
+        pairs = [
+            ("code", code),
+            ("status", "requested,in-progress"),
+            ("_sort", "-_lastUpdated"),
+            ("_count", str(min(200, LOOKED_AT))),
+        ]
         query: Query | None = parse("Task", pairs, base_urls=[settings.base_url])
         mine = tx.records.by_identifier("Basic", _SUBSCRIBER, to.ae_title, UNRESTRICTED, owner=to.member)
         unwanted = {stored.id for stored in mine if _said(stored)["state"] == _OFF}
         found: list[Item] = []
-        while query is not None and len(found) < TOLD_AT_ONCE:
+        looked_at = 0
+        while query is not None and len(found) < TOLD_AT_ONCE and looked_at < LOOKED_AT:
             page = tx.records.search(query, Scope(institution=to.member))
+            looked_at += len(page.matches)
             for stored in page.matches:
                 task = loads(stored.body)
                 # A person may write a Task of this code; one without a data set is no item.

@@ -181,10 +181,13 @@ def test_a_lock_with_a_filter_tells_of_what_matches_and_is_not_unsubscribed_from
 
 def test_a_lock_on_very_many_items_tells_of_those_that_changed_last(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hub.workitem_events.TOLD_AT_ONCE", 2)
-    for number in (1, 2, 3):
-        hub.create(f"{UID}.{number}", x00404025=None)
+    for number, priority in ((1, "HIGH"), (2, "LOW"), (3, "LOW")):
+        hub.create(f"{UID}.{number}", x00404025=None, x00741200=text("CS", priority))
     assert hub.subscribe(GLOBAL, deletionlock="true").status_code == 201
     assert [one.item for one in hub.waiting()] == [f"{UID}.2", f"{UID}.3"]
+    monkeypatch.setattr("hub.workitem_events.LOOKED_AT", 2)
+    assert hub.subscribe(FILTERED, filter="00741200=HIGH", deletionlock="true").status_code == 201
+    assert len(hub.waiting()) == 2
 
 
 def test_how_the_answer_is_wanted_is_no_condition_of_a_filter(hub: Hub) -> None:
