@@ -99,8 +99,7 @@ def hub(
         changes: settings other than the defaults.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = folder / "data"
-    settings = Settings(data_dir=data)
+    settings = Settings(data_dir=folder / "data")
     import importlib
 
     importlib.import_module("storage.sql.migrate").migrate(settings)
@@ -115,6 +114,17 @@ def hub(
             prepare(services)
     finally:
         services.close()
+    with serving(folder, settings, tokens, only=only, **changes) as running:
+        until(lambda: ready(running), what="the hub gets ready")
+        yield running
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, settings: Settings, tokens: dict[str, str], *, only: Sequence[str] = (), **changes: str
+) -> Iterator[Hub]:
+    """Start a hub over what is in *folder* and yield it once its ports are bound; :func:`hub` says what the others mean."""
+    data = settings.data_dir
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
     environment |= {
         "HUB_DATA_DIR": str(data),
@@ -137,9 +147,7 @@ def hub(
             )
         addresses = json.loads(ports_file.read_text("utf-8"))
         ports = {door: int(ways["plain"].rpartition(":")[2]) for door, ways in addresses.items()}
-        running = Hub(folder=folder, settings=settings, process=process, ports=ports, tokens=tokens)
-        until(lambda: ready(running), what="the hub gets ready")
-        yield running
+        yield Hub(folder=folder, settings=settings, process=process, ports=ports, tokens=tokens)
     finally:
         end(process)
 

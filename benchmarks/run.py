@@ -30,6 +30,7 @@ NAMES = (
     "objects",
     "memory",
     "idle",
+    "recovery",
     "viewer",
     "growth",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import ct, engine, hl7_cost, idle, memory, mllp, report
+from benchmarks import ct, engine, hl7_cost, idle, memory, mllp, recovery, report
 from benchmarks.measure import Row, Spread, Target, percentile, row_from
 from benchmarks.scale import SCALES
 from fhir_mappings.dicom.header import read_header
@@ -84,6 +86,31 @@ def test_the_memory_of_every_process_is_counted(tmp_path: Path) -> None:
     for process in ("supervisor", "worker-0", "dimse-1", "mllp-0", "http-1"):
         assert process in found.note
     assert found.hub.median > 0
+
+
+@pytest.mark.tool("storescu", "dcmsend")
+def test_a_killed_hub_comes_back_with_all_that_it_had_answered_for(tmp_path: Path) -> None:
+    [found] = recovery.run(TINY, tmp_path)
+    assert found.hub.median > 0
+    said = re.search(r"all ([\d,]+) objects and ([\d,]+) messages answered before were there", found.note)
+    assert said is not None
+    # Half of the images of eight senders had been answered when it was killed.
+    assert int(said[1]) >= 160
+    assert int(said[2]) >= recovery.FEEDS
+
+
+@pytest.mark.tool("storescu", "dcmsend")
+def test_an_answer_for_what_is_lost_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = recovery.load_and_kill
+
+    def lied(*arguments: Any) -> recovery.Answered:
+        answered = killed(*arguments)
+        answered.messages.append("never sent")
+        return answered
+
+    monkeypatch.setattr(recovery, "load_and_kill", lied)
+    with pytest.raises(RuntimeError, match="never sent"):
+        recovery.run(TINY, tmp_path)
 
 
 def test_growth_is_seen_at_its_peak() -> None:
