@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from hub.errors import Category, HubError
 from hub.fairness import Allowance
 from hub.quotas import Buckets, Permit, Wanted, give_back, settle
 
@@ -42,7 +43,7 @@ class SharedMinutes:
         """See :class:`hub.quotas.Minutes`.
 
         Raises:
-            OSError: the file cannot be opened, because the data folder is full or not writable.
+            HubError: unavailable, because the data folder is full or not writable.
         """
         with self._member(member) as buckets:
             return settle(buckets, wanted, now_s=self._seconds(), patience_s=patience_s)
@@ -54,25 +55,34 @@ class SharedMinutes:
 
     @contextmanager
     def _member(self, member: str) -> Iterator[Buckets]:
-        with self._lock:
-            handle = self._open()
-            # The lock belongs to the open file, so threads of this process are kept apart by the other one.
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                kept = self._read(handle)
-                now_s = self._seconds()
-                buckets: Buckets = {
-                    # A clock that was set back must not stop a bucket from filling.
-                    quota: (per_minute, Allowance(per_minute, min(at, now_s), left=left))
-                    for quota, (per_minute, left, at) in kept.get(member, {}).items()
-                }
-                yield buckets
-                kept[member] = {quota: (per_minute, *one.state) for quota, (per_minute, one) in buckets.items()}
-                written = msgspec.json.encode(kept)
-                os.pwrite(handle, written, 0)
-                os.ftruncate(handle, len(written))
-            finally:
-                fcntl.flock(handle, fcntl.LOCK_UN)
+        try:
+            with self._lock:
+                handle = self._open()
+                # The lock belongs to the open file, so threads of this process are kept apart by the other one.
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                try:
+                    kept = self._read(handle)
+                    now_s = self._seconds()
+                    buckets: Buckets = {
+                        # A clock that was set back must not stop a bucket from filling.
+                        quota: (per_minute, Allowance(per_minute, min(at, now_s), left=left))
+                        for quota, (per_minute, left, at) in kept.get(member, {}).items()
+                    }
+                    yield buckets
+                    kept[member] = {quota: (per_minute, *one.state) for quota, (per_minute, one) in buckets.items()}
+                    written = msgspec.json.encode(kept)
+                    os.pwrite(handle, written, 0)
+                    os.ftruncate(handle, len(written))
+                finally:
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+        except OSError as error:
+            # A full or read-only disk is no fault of the sender's, who is to come again.
+            raise HubError(
+                Category.UNAVAILABLE,
+                f"The file of the members' quotas cannot be kept: {error.strerror}.",
+                where="data folder",
+                remedy="Free space on that volume, or make it writable.",
+            ) from error
 
     def _open(self) -> int:
         if self._handle is None or self._opened_by != os.getpid():

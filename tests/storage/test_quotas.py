@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hub.errors import HubError
 from hub.quotas import Wanted
 from storage.quotas import SharedMinutes
 
@@ -72,3 +73,10 @@ def test_what_is_given_back_may_be_used_again(tmp_path: Path) -> None:
     assert asked(one, 100) == 60
     one.give_back("KN", WANTED)
     assert asked(one, 100) == 1
+
+
+def test_a_file_that_cannot_be_kept_is_trouble_that_may_pass(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way of the folder")
+    with pytest.raises(HubError) as caught:
+        minutes(tmp_path / "run" / "quotas").ask("KN", WANTED, patience_s=0.0)
+    assert caught.value.transient
