@@ -26,6 +26,7 @@ from hub.interaction import Change
 from hub.outcome import as_hub_error, findings_error, outcome, status_of
 from hub.read_parameters import Pairs
 from hub.reading import known_type
+from hub.writable import refuse_role
 
 if TYPE_CHECKING:
     from hub.resources import ResourceService
@@ -160,7 +161,7 @@ class Bundles:
                 status=422,
             )
         writer = self._resources.writer
-        writer.refuse_role(envelope.actor, type_)
+        refuse_role(envelope.actor, type_)
         condition: Pairs | None = pairs if id_ is None and method != "POST" else None
         if method == "POST" and request.get("ifNoneExist"):
             condition = parse_pairs(str(request["ifNoneExist"]).partition("?")[2] or str(request["ifNoneExist"]))

@@ -12,7 +12,7 @@ from typing import Any
 from fhir_mappings.definitions.search_parameters import search_parameters
 from fhir_mappings.definitions.structures import resource_types
 from hub import __version__
-from hub.writing import NOT_STORED, NOT_WRITABLE
+from hub.writable import NOT_STORED, NOT_WRITABLE
 
 OPERATIONS = {
     ("Patient", "everything"): "http://hl7.org/fhir/OperationDefinition/Patient-everything",

@@ -39,6 +39,7 @@ from hub.ports import AuditLine, MemberEndpoint, NewEntry, Stored, Tx
 from hub.provenance import Context
 from hub.rows import readdressed, replaced_by
 from hub.translate import apply, store_attachments
+from hub.writable import refuse_role
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -81,7 +82,7 @@ class DocumentService:
                 be taken (kept in the journal all the same); conflict where its patient number is somebody else's;
                 transient, when nothing could be kept.
         """
-        self._services.resources.writer.refuse_role(actor, "DocumentReference")
+        refuse_role(actor, "DocumentReference")
         if scope_of(actor).directory_only:
             raise HubError(Category.FORBIDDEN, "This role reaches no patient data.", where="Authorization")
         entry = self._entry(raw, actor, peer, door, correlation_id or new_correlation_id())

@@ -27,6 +27,7 @@ from hub.read_parameters import Pairs
 from hub.reading import Reader, known_type
 from hub.transitions import read_transition
 from hub.validation import validate
+from hub.writable import refuse_role
 from hub.writing import Writer
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class ResourceService:
 
     def _may_write(self, envelope: Envelope, type: str) -> None:
         known_type(type)
-        self.refused_is_audited(envelope, "write", type, lambda: self.writer.refuse_role(envelope.actor, type))
+        self.refused_is_audited(envelope, "write", type, lambda: refuse_role(envelope.actor, type))
 
     def _one(self, envelope: Envelope, change: Change, raw: bytes, kind: str) -> Answer:
         self.refused_is_audited(

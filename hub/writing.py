@@ -1,4 +1,4 @@
-"""FHIR writes: what may be written by whom, and how one or many changes become one commit.
+"""FHIR writes: how one or many changes become one commit; what may be written by whom is in :mod:`hub.writable`.
 
 https://hl7.org/fhir/R4/http.html#create and following. A request is prepared outside the transaction (guard, decode,
 structural check) and carried out inside it (conditions, references, owners, workflow tables, records); journal entry and
@@ -23,7 +23,7 @@ from hub.actor import Actor
 from hub.directory import DIRECTORY_OWNER
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
-from hub.interaction import SEALED, Change, Json, Key, Pairs, ends, gone, moved, no_version
+from hub.interaction import SEALED, Change, Json, ends, gone, moved, no_version
 from hub.linking import Linker
 from hub.members import distil
 from hub.outcome import as_hub_error, findings_error
@@ -31,20 +31,10 @@ from hub.patch import apply_patch
 from hub.ports import NewVersion, Stored, Tx
 from hub.reading import not_found
 from hub.search import parse
-from hub.translate import OBJECT_DIGEST
+from hub.writable import DISTILLED, refuse_id, refuse_object, refuse_twice
 
 if TYPE_CHECKING:
     from hub.boot import Services
-
-#: Types that are messages or answers of a server, not records; nothing is stored under them.
-NOT_STORED = frozenset({"Parameters", "OperationOutcome", "CapabilityStatement"})
-#: The audit trail is written by the hub alone; a Subscription would promise notices that are not sent yet.
-NOT_WRITABLE = NOT_STORED | {"AuditEvent", "Subscription"}
-#: Directory resources that a member keeps itself; all members read them.
-MEMBERS_OWN = frozenset({"ConceptMap", "Schedule", "Slot"})
-#: Directory types that the doors' own tables are made of.
-_DISTILLED = frozenset({"Organization", "Endpoint", "Practitioner", "PractitionerRole"})
-_READ_ONLY = frozenset({"patient", "auditor"})
 
 
 class Writer:
@@ -86,32 +76,10 @@ class Writer:
         findings = check(value, resource_type=type, conditional_references=in_bundle)
         if findings:
             raise findings_error(findings, prefix=f"{label}.resource: " if label else "")
-        self._refuse_object(value, label)
+        refuse_object(value, label)
         if found not in SEALED:
             references.make_relative(value, self._bases)
         return value
-
-    def refuse_role(self, actor: Actor, type: str) -> None:
-        """Raise forbidden when *actor* may write no resource of *type*."""
-        if type in NOT_WRITABLE:
-            raise HubError(
-                Category.UNSUPPORTED,
-                f"{type} cannot be written here.",
-                where=type,
-                status=405,
-                issue_code="not-supported",
-            )
-        if actor.patient is not None or not actor.roles - _READ_ONLY:
-            raise HubError(Category.FORBIDDEN, "This role only reads.", where=type)
-        if type in DIRECTORY_TYPES - MEMBERS_OWN and actor.institution != DIRECTORY_OWNER:
-            raise HubError(
-                Category.FORBIDDEN,
-                "The directory is kept by the operator.",
-                where=type,
-                remedy="Ask the operator to import the change.",
-            )
-        if scope_of(actor).directory_only and type not in DIRECTORY_TYPES | {"Task", "Communication"}:
-            raise HubError(Category.FORBIDDEN, "The operator keeps no patient data.", where=type)
 
     # --- inside the transaction --------------------------------------------------------------------------------
 
@@ -132,7 +100,7 @@ class Writer:
                 kept.refuse(change.resource or change.source, held, where=change.label or f"{change.type}/{change.id}")
                 if change.type == concept_maps.TYPE:
                     concept_maps.refuse(actor, change.existing, change.resource)
-        self._refuse_twice(changes)
+        refuse_twice(changes)
         self.linker.link(tx, changes, actor)
         self.linker.check_references(tx, changes, actor)
         for change in changes:
@@ -218,14 +186,14 @@ class Writer:
         for change in changes:
             if change.id is None or change.key not in rows:
                 if change.id is not None and change.method == "PUT":
-                    self._refuse_id(change)
+                    refuse_id(change)
                 continue
             row = rows[change.key]
             if row.owner != actor.institution:
                 if change.key not in visible:
                     if change.method == "PUT":
                         # Refused as where there is nothing: an id that can be computed must not tell what exists.
-                        self._refuse_id(change)
+                        refuse_id(change)
                     raise not_found(*change.key)
                 if not self._ruled_task(row):
                     raise HubError(
@@ -239,23 +207,6 @@ class Writer:
         for change in changes:
             if change.patch is not None:
                 self._apply_patch(change)
-
-    def _refuse_id(self, change: Change) -> None:
-        # Ids of version 5 are made from business keys, so whoever takes one could keep another hospital's resource out.
-        if change.condition is None and change.patch is None and change.id is not None and change.id[14:15] == "5":
-            try:
-                version = uuid.UUID(change.id).version
-            except ValueError:
-                return
-            if version == 5:
-                raise HubError(
-                    Category.INCORRECT,
-                    "Ids that are UUIDs of version 5 are given by the hub.",
-                    where=change.label or f"{change.type}.id",
-                    remedy="Let the hub choose the id (POST), or use another kind of id.",
-                    status=422,
-                    issue_code="business-rule",
-                )
 
     def _apply_patch(self, change: Change) -> None:
         if change.existing is None:
@@ -271,28 +222,6 @@ class Writer:
         if change.expected_version is None:
             # The patch was made of this version; a later one must not be overwritten by it.
             change.expected_version = change.existing.version
-
-    @staticmethod
-    def _refuse_twice(changes: Sequence[Change]) -> None:
-        seen: dict[Key, str] = {}
-        urls: dict[str, str] = {}
-        pending: dict[tuple[str, Pairs], str] = {}
-        for change in changes:
-            clash = ""
-            if change.id is not None:
-                clash = seen.setdefault(change.key, change.label)
-            if change.full_url and clash in {"", change.label}:
-                clash = urls.setdefault(change.full_url, change.label)
-            if change.condition is not None and clash in {"", change.label}:
-                clash = pending.setdefault((change.type, tuple(sorted(change.condition))), change.label)
-            if clash not in {"", change.label}:
-                raise HubError(
-                    Category.INCORRECT,
-                    f"{clash} and {change.label} are about the same resource.",
-                    where=change.label,
-                    remedy="Send one entry for each resource.",
-                    issue_code="duplicate",
-                )
 
     def _version(self, change: Change, actor: Actor) -> NewVersion:
         assert change.resource is not None
@@ -358,7 +287,7 @@ class Writer:
                 where=change.label or f"Task/{change.id}",
                 remedy=f"POST Task/{change.id}/$transition with the event that ends it.",
             )
-        if change.type in _DISTILLED:
+        if change.type in DISTILLED:
             raise HubError(
                 Category.CONFLICT,
                 "Members, their endpoints and people are not deleted.",
@@ -374,12 +303,12 @@ class Writer:
     @staticmethod
     def _refresh_members(tx: Tx, written: AbstractSet[str]) -> None:
         """Distil the directory anew where its types were *written*, so that the doors know in the same commit."""
-        if not written & _DISTILLED:
+        if not written & DISTILLED:
             if concept_maps.TYPE in written:
                 concept_maps.changed(tx)
             return
         resources: list[Json] = []
-        for type_ in sorted(_DISTILLED):
+        for type_ in sorted(DISTILLED):
             query = parse(type_, (("_count", "500"),))
             while True:
                 page = tx.records.search(query, UNRESTRICTED)
@@ -388,23 +317,3 @@ class Writer:
                     break
                 query = replace(query, cursor=page.next_cursor)
         tx.members.replace(*distil(resources))
-
-    @staticmethod
-    def _refuse_object(resource: Json, label: str) -> None:
-        # Only the hub says where stored bytes are; a sender who could, would read other institutions' objects.
-        stack: list[Any] = [resource]
-        while stack:
-            value = stack.pop()
-            if isinstance(value, list):
-                stack.extend(value)
-            elif isinstance(value, dict):
-                if str(value.get("url", "")).endswith(f"/{OBJECT_DIGEST}"):
-                    raise HubError(
-                        Category.INCORRECT,
-                        "The extension that names a stored object is the hub's own.",
-                        where=label or str(resource["resourceType"]),
-                        remedy="Send the bytes in Binary.data.",
-                        status=422,
-                        issue_code="business-rule",
-                    )
-                stack.extend(value.values())
