@@ -15,7 +15,7 @@ import structlog
 from fhir_mappings.hl7v2.base import Translation
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.translate import translate
-from hub import prescriptions
+from hub import commands, prescriptions
 from hub.access import scope_of
 from hub.arrival import Arrival
 from hub.dispatch.prescription_answers import PrescriptionAnswers
@@ -107,9 +107,11 @@ class Applying:
             tx, applied.changed, origin=arrival.institution, correlation_id=arrival.correlation_id
         )
         if translation.workflow_events:
-            self._services.tasks.on_message_events(
+            moved = self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id
             )
+            if not moved:
+                applied = replace(applied, issues=(*applied.issues, *commands.unmoved(translation)))
         self._prescriptions.send(tx, arrival, verdicts, seq, applied.patient_id or "")
         if later is not None:
             tx.outbox.enqueue(later)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fhir_mappings.hl7v2.base import Issue, Translation
 from hub import workflows
 from hub.errors import Category, HubError
 from hub.workflows.standing import roles_of
@@ -24,9 +25,29 @@ UNRULED = frozenset({"order.hold", "order.release", "order.on-hold"})
 _PLACES = {"order.": "ORC-1", "referral.accepted": "RF1-1", "referral.rejected": "RF1-1", "referral.received": "RF1-1"}
 
 
+#: What the other side says to a change or a cancellation of a referral, or to the question where it stands (RRI^I13, I14,
+#: I15). It moves a Task where the table is open to it and is noted otherwise: a partner that hears AE for having answered
+#: would answer again without end.
+ANSWERS = ("referral.change-", "referral.cancellation-", "referral.status-")
+
+
 def is_command(kind: str) -> bool:
-    """Return whether a workflow event of this *kind* asks for something; results are kept whatever a table says."""
-    return not kind.startswith(("report.", "observation."))
+    """Return whether a workflow event of this *kind* asks for something; the others are kept whatever a table says."""
+    return not kind.startswith(("report.", "observation.", *ANSWERS))
+
+
+def unmoved(translation: Translation) -> tuple[Issue, ...]:
+    """Return what the journal says of the answers of a message that moved no Task."""
+    return tuple(
+        Issue(
+            severity="warning",
+            code="business-rule",
+            message=f"Noted: '{event.kind}' moves no Task that the sender takes part in.",
+            where="RF1-1",
+        )
+        for event in translation.workflow_events
+        if event.kind.startswith(ANSWERS)
+    )
 
 
 def concerns(workflow: workflows.Workflow, kind: str) -> bool:

@@ -21,6 +21,7 @@ from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.coverage import FieldUse, observed, uses
 from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
+from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 from fhir_mappings.json import loads
 from hub import feed_validation
@@ -254,7 +255,9 @@ def _judged(arrival: Arrival) -> Iterator[Json]:
     is not judged would hear none of it, and may still want to know.
     """
     message = arrival.message
-    if message is None or is_ack(message) or is_query(message) or is_order_query(message):
+    if message is None or is_ack(message):
+        return
+    if is_query(message) or is_order_query(message) or is_referral_query(message):
         # The door answers these without judging them.
         return
     level = feed_validation.level_of(arrival.endpoint)

@@ -45,8 +45,16 @@ _WITHOUT_REASON = frozenset(
     {
         *("report.corrected", "referral.rejected", "referral.cancelled"),
         *("order.cancel", "order.rejected", "order.cancelled"),
+        "referral.status-rejected",
     }
 )
+
+#: Answers that leave the Task where it stands, and the words in which its notes keep them.
+_NOTES = {
+    "referral.change-accepted": "接收方已接受修改 / The recipient takes the change",
+    "referral.change-refused": "接收方未接受修改 / The recipient does not take the change",
+    "referral.cancellation-refused": "接收方不同意撤回 / The recipient does not agree to the cancellation",
+}
 
 
 class MessageEvents:
@@ -163,14 +171,15 @@ class MessageEvents:
                     name,
                     actor,
                     outputs=outputs,
-                    reason={"text": event.reason} if event.reason else _default_reason(event),
+                    reason=_reason(event),
+                    note=_note(event),
                     correlation_id=correlation_id,
                     by_message=True,
                 )
             except HubError as error:
-                if not event.kind.startswith("report.") or error.transient:
+                if not event.kind.startswith(("report.", *commands.ANSWERS)) or error.transient:
                     raise
-                # A result is kept whatever the table says of it; the judge has written nothing yet when it refuses.
+                # What reports is kept whatever the table says of it; the judge has written nothing yet when it refuses.
                 log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
                 continue
             moved.append(f"Task/{stored.id}")
@@ -186,8 +195,17 @@ class MessageEvents:
         return moved
 
 
-def _default_reason(event: WorkflowEvent) -> Json | None:
+def _note(event: WorkflowEvent) -> str:
+    """Return what the notes of the Task say of *event*; empty for one whose step says it."""
+    words = _NOTES.get(event.kind, "")
+    return f"{words}: {event.reason}" if words and event.reason else words
+
+
+def _reason(event: WorkflowEvent) -> Json | None:
+    if event.kind in _NOTES:
+        # The reason that a Task shows is why it stands where it stands, and such an answer leaves it there.
+        return None
+    if event.reason:
+        return {"text": event.reason}
     # A table may demand a reason where a v2 message has no field that carries one; the message itself is the reason.
-    if event.kind in _WITHOUT_REASON:
-        return {"text": f"HL7 v2 {event.kind}"}
-    return None
+    return {"text": f"HL7 v2 {event.kind}"} if event.kind in _WITHOUT_REASON else None

@@ -21,6 +21,7 @@ from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
 from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
+from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
 from hub import feed_validation
@@ -37,6 +38,7 @@ from hub.order_queries import OrderQueries
 from hub.patient_queries import PatientQueries
 from hub.pending import STORED_FLAG, PendingMessages
 from hub.ports import Entry, MemberEndpoint, NewDelivery, Tx
+from hub.referral_queries import ReferralQueries
 from hub.translate import Applied
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class MessageService:
         self._applying = Applying(services)
         self._queries = PatientQueries(services)
         self._order_queries = OrderQueries(services)
+        self._referral_queries = ReferralQueries(services)
         self._pending = PendingMessages(services, self._acknowledger, self._applying)
 
     # --- the door's side ---------------------------------------------------------------------------------------
@@ -113,6 +116,8 @@ class MessageService:
                 return self._queries.answer(arrival)
             if arrival.message is not None and is_order_query(arrival.message):
                 return self._order_queries.answer(arrival)
+            if arrival.message is not None and is_referral_query(arrival.message):
+                return self._referral_queries.answer(arrival)
             if unfit := feed_validation.errors(arrival):
                 return self.refuse_arrival(arrival, Verdict(outcome="invalid", errors=unfit))
             if arrival.endpoint.settings.get("ack", "processed") == "stored":

@@ -33,8 +33,8 @@ log = structlog.get_logger("hub.pending")
 
 #: Doors whose messages may wait to be processed.
 DOORS = ("mllp", "hl7-http", "hl7-folder", "hl7-view")
-#: Message types that ask and state nothing (:mod:`hub.query_answers`).
-QUERIES = ("QBP", "QCN", "OSQ")
+#: Message types, and events, that ask and state nothing (:mod:`hub.query_answers`).
+QUERIES = ("QBP", "QCN", "OSQ", "REF^I15")
 #: Mark of journal entries that were answered before they were processed; the order key follows it.
 STORED_FLAG = "stored"
 #: Lanes of stored messages that are worked on at a time. More gain nothing, as the interpreter runs one of them, but

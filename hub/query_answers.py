@@ -1,6 +1,7 @@
 """Queries by HL7 v2 and how they are answered: who may ask, how often, and what is kept of it (DESIGN rules 4, 5 and 12).
 
-Who sends from a member's address is less sure than who holds a token, so a feed is answered only where its Endpoint says so.
+Who sends from a member's address is less sure than who holds a token, so a feed is answered only where its Endpoint says so,
+unless it is told no more than it was told before (:mod:`hub.referral_queries`).
 A query is answered once, on its connection, by a response that holds patient data and is therefore not kept: the journal has
 the question, the audit trail whose data went out, before it goes. A wrong question gets a response too, with AE or AR.
 """
@@ -43,13 +44,13 @@ class QueryAnswers(ABC, Generic[R]):
     """Answers one kind of query; safe for many threads.
 
     Attributes:
-        setting: Endpoint setting of a feed that may ask.
+        setting: Endpoint setting of a feed that may ask; empty where every feed may.
         closed: what a feed without it is told.
         versions: of MSH-12 that such a query is taken in.
     """
 
-    setting: ClassVar[str]
-    closed: ClassVar[str]
+    setting: ClassVar[str] = ""
+    closed: ClassVar[str] = ""
     versions: ClassVar[frozenset[str]] = VERSIONS
 
     def __init__(self, services: Services) -> None:
@@ -114,7 +115,7 @@ class QueryAnswers(ABC, Generic[R]):
                 code=101,
             )
         arrival.check_processing_id()
-        if arrival.endpoint.settings.get(self.setting) is not True:
+        if self.setting and arrival.endpoint.settings.get(self.setting) is not True:
             raise HubError(
                 Category.UNSUPPORTED,
                 self.closed,

@@ -67,7 +67,8 @@ MESSAGES: Mapping[str, Mapping[str, Translator]] = {
     # Chinese laboratory systems send results as OUL^R21, whose orders and results stand in the same order as in ORU.
     "OUL": dict.fromkeys(("R21", "R22", "R23", "R24"), oru_r01.translate),
     "REF": dict.fromkeys(("I12", "I13", "I14"), ref_i12.translate),
-    "RRI": dict.fromkeys(("I12", "I13", "I14"), rri_i12.translate),
+    # REF^I15 asks and states nothing (:mod:`fhir_mappings.hl7v2.queries.ref_i15`); its answer does.
+    "RRI": dict.fromkeys(("I12", "I13", "I14", "I15"), rri_i12.translate),
     "SIU": {
         **dict.fromkeys(
             ("S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S21", "S22", "S26"), siu_s12.translate

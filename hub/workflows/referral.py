@@ -2,7 +2,8 @@
 
 The states merge the harmonised BSeR/360X referral (HL7 BSeR implementation guide, IHE PCC 360X) with the Chinese
 steps. From the COW guide comes that the initiator cancels outright until the patient has arrived and asks afterwards.
-Messages: HL7 v2 chapter 11, REF^I12/I13/I14 and RRI^I12.
+Messages: HL7 v2 chapter 11, REF^I12/I13/I14 and RRI^I12 to I15. An answer to a change or to a cancellation that stands
+is noted and moves nothing: RF1-1 there says what became of the change, and only RRI^I12 (or I15) accepts a referral.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ WORKFLOW = Workflow(
             sources=("submitted",),
             to="reviewing",
             by=("recipient",),
-            messages=("referral.received",),
+            messages=("referral.received", "referral.status-received"),
         ),
         Transition(
             event="need-info",
@@ -143,13 +144,23 @@ WORKFLOW = Workflow(
             effects=(Send(message="ref_i13", to_role="recipient", control="P"), Notify(role="recipient")),
         ),
         Transition(
+            event="answer-change",
+            title_zh="答复修改",
+            title_en="Answer the change",
+            sources=(*_UNANSWERED, *_AWAITED, *_HERE),
+            to=None,
+            by=("recipient",),
+            messages=("referral.change-accepted", "referral.change-refused"),
+            effects=(Notify(role="initiator"),),
+        ),
+        Transition(
             event="accept",
             title_zh="同意接收",
             title_en="Accept",
             sources=_UNANSWERED,
             to="accepted",
             by=("recipient",),
-            messages=("referral.accepted",),
+            messages=("referral.accepted", "referral.status-accepted"),
             effects=(Send(message="rri_i12", to_role="initiator", control="A"), Notify(role="initiator")),
         ),
         Transition(
@@ -181,7 +192,7 @@ WORKFLOW = Workflow(
             by=("recipient",),
             reasons="referral-rejection-reason",
             guards=(g.other_hospital_named,),
-            messages=("referral.rejected",),
+            messages=("referral.rejected", "referral.status-rejected"),
             effects=(Send(message="rri_i12", to_role="initiator", control="R"), Notify(role="initiator")),
         ),
         Transition(
@@ -323,6 +334,7 @@ WORKFLOW = Workflow(
             by=("recipient",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
+            messages=("referral.cancellation-accepted",),
             effects=(
                 EndTask(code="abort", status="completed"),
                 SetStatus(resource_type="ServiceRequest", status="revoked"),
@@ -338,6 +350,7 @@ WORKFLOW = Workflow(
             by=("recipient",),
             guards=(g.cancel_was_asked,),
             clears=("cancel-asked",),
+            messages=("referral.cancellation-refused",),
             effects=(
                 EndTask(code="abort", status="rejected"),
                 Notify(role="initiator"),

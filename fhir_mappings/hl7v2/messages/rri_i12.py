@@ -1,7 +1,9 @@
-"""RRI^I12, I13, I14: what the other side says to a referral (HL7 v2 chapter 11.5). No public map exists for it.
+"""RRI^I12 to I15: what the other side says to a referral (HL7 v2 chapter 11.5). No public map exists for it.
 
-The request belongs to the side that referred, so an answer changes no resource here: it moves the referral's Task,
-found by RF1-6, by the events below.
+The request belongs to the side that referred, so an answer changes no resource here: it is an event for the referral's
+Task, found by RF1-6. MSH-9.2 says what is answered: the referral (I12), a change of it (I13), its cancellation (I14) or a
+question where it stands (I15). RF1-1 has the same codes in all four, so that only both together say what is meant: who
+takes a change or a cancellation has not accepted the referral.
 """
 
 from __future__ import annotations
@@ -10,16 +12,38 @@ from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2.assembly import Assembly, where
 from fhir_mappings.hl7v2.base import WorkflowEvent
 
-#: RF1-1 (table 0283) to the event.
+#: MSH-9.2, then RF1-1 (table 0283), to the event.
 _ANSWERS = {
-    "A": "referral.accepted",
-    "R": "referral.rejected",
-    "P": "referral.received",
-    "E": "referral.expired",
+    "I12": {
+        "A": "referral.accepted",
+        "R": "referral.rejected",
+        "P": "referral.received",
+        "E": "referral.expired",
+    },
+    "I13": {
+        "A": "referral.change-accepted",
+        "R": "referral.change-refused",
+        "P": "referral.change-received",
+        # What has expired can no longer be changed.
+        "E": "referral.change-refused",
+    },
+    "I14": {
+        "A": "referral.cancellation-accepted",
+        "R": "referral.cancellation-refused",
+        "P": "referral.cancellation-received",
+        # An end by time is no consent to this one.
+        "E": "referral.cancellation-received",
+    },
+    "I15": {
+        "A": "referral.status-accepted",
+        "R": "referral.status-rejected",
+        "P": "referral.status-received",
+        "E": "referral.status-expired",
+    },
 }
 
 
-def translate(assembly: Assembly, _trigger: str) -> None:
+def translate(assembly: Assembly, trigger: str) -> None:
     """Add the answer as a workflow event.
 
     Raises:
@@ -38,14 +62,14 @@ def translate(assembly: Assembly, _trigger: str) -> None:
         kind, reason = "referral.failed", acknowledgement.get(3).strip() or reason
     else:
         code = segment.get(1).strip().upper()
-        if code not in _ANSWERS:
+        if code not in _ANSWERS[trigger]:
             raise MalformedError(
                 "RF1-1 says neither accepted, rejected, pending nor expired.",
                 where=where(segment, 1),
                 remedy="Send A, R, P or E (table 0283).",
                 code=103,
             )
-        kind = _ANSWERS[code]
+        kind = _ANSWERS[trigger][code]
     notes = [item.text().strip() for note in assembly.message.all("NTE") for item in note.field(3).repetitions]
     assembly.workflow_events.append(
         WorkflowEvent(

@@ -54,7 +54,7 @@ def rri_i12(
     control_id: str,
     now: datetime,
     sender: str,
-    event: Literal["I12", "I13", "I14"] = "I12",
+    event: Literal["I12", "I13", "I14", "I15"] = "I12",
     reason: str = "",
     note: str = "",
     filler_number: str = "",
