@@ -18,7 +18,7 @@ from hub.delivery import MOST_CONNECTIONS, is_retry_rule
 from hub.endpoint_setting import SWITCH, Setting, is_charset, is_network, is_switch, is_text, is_zone
 from hub.file_doors import are_fingerprints, is_secret_name
 from hub.priors import is_rule
-from hub.v2_out import EVENTS, IMAGING_ORDERS, LAB_ORDERS, are_events
+from hub.v2_out import ACK_OUT, ACKNOWLEDGEMENTS, EVENTS, IMAGING_ORDERS, LAB_ORDERS, are_events
 
 _FINGERPRINT_OR_NAME = re.compile(r"[0-9A-Za-z:._/@*-]{1,255}")
 
@@ -245,6 +245,13 @@ SETTINGS: tuple[Setting, ...] = (
         fits={"processed", "stored"}.__contains__,
         words="processed or stored",
         meaning="何时应答：处理完（缺省）或已保存 / answered when processed (the default) or when stored",
+    ),
+    Setting(
+        name=ACK_OUT,
+        kinds=("mllp",),
+        fits=ACKNOWLEDGEMENTS.__contains__,
+        words="original, accept or both",
+        meaning="发给对方的消息要求何种应答（MSH-15、MSH-16）：`original` 均空，只要一个应用应答；`accept` 只要接收应答；`both` 两种都要；缺省：申请、转诊和预约两种都要，其余只要接收应答 / acknowledgements that it is asked for: `original` leaves both fields empty, so that one answer comes from its application; when absent both for requests, referrals and bookings, and its receipt for the rest",
     ),
     Setting(
         name="marker",

@@ -1,8 +1,12 @@
-"""Words of an Endpoint's settings about the HL7 v2 messages that it is sent: ``send``, ``lab-orders`` and ``imaging-orders``."""
+"""Words of an Endpoint's settings about the HL7 v2 messages that it is sent: ``send``, ``lab-orders``, ``imaging-orders`` and ``ack-out``."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
+
+from fhir_mappings.hl7v2.outbound.target import Acknowledgements
+from hub.ports import MemberEndpoint
 
 #: Words of ``send``: what :mod:`hub.dispatch.news` can tell a partner of the records that it may see.
 EVENTS = frozenset(
@@ -17,6 +21,15 @@ NO_WITHDRAWALS = "-MDM^T11"
 #: Words of ``lab-orders`` and ``imaging-orders``: the messages of an order that a partner may take, the usual one first.
 LAB_ORDERS = ("ORM^O01", "OML^O21", "OML^O33", "OMG^O19")
 IMAGING_ORDERS = ("ORM^O01", "OMG^O19", "OMI^O23")
+
+#: Name of the setting that says which acknowledgements an endpoint is asked for (MSH-15, MSH-16), and its words.
+ACK_OUT = "ack-out"
+ACKNOWLEDGEMENTS = ("original", "accept", "both")
+
+
+def acknowledgements_of(endpoint: MemberEndpoint) -> Acknowledgements:
+    """Return what *endpoint* is asked for; empty where each message asks for what it calls for."""
+    return cast("Acknowledgements", str(endpoint.settings.get(ACK_OUT, "")))
 
 
 def are_events(value: str) -> bool:

@@ -25,6 +25,7 @@ from hub.directory import Directory
 from hub.dispatch.order_answers import wants_answers
 from hub.ports import MemberEndpoint, NewDelivery, Tx
 from hub.prescriptions import Judged
+from hub.v2_out import acknowledgements_of
 
 
 class PrescriptionAnswers:
@@ -62,6 +63,7 @@ class PrescriptionAnswers:
                 application=endpoint.sending_application or "HIS",
                 facility=endpoint.sending_facility,
                 dialect=dialect,
+                acknowledgements=acknowledgements_of(endpoint),
                 sending_application=self._settings.sending_application,
                 sending_facility=self._settings.sending_facility,
             ),

@@ -27,6 +27,7 @@ from hub.dispatch.related import MAX_ATTACHMENT_BYTES, all_of, bytes_of, get, pe
 from hub.dispatch.report import page, signed
 from hub.errors import Category, HubError
 from hub.ports import MemberEndpoint, ObjectStore, Tx
+from hub.v2_out import acknowledgements_of
 from hub.workflows.task import plain, recorded, reference_in, referred, workflow_code
 
 log = structlog.get_logger("hub.dispatch")
@@ -50,6 +51,7 @@ class V2Messages:
             application=endpoint.sending_application or "HIS",
             facility=endpoint.sending_facility,
             dialect=dialect,
+            acknowledgements=acknowledgements_of(endpoint),
             sending_application=self._settings.sending_application,
             sending_facility=self._settings.sending_facility,
         )

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, Literal
 
 from fhir_mappings.errors import UnsupportedError
 from fhir_mappings.hl7v2.ack import v2_time
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
 from fhir_mappings.hl7v2.context import Dialect
 from fhir_mappings.identifiers import CANONICAL_BASE
+
+#: What a receiver is asked for beside what its message calls for: ``original`` leaves MSH-15 and MSH-16 empty, so that one
+#: answer comes from the application; ``accept`` asks for the receipt alone; ``both`` for the application's answer to everything.
+Acknowledgements = Literal["", "original", "accept", "both"]
+
+#: Types that want somebody to decide, and whose answer may be more than an acknowledgement.
+_REQUESTS: Final = frozenset({"REF", "ORM", "OML", "OMG", "OMI", "SIU"})
+#: Types that answer; the application is never asked to answer an answer.
+_ANSWERS: Final = frozenset({"RRI", "ORR", "ORL", "ORG", "ORI", "ORP", "RRE", "RRD", "RRA", "RSP", "OSR"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +31,7 @@ class OutboundTarget:
         application: MSH-5.
         facility: MSH-6.
         dialect: version, MSH-18, CX types and time zone of what it reads; the caller encodes in its ``charset_out``.
-        accept_ack: MSH-15; empty together with *application_ack* asks for original mode.
-        application_ack: MSH-16.
+        acknowledgements: what it is asked for, where that is not what the message calls for.
         country: MSH-17.
     """
 
@@ -30,8 +39,7 @@ class OutboundTarget:
     application: str
     facility: str
     dialect: Dialect
-    accept_ack: str = "AL"
-    application_ack: str = "NE"
+    acknowledgements: Acknowledgements = ""
     country: str = "CHN"
     processing_id: str = "P"
     sending_application: str = "YIXIE"
@@ -42,6 +50,13 @@ class OutboundTarget:
     def modern(self) -> bool:
         """Whether the version has CWE, DTM and message structures for every event (v2.5 and later)."""
         return self.dialect.version_out not in {"2.1", "2.2", "2.3", "2.3.1", "2.4"}
+
+    def asks(self, code: str) -> tuple[str, str]:
+        """Return MSH-15 and MSH-16 of a message of type *code* (chapter 2.9.3, table 0155)."""
+        if self.acknowledgements == "original":
+            return "", ""
+        wanted = code in _REQUESTS if self.acknowledgements == "" else self.acknowledgements == "both"
+        return "AL", "AL" if wanted and code not in _ANSWERS else "NE"
 
     @property
     def has_cwe(self) -> bool:
@@ -65,6 +80,7 @@ def start(target: OutboundTarget, message: str, *, control_id: str, now: datetim
     code, event, structure = message.split("^")
     # v2.4 has MSH-9.3, but its Chinese readers compare MSH-9 with "ORU^R01".
     kind: FieldValue = [code, event, structure] if target.modern else [code, event]
+    accept, application = target.asks(code)
     return MessageBuilder().segment(
         "MSH",
         {
@@ -77,8 +93,8 @@ def start(target: OutboundTarget, message: str, *, control_id: str, now: datetim
             10: control_id,
             11: target.processing_id,
             12: target.dialect.version_out,
-            15: target.accept_ack,
-            16: target.application_ack,
+            15: accept,
+            16: application,
             17: target.country,
             18: target.dialect.msh_18_out,
         },

@@ -415,3 +415,16 @@ def test_an_answer_file_ends_the_wait_for_an_acknowledgement(embedded: Services,
     # What came was known when its delivery was judged, and an answer that ends a wait is no question.
     assert len(journal(embedded, "ORR")) == 2
     assert list((folder / "answers").glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked"), [({}, b"AL|AL"), ({"ack_out": "original"}, b"|"), ({"ack_out": "accept"}, b"AL|NE")]
+)
+def test_a_request_asks_for_the_acknowledgements_that_the_endpoint_says(
+    embedded: Services, setting: dict[str, str], asked: bytes
+) -> None:
+    with at(embedded, "yl-mllp", lambda raw: referral_answer(raw, "A"), **setting) as partner:
+        taken(embedded, REFERRAL)
+        deliver(embedded)
+        [request] = partner.received
+    assert b"|".join(fields(request, b"MSH")[14:16]) == asked
