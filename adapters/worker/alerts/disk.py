@@ -23,8 +23,15 @@ class Disk(OfKind):
         return key == self._key()
 
     def look(self, now: datetime, known: Mapping[str, datetime]) -> Mapping[str, str]:  # noqa: ARG002 - the port names them
-        """Return the alert when space is short."""
-        usage = shutil.disk_usage(self._services.settings.data_dir)
+        """Return the alert when space is short, or the disk cannot be asked."""
+        try:
+            usage = shutil.disk_usage(self._services.settings.data_dir)
+        except OSError as error:
+            # Nothing is known of its room, and no other watcher may go blind with it.
+            return {
+                self._key(): f"数据盘无法读取（{error.strerror}），请检查挂载与硬件 / the data disk cannot be read"
+                f" ({error.strerror}): look after its mount and its hardware."
+            }
         more = _MORE if known else 1.0
         if usage.free >= BYTES * more or usage.free >= usage.total * SHARE * more:
             return {}
