@@ -18,6 +18,8 @@ from fhir_mappings.hl7v2.tokenizer import parse
 from fhir_mappings.hl7v2.translate import translate
 
 SAMPLES = Path(__file__).parents[3] / "sample_data" / "hl7"
+#: A message of every event that the sample feeds have none of. They are not played, since as a story they would make no sense.
+EVENTS = Path(__file__).parent / "events"
 
 _MSH_4 = {"YLYY": "YL", "KNYY": "KN", "QHYY": "QH", "QMJY": "QM", "YJYX": "YJ"}
 _AUTHORITIES = {**_MSH_4, **{code: code for code in _MSH_4.values()}}
@@ -59,7 +61,7 @@ def expected_path(path: Path) -> Path:
 
 
 def samples() -> list[Path]:
-    return sorted(SAMPLES.glob("*/*.hl7"))
+    return sorted([*SAMPLES.glob("*/*.hl7"), *EVENTS.glob("*.hl7")])
 
 
 def main() -> None:
