@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -66,10 +67,16 @@ class PostgresServer:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this test worker."""
     # Not below pytest's folder: each run of pytest closes that to others, and as root the server runs as another user.
-    with tempfile.TemporaryDirectory(prefix="hub-pg-") as folder:
-        server = PostgresServer(Path(folder) / "data")
+    folder = Path(tempfile.mkdtemp(prefix="hub-pg-"))
+    try:
+        server = PostgresServer(folder / "data")
         yield server
         server.stop()
+    finally:
+        # The databases of all tests are hundreds of thousands of files. To remove them is nobody's test, so the clock of
+        # the last one (pytest-timeout's alarm) is stopped first.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
