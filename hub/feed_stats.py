@@ -20,6 +20,7 @@ from fhir_mappings.hl7v2.tokenizer import NULL, Message, parse
 from hub.actor import Actor
 from hub.askers import limit_of
 from hub.errors import Category, HubError
+from hub.feed_figures import traffic
 from hub.feeds import V2_DOORS, feed_of
 from hub.ports import AuditLine, MemberEndpoint
 
@@ -172,7 +173,8 @@ class FeedStatistics:
         usage = Usage()
         for body in self._bodies(point, min(last, MAX_MESSAGES)):
             usage.add(decode_message(body, override=self._services.directory.dialect(point).charset_in))
-        told = {"endpoint": point.id, **usage.told()}
+        figures = traffic(self._services, point, last=min(last, MAX_MESSAGES))
+        told = {"endpoint": point.id, **usage.told(), "traffic": figures}
         line = AuditLine(
             type="admin",
             action="E",

@@ -24,7 +24,7 @@ from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
-from hub import feed_validation
+from hub import feed_figures, feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
 from hub.acknowledged import awaited_s, refuses
 from hub.actor import Actor
@@ -175,18 +175,21 @@ class MessageService:
         answer: Answer = self._acknowledger.answer(arrival, verdict, self._services.clock())
         self._keep_body(arrival)
         state = "failed" if verdict is FAULT else "refused"
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
             if earlier is not None:
                 return self._again(tx, earlier, arrival, answer)
             tx.journal.append(arrival.entry(state=state, outcome=verdict.reason, ack=answer.immediate, flags=flags))
+            kept.append(state)
             if answer.later is not None:
                 tx.outbox.enqueue(answer.later)
             self._applying.audit(tx, arrival, Applied(), outcome="8" if verdict is FAULT else "4")
             return answer.immediate
 
         told = self._services.database.write(work)
+        feed_figures.committed(arrival, kept, self._services)
         log.warning(
             "message_refused",
             institution=arrival.institution,
@@ -226,6 +229,7 @@ class MessageService:
         ready = self._applying.ready(arrival)
         answer = self._acknowledger.answer(arrival, STORED, self._services.clock())
         self._keep_body(arrival)
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
@@ -236,6 +240,7 @@ class MessageService:
                 patient_id=ready.translation.patient_id or "",
             )
             seq = tx.journal.append(entry)
+            kept.append(entry.state)
             feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             applied = self._applying.apply(tx, ready, seq, answer.later)
             outcome = outcome_of(applied)
@@ -243,7 +248,9 @@ class MessageService:
                 tx.journal.finish(seq, state="done", outcome=outcome, patient_id=applied.patient_id or "")
             return answer.immediate
 
-        return self._applying.write(work)
+        told = self._applying.write(work)
+        feed_figures.committed(arrival, kept, self._services)
+        return told
 
     def _store(self, arrival: Arrival) -> bytes | None:
         assert arrival.message is not None
@@ -251,6 +258,7 @@ class MessageService:
         arrival.check_processing_id()
         answer = self._acknowledger.answer(arrival, STORED, self._services.clock(), processed=False)
         self._keep_body(arrival)
+        kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
             earlier, flags = self._earlier(tx, arrival)
@@ -258,10 +266,13 @@ class MessageService:
                 return self._again(tx, earlier, arrival, answer)
             flags = (*flags, STORED_FLAG, f"key:{arrival.order_key}")
             seq = tx.journal.append(arrival.entry(state="received", ack=answer.immediate, flags=flags))
+            kept.append("received")
             feed_validation.afterwards(tx, arrival, seq, self._services.clock())
             return answer.immediate
 
-        return self._services.database.write(work)
+        told = self._services.database.write(work)
+        feed_figures.committed(arrival, kept, self._services)
+        return told
 
     def _keep_acknowledgement(self, arrival: Arrival) -> None:
         """Write down an acknowledgement that came as a message of its own, for what awaits it; it is never acknowledged."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from fhir_mappings.errors import MappingError
+from hub import feed_figures
 from hub.acknowledge import STORED, Acknowledger, Verdict, refused
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
@@ -221,9 +222,13 @@ class PendingMessages:
         for entry in entries:
             if parked:
                 self._park(entry, "waits behind an earlier message that failed", guard)
+                feed_figures.processed(entry, "failed", self._services)
                 continue
             failure = self._run_one(entry, states=frozenset({"received"}), guard=guard)
             if failure is None or not (failure.transient or failure.fatal):
+                faulty = failure is not None and failure.category is Category.FAULT
+                state = "done" if failure is None else "failed" if faulty else "refused"
+                feed_figures.processed(entry, state, self._services)
                 done += 1
                 parked = failure is not None and failure.category is Category.FAULT
                 continue

@@ -34,6 +34,31 @@ class FeedField(Answer):
     ]
 
 
+class Percentiles(Answer):
+    """百分位，秒；没有数据时缺省 / Percentiles in seconds, by nearest rank; absent where there is nothing to tell."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class FeedTraffic(Answer):
+    """最近消息与投递的数量和时延 / Figures of the last messages and deliveries, and of what waits."""
+
+    received: Annotated[int, Field(description="最近收到的消息 / of the last messages: received")]
+    applied: Annotated[int, Field(description="其中已入库 / of these, applied")]
+    refused: Annotated[int, Field(description="其中被拒绝 / of these, refused")]
+    failed: Annotated[int, Field(description="其中处理失败 / of these, failed")]
+    waiting: Annotated[int, Field(description="已存储、待处理 / stored and not yet processed")]
+    waiting_oldest_s: Annotated[float, Field(description="其中最早一条的秒数 / age of the oldest of them, seconds")]
+    commit_s: Annotated[Percentiles, Field(description="从到达到入库 / from arrival to the commit of what it says")]
+    queued: Annotated[int, Field(description="待投递到该端点 / deliveries to it that wait, dead letters too")]
+    queued_dead: Annotated[int, Field(description="其中死信 / dead letters among them")]
+    queued_oldest_s: Annotated[float, Field(description="其中最早一条的秒数 / age of the oldest of them, seconds")]
+    acknowledged: Annotated[int, Field(description="最近已应答的投递 / last deliveries acknowledged")]
+    acknowledge_s: Annotated[Percentiles, Field(description="从入队到应答 / from queueing to the acknowledgement")]
+
+
 class FeedStatistics(Answer):
     """接口字段使用统计 / What a feed is made of."""
 
@@ -44,4 +69,5 @@ class FeedStatistics(Answer):
     events: dict[str, int]
     versions: dict[str, int]
     charsets: list[FeedCharset]
+    traffic: FeedTraffic
     fields: list[FeedField]

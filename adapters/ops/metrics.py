@@ -20,6 +20,8 @@ from adapters import _tls
 from hub import __version__, metrics
 from hub.delivery import circuit
 from hub.errors import HubError
+from hub.feed_figures import Backlog, backlogs
+from hub.feeds import IMAGE_DOORS, V2_DOORS, feed_of
 from hub.ports import UploadingStore
 from hub.presented_certificates import presented
 
@@ -38,6 +40,14 @@ CIRCUIT = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 #: Counters and durations that may be counted: name -> (help, labels).
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "feed_processed": (
+        "Messages stored before and now processed, by endpoint and what became of them.",
+        ("feed", "state"),
+    ),
+    "feed_received": (
+        "HL7 v2 messages by endpoint: done, refused, failed, received (stored, processed later) or repeated.",
+        ("feed", "state"),
+    ),
     "received": ("Arrivals written to the journal, before their commit.", ("door", "state")),
     "deliveries": ("Attempts to deliver, by what became of them.", ("destination", "outcome")),
     "messages_unfit": ("Messages that do not keep to the standard or their profile.", ("institution", "level")),
@@ -64,8 +74,13 @@ DURATIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pixel_job": ("Time of a pixel job in its child process.", ("work",)),
     "pixel_wait": ("Time that pixel jobs waited for a free child process.", ()),
     "delivery": ("Time from sending to the partner's answer.", ("kind",)),
+    "feed_commit": ("Time from the arrival of a message to the commit of what it says, by endpoint.", ("feed",)),
     "http_request": ("Time to answer an HTTP request.", ("area",)),
+    "queue_to_ack": ("Time from queueing a delivery to its acknowledgement.", ("destination",)),
 }
+#: Seconds of what may have waited for its turn, or for a partner that was away: up to a day.
+WAITED = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+_BUCKETS: Mapping[str, tuple[float, ...]] = {"feed_commit": WAITED, "queue_to_ack": WAITED}
 
 
 class PrometheusSink:
@@ -76,7 +91,7 @@ class PrometheusSink:
             name: Counter(f"hub_{name}", text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()
         }
         self._durations = {
-            name: Histogram(f"hub_{name}_seconds", text, labels, buckets=BUCKETS, registry=registry)
+            name: Histogram(f"hub_{name}_seconds", text, labels, buckets=_BUCKETS.get(name, BUCKETS), registry=registry)
             for name, (text, labels) in DURATIONS.items()
         }
         self._children: dict[tuple[Any, ...], Any] = {}
@@ -140,10 +155,7 @@ class _Stored:
                 lambda tx: (
                     list(tx.outbox.destinations()),
                     list(tx.alerts.all()),
-                    {
-                        door: len(tx.journal.pending(door=door, limit=10_000))
-                        for door in ("mllp", "hl7-http", "hl7-folder", "hl7-view", "dimse", "fhir")
-                    },
+                    tx.feeds.waiting(),
                 )
             )
         except HubError:
@@ -171,9 +183,22 @@ class _Stored:
             opened.add_metric([alert["key"]], 1)
         yield opened
         pending = GaugeMetricFamily("hub_journal_waiting", "Arrivals stored and not yet processed.", labels=["door"])
-        for door, number in waiting.items():
-            pending.add_metric([door], number)
+        for door in (*V2_DOORS, *IMAGE_DOORS, "fhir"):
+            pending.add_metric([door], sum(one.count for one in waiting if one.door == door))
         yield pending
+        yield from self._feeds(backlogs(self._services.directory, waiting), now)
+
+    def _feeds(self, found: Mapping[str, Backlog], now: datetime) -> Iterator[Any]:
+        """What waits of each feed of HL7 v2; 0 for those that are up to date."""
+        number = GaugeMetricFamily("hub_feed_waiting", "Messages stored and not yet processed.", labels=["feed"])
+        age = GaugeMetricFamily("hub_feed_oldest_seconds", "Age of the oldest message that waits.", labels=["feed"])
+        for point in self._services.directory.all_endpoints():
+            if point.kind != "mllp" or feed_of(point) is None:
+                continue
+            one = found.get(point.id)
+            number.add_metric([point.id], one.count if one is not None else 0)
+            age.add_metric([point.id], max(0.0, (now - one.oldest_at).total_seconds()) if one is not None else 0.0)
+        yield from (number, age)
 
     def _certificates(self, now: datetime) -> Any:
         """How long the certificates last: this node's files, and what members' endpoints show."""

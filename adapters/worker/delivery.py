@@ -307,6 +307,9 @@ class DeliveryLoop:
         metrics.count("deliveries", destination=delivery.destination, outcome=outcome.value if kept else "lease-lost")
         if result.reached:
             metrics.observe("delivery", took_s, kind=delivery.kind)
+        if kept and outcome is Outcome.SENT:
+            waited = (self._services.clock() - delivery.created_at).total_seconds()
+            metrics.observe("queue_to_ack", max(0.0, waited), destination=delivery.destination)
         facts = {
             "delivery": delivery.id,
             "destination": delivery.destination,

@@ -29,6 +29,7 @@ def stats(
         f"{told['endpoint']}: 消息 / messages {told['messages']}  无法拆分 / unreadable {told['unreadable']}"
         f"  字符集存疑 / charset doubtful {told['charset_doubtful']}"
     )
+    _traffic(told["traffic"])
     say(f"事件 / events: {_mix(told['events'])}")
     say(f"版本 / versions: {_mix(told['versions'])}")
     for one in told["charsets"]:
@@ -42,6 +43,23 @@ def stats(
             f"{row['event']:<9}{row['field']:<12}{row['valued']:>12.1%}{row['null']:>12.1%}"
             f"{str(row['distinct']) + more:>14}{row['longest']:>14}{row['repetitions']:>10}  {_mix(row['codes'])}"
         )
+
+
+def _traffic(figures: dict[str, Any]) -> None:
+    say(
+        f"收到 / received {figures['received']}  入库 / applied {figures['applied']}"
+        f"  拒绝 / refused {figures['refused']}  失败 / failed {figures['failed']}"
+        f"  待处理 / waiting {figures['waiting']} ({figures['waiting_oldest_s']:.0f} s)"
+    )
+    say(f"到达至入库 / arrival to commit: {_times(figures['commit_s'])}")
+    say(
+        f"待投递 / queued {figures['queued']} ({figures['queued_oldest_s']:.0f} s)  死信 / dead {figures['queued_dead']}"
+        f"  入队至应答 / queueing to ACK: {_times(figures['acknowledge_s'])}"
+    )
+
+
+def _times(percentiles: dict[str, float]) -> str:
+    return "  ".join(f"{name} {seconds:.3f} s" for name, seconds in percentiles.items()) or "-"
 
 
 def _mix(counts: dict[str, Any]) -> str:

@@ -26,6 +26,19 @@ class Received:
     received_at: datetime
     state: str
     outcome: str
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What of one sender is stored and not yet processed; an institution may have several."""
+
+    door: str
+    institution: str
+    sending_application: str
+    sending_facility: str
+    count: int
+    oldest_at: datetime
 
 
 class Feeds(Protocol):
@@ -40,4 +53,12 @@ class Feeds(Protocol):
 
         What came within the same moment as an end of the span may be counted on either side of it.
         """
+        ...
+
+    def waiting(self) -> Sequence[Waiting]:
+        """Return what is stored and not yet processed, by door and sender; costs as much as waits, not as is stored."""
+        ...
+
+    def acknowledged(self, destination: str, *, limit: int) -> Sequence[float]:
+        """Return how many seconds passed from queueing to the acknowledgement of the last deliveries to *destination*, newest first."""
         ...

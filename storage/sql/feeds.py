@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from hub.clock import from_us, to_us
-from hub.ports.feeds import Feed, Received
+from hub.ports.feeds import Feed, Received, Waiting
 from storage.sql.criteria import named
-from storage.sql.schema import journal
+from storage.sql.schema import journal, outbox
 
 if TYPE_CHECKING:
     from storage.sql.transaction import SqlTx
@@ -25,10 +25,18 @@ class SqlFeeds:
 
     def recent(self, feed: Feed, *, limit: int) -> Sequence[Received]:
         """Return when the last arrivals of *feed* came and what became of them, newest first."""
-        statement = sa.select(journal.c.seq, journal.c.received_at, journal.c.state, journal.c.outcome)
+        statement = sa.select(
+            journal.c.seq, journal.c.received_at, journal.c.state, journal.c.outcome, journal.c.finished_at
+        )
         statement = statement.where(*_of(feed)).order_by(journal.c.seq.desc()).limit(limit)
         return [
-            Received(seq=row.seq, received_at=from_us(row.received_at), state=row.state, outcome=row.outcome)
+            Received(
+                seq=row.seq,
+                received_at=from_us(row.received_at),
+                state=row.state,
+                outcome=row.outcome,
+                finished_at=None if row.finished_at is None else from_us(row.finished_at),
+            )
             for row in self._connection.execute(statement)
         ]
 
@@ -47,6 +55,34 @@ class SqlFeeds:
                 return False
             conditions.append(journal.c.seq >= first)
         return self._connection.execute(sa.select(sa.literal(1)).where(*conditions).limit(1)).first() is not None
+
+    def waiting(self) -> Sequence[Waiting]:
+        """Return what is stored and not yet processed; see :class:`hub.ports.feeds.Feeds`."""
+        names = (journal.c.door, journal.c.institution, journal.c.sending_application, journal.c.sending_facility)
+        statement = sa.select(
+            *names, sa.func.count().label("number"), sa.func.min(journal.c.received_at).label("oldest_at")
+        )
+        # As a literal, so that the index of what waits serves.
+        statement = statement.where(journal.c.state == sa.literal_column("'received'")).group_by(*names)
+        return [
+            Waiting(
+                door=row.door,
+                institution=row.institution,
+                sending_application=row.sending_application,
+                sending_facility=row.sending_facility,
+                count=row.number,
+                oldest_at=from_us(row.oldest_at),
+            )
+            for row in self._connection.execute(statement)
+        ]
+
+    def acknowledged(self, destination: str, *, limit: int) -> Sequence[float]:
+        """Return how long the last deliveries took from queueing; see :class:`hub.ports.feeds.Feeds`."""
+        statement = sa.select(outbox.c.acked_at, outbox.c.created_at).where(
+            outbox.c.destination == destination, outbox.c.state == sa.literal_column("'sent'")
+        )
+        found = self._connection.execute(statement.order_by(outbox.c.id.desc()).limit(limit))
+        return [max(0.0, (row.acked_at - row.created_at) / 1e6) for row in found if row.acked_at is not None]
 
     def _first_from(self, moment: datetime) -> int | None:
         """Return the number of the first entry that was received at *moment* or later."""

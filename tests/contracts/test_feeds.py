@@ -47,6 +47,29 @@ def test_the_last_of_a_feed_are_told_newest_first_and_what_became_of_them(databa
     assert found[0].received_at == NOW + timedelta(seconds=1)
 
 
+def test_what_waits_is_told_by_door_and_sender_and_since_when(database: SqlDatabase) -> None:
+    append(database)
+    append(database, state="refused")
+    later = append(database, state="received", received_at=NOW + timedelta(seconds=5))
+    append(database, state="received")
+    append(database, state="received", sending_application="LIS")
+    found = {(one.door, one.sending_application): one for one in database.read(lambda tx: tx.feeds.waiting())}
+    assert {key: (one.count, one.oldest_at) for key, one in found.items()} == {
+        ("mllp", "HIS"): (2, NOW),
+        ("mllp", "LIS"): (1, NOW),
+    }
+    database.write(lambda tx: tx.journal.finish(later, state="done"))
+    assert sum(one.count for one in database.read(lambda tx: tx.feeds.waiting())) == 2
+
+
+def test_an_arrival_that_is_done_tells_when(database: SqlDatabase) -> None:
+    append(database, state="received")
+    append(database)
+    done, waits = database.read(lambda tx: tx.feeds.recent(FEED, limit=2))
+    assert done.finished_at is not None
+    assert waits.finished_at is None
+
+
 @pytest.mark.parametrize(
     "other",
     [{"institution": "YL"}, {"sending_facility": "KNYY2"}, {"sending_facility": ""}, {"door": "fhir"}],

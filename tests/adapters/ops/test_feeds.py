@@ -33,6 +33,8 @@ def client(hub: Services, institution: str, role: str) -> TestClient:
 def test_a_feed_is_counted_for_who_runs_it(hub: Services, institution: str, role: str) -> None:
     found = client(hub, institution, role).get(PATH, params={"last": "5"}).json()
     assert (found["endpoint"], found["messages"], found["events"]) == ("KN/mllp", 1, {"ORM^O01": 1})
+    assert (found["traffic"]["received"], found["traffic"]["applied"], found["traffic"]["waiting"]) == (1, 1, 0)
+    assert found["traffic"]["commit_s"]["p50"] >= 0
     assert any(one["field"] == "PID-5" and one["valued"] == 1 and not one["codes"] for one in found["fields"])
 
 

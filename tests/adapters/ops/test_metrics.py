@@ -52,6 +52,28 @@ def test_an_arrival_is_counted_by_door_and_state(sqlite_services: Services) -> N
     assert value(sqlite_services, 'hub_received_total{door="mllp",state="done"}') == 1
 
 
+def test_a_feed_shows_what_waits_and_how_long_its_messages_took(sqlite_services: Services, set_clock: SetClock) -> None:
+    ops.install()
+    stored = MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", sending_facility="KNYY", settings={"ack": "stored"})
+    register(sqlite_services, stored, MemberEndpoint(id="QH/mllp", member="QH", kind="mllp", sending_facility="QHYY"))
+    for facility in ("KNYY", "QHYY"):
+        body = f"MSH|^~\\&|HIS|{facility}|YIXIE|HUB|20250611083000||ADT^A01|1|P|2.4\rEVN|A01|20250611083000\rPID|1||P1||LI^SI||19800101|M\rPV1|1|I|||||||||||||||||V1\r"
+        sqlite_services.messages.receive(body.encode(), "10.0.0.1:1")
+    set_clock.forward(42)
+    assert value(sqlite_services, 'hub_feed_received_total{feed="KN/mllp",state="received"}') == 1
+    assert value(sqlite_services, 'hub_feed_waiting{feed="KN/mllp"}') == 1
+    assert value(sqlite_services, 'hub_feed_oldest_seconds{feed="KN/mllp"}') == 42
+    assert value(sqlite_services, 'hub_feed_waiting{feed="QH/mllp"}') == 0
+    assert value(sqlite_services, 'hub_feed_oldest_seconds{feed="QH/mllp"}') == 0
+    assert value(sqlite_services, 'hub_journal_waiting{door="mllp"}') == 1
+    assert value(sqlite_services, 'hub_feed_commit_seconds_count{feed="QH/mllp"}') == 1
+    sqlite_services.messages.process_pending(10)
+    assert value(sqlite_services, 'hub_feed_waiting{feed="KN/mllp"}') == 0
+    assert value(sqlite_services, 'hub_feed_processed_total{feed="KN/mllp",state="done"}') == 1
+    assert value(sqlite_services, 'hub_feed_commit_seconds_bucket{feed="KN/mllp",le="30.0"}') == 0
+    assert value(sqlite_services, 'hub_feed_commit_seconds_bucket{feed="KN/mllp",le="60.0"}') == 1
+
+
 def test_a_queue_shows_its_depth_and_the_age_of_its_oldest(sqlite_services: Services, set_clock: SetClock) -> None:
     register(sqlite_services, MemberEndpoint(id="KN/mllp", member="KN", kind="mllp", address="h:1"))
     delivery = NewDelivery(destination="KN/mllp", lane="KN/mllp|p", kind="mllp", payload=b"m", owner="KN")
