@@ -205,3 +205,14 @@ def test_progress_of_an_open_frame_can_be_watched() -> None:
 def test_a_message_with_a_block_byte_cannot_be_framed(payload: bytes) -> None:
     with pytest.raises(HubError):
         encode_frame(payload)
+
+
+def test_a_message_of_20_mb_passes_where_the_cap_is_raised_and_is_refused_where_it_is_not() -> None:
+    payload = b"MSH|^~\\&|LIS|KNYY\rOBX|1|ED|PDF||^^^Base64^" + b"A" * 20_000_000 + b"\r"
+    stream = encode_frame(payload)
+    pieces = [stream[at : at + 65_536] for at in range(0, len(stream), 65_536)]
+    [taken] = feed(*pieces, max_bytes=32 << 20)
+    assert taken == Frame(payload=payload)
+    [refused] = feed(*pieces, max_bytes=16 << 20)
+    assert isinstance(refused, BrokenFrame)
+    assert refused.fault is Fault.OVERSIZE

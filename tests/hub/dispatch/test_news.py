@@ -187,6 +187,17 @@ def test_a_partner_gets_the_events_it_asks_for(hub: Consortium) -> None:
     assert hub.news() == []
 
 
+def test_a_new_destination_gets_what_happens_from_then_on_and_nothing_of_before(hub: Consortium) -> None:
+    hub.ask(YL="")
+    hub.receive(REFERRAL, adt("A08", "K1", name="周建囯"))
+    assert hub.news("ADT") == []
+
+    hub.ask(YL=ALL)
+    assert hub.news() == []
+    hub.receive(adt("A08", "K2", name="周健国", at="20250614080000"))
+    assert [(where, told.get("PID-5")) for where, told in hub.news()] == [("YL/mllp", "周健国")]
+
+
 @pytest.mark.parametrize("change", [{}, {"telecom": [{"system": "phone", "value": "12000000099"}]}])
 def test_what_the_message_would_not_say_is_no_news(hub: Consortium, change: dict[str, Any]) -> None:
     hub.receive(REFERRAL)
