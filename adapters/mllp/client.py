@@ -127,5 +127,7 @@ def _left(deadline: float) -> float:
 def _speaks_unasked(connection: socket.socket) -> bool:
     if isinstance(connection, ssl.SSLSocket) and connection.pending():
         return True
-    readable, _, _ = select.select([connection], [], [], 0)
-    return bool(readable)
+    # Not select(2), which knows no descriptor above 1023.
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

@@ -212,6 +212,12 @@ class SpoolArea:
             self._lock_path.unlink()
         os.close(fd)
 
+    def __del__(self) -> None:
+        # An area that was forgotten and not closed lets go of its lock, and the next start removes its room.
+        fd, self._lock_fd = getattr(self, "_lock_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
     def _sweep(self) -> None:
         """Remove the rooms whose owners are gone; the caller holds the area's lock."""
         for lock in self._root.glob("*.lock"):

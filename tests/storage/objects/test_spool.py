@@ -65,6 +65,21 @@ def test_closing_the_area_takes_everything_away(area: SpoolArea, tmp_path: Path)
     assert {path.name for path in (tmp_path / "tmp").iterdir()} == {".lock"}
 
 
+def test_an_area_that_was_forgotten_lets_go_of_its_lock(tmp_path: Path) -> None:
+    def held() -> int:
+        opened = [one for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+        return sum(str(one.readlink()).startswith(str(tmp_path)) for one in opened if one.exists())
+
+    area = SpoolArea(tmp_path / "tmp")
+    room = area.room
+    assert held() == 1
+    del area
+
+    assert held() == 0
+    SpoolArea(tmp_path / "tmp").close()
+    assert not room.exists()
+
+
 def test_the_promise_of_own_block_groups_is_kept_as_a_flag(tmp_path: Path) -> None:
     promised = spread(tmp_path)
     fd = os.open(tmp_path, os.O_RDONLY)
