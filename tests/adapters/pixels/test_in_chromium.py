@@ -31,7 +31,8 @@ SHOW = """async ([source, times]) => {
   const ready = video.readyState, canvas = document.createElement("canvas"), pictures = [];
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   for (const time of times) {
-    await new Promise((done) => { video.onseeked = done; video.currentTime = time; });
+    // Sought means decoded; that the picture can be drawn is told by the call for the next frame that is presented.
+    await new Promise((done) => { video.requestVideoFrameCallback(done); video.currentTime = time; });
     canvas.getContext("2d").drawImage(video, 0, 0);
     pictures.push(canvas.toDataURL("image/png"));
   }
