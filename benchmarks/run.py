@@ -24,6 +24,7 @@ NAMES = (
     "cstore",
     "mllp",
     "engine",
+    "hl7_cost",
     "fhir",
     "qido_metadata",
     "retrieve",
