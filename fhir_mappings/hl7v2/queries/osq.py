@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fhir_mappings.errors import MalformedError, UnsupportedError
-from fhir_mappings.hl7v2.ack import AckCode, AckError, build_ack, copied
+from fhir_mappings.hl7v2.ack import AckError, copied
 from fhir_mappings.hl7v2.assembly import where
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
 from fhir_mappings.hl7v2.outbound import fields
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
-from fhir_mappings.hl7v2.tokenizer import Message, Repetition, parse
+from fhir_mappings.hl7v2.queries.head import begin
+from fhir_mappings.hl7v2.tokenizer import Message, Repetition
 
 Json = Mapping[str, Any]
 
@@ -120,28 +121,11 @@ def _number(repetition: Repetition) -> str:
 
 def build(original: Message, response: OrderResponse, *, target: OutboundTarget, control_id: str, now: datetime) -> str:
     """Return OSR^Q06 to *original*; *now* is shown as given, so hand it over in the asker's time zone."""
-    code: AckCode = response.status
-    head = parse(
-        build_ack(
-            original,
-            code=code,
-            control_id=control_id,
-            now=now,
-            errors=response.errors,
-            application=target.sending_application,
-            facility=target.sending_facility,
-        )
+    # MSH-9.3 came with v2.3.1.
+    kind = ["OSR", "Q06"] if original.get("MSH-12").strip() == "2.3" else ["OSR", "Q06", "OSR_Q06"]
+    builder = begin(
+        original, kind, code=response.status, errors=response.errors, target=target, control_id=control_id, now=now
     )
-    builder = MessageBuilder(original.delimiters)
-    for segment in head.segments:
-        first = 3 if segment.name == "MSH" else 1
-        cells: dict[int, FieldValue] = {
-            number: copied(segment.field(number)) for number in range(first, segment.field_count + 1)
-        }
-        if segment.name == "MSH":
-            # MSH-9.3 came with v2.3.1.
-            cells[9] = ["OSR", "Q06"] if original.get("MSH-12").strip() == "2.3" else ["OSR", "Q06", "OSR_Q06"]
-        builder.segment(segment.name, cells)
     for name in ("QRD", "QRF"):
         asked = original.first(name)
         if asked is not None:

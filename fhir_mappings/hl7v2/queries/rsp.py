@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from fhir_mappings.hl7v2.ack import AckCode, AckError, build_ack, copied
-from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder, Repeat, RepetitionValue
+from fhir_mappings.hl7v2.ack import AckCode, AckError, copied
+from fhir_mappings.hl7v2.builder import FieldValue, Repeat, RepetitionValue
 from fhir_mappings.hl7v2.outbound import fields
 from fhir_mappings.hl7v2.outbound.target import OutboundTarget
+from fhir_mappings.hl7v2.queries.head import begin
 from fhir_mappings.hl7v2.queries.qbp import RESPONSES
-from fhir_mappings.hl7v2.tokenizer import Message, parse
+from fhir_mappings.hl7v2.tokenizer import Message
 from fhir_mappings.identifiers import HEALTH_CARD, INSURANCE_CARD, RESIDENT_ID
 
 Json = Mapping[str, Any]
@@ -106,27 +107,16 @@ def numbers(patient: Json, target: OutboundTarget, *, old: bool = False) -> list
 def build(original: Message, response: Response, *, target: OutboundTarget, control_id: str, now: datetime) -> str:
     """Return the answer to *original* as text; *now* is shown as given, so hand it over in the asker's time zone."""
     code: AckCode = response.status if response.status in {"AE", "AR"} else "AA"
-    head = parse(
-        build_ack(
-            original,
-            code=code,
-            control_id=control_id,
-            now=now,
-            errors=response.errors,
-            application=target.sending_application,
-            facility=target.sending_facility,
-        )
-    )
     event, structure = RESPONSES.get(original.get("MSH-9.2").strip().upper(), ("K22", "RSP_K21"))
-    builder = MessageBuilder(original.delimiters)
-    for segment in head.segments:
-        first = 3 if segment.name == "MSH" else 1
-        cells: dict[int, FieldValue] = {
-            number: copied(segment.field(number)) for number in range(first, segment.field_count + 1)
-        }
-        if segment.name == "MSH":
-            cells[9] = ["RSP", event, structure]
-        builder.segment(segment.name, cells)
+    builder = begin(
+        original,
+        ["RSP", event, structure],
+        code=code,
+        errors=response.errors,
+        target=target,
+        control_id=control_id,
+        now=now,
+    )
     qpd = original.first("QPD")
     qak: dict[int, FieldValue] = {
         1: qpd.get(2).strip() if qpd is not None else "",
