@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
+
+from fhir_mappings.plain_runs import put_back, take_out
 
 Evidence = Literal["override", "bom", "escape", "utf-8", "gb18030", "declared", "replaced"]
 
@@ -22,6 +24,7 @@ Evidence = Literal["override", "bom", "escape", "utf-8", "gb18030", "declared", 
 GB2312_ESCAPE = b"\x1b$)A"
 
 _ASCII = bytes(range(128))
+_WIDE = ("utf-16", "utf-32")
 _HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # What Chinese clinical text is written with: Han, Chinese punctuation, full-width forms, kana, units and list marks. The
 # private use area is here because hospital systems keep rare name characters there.
@@ -174,6 +177,16 @@ def decode(raw: bytes, *, override: str | None = None, declared: str = "") -> De
         declared: the label that the message itself carries; empty when it carries none.
     """
     label = codec_for(declared) if declared.strip() else None
+    forced = codec_for(override) if override else None
+    if any(codec is not None and codec.startswith(_WIDE) for codec in (label, forced)):
+        return _judged(raw, override, declared)
+    rest, runs = take_out(raw)
+    found = _judged(rest, override, declared)
+    return replace(found, text=put_back(found.text, runs)) if runs else found
+
+
+def _judged(raw: bytes, override: str | None, declared: str) -> Decoded:
+    label = codec_for(declared) if declared.strip() else None
     unknown_label = bool(declared.strip()) and label is None
     forced = codec_for(override) if override else None
     override_failed = bool(override)
@@ -215,7 +228,7 @@ def _by_content(raw: bytes, label: str | None) -> tuple[str, str, Evidence, bool
     if raw.isascii():
         # ISO 2022 Japanese and Korean are seven-bit, so even ASCII bytes can be other text where the label says so.
         # Without a label ASCII bytes say nothing about what the sender would use for Chinese, and "ascii" says that.
-        text = _strict(raw, label) if label is not None and not label.startswith(("utf-16", "utf-32")) else None
+        text = _strict(raw, label) if label is not None and not label.startswith(_WIDE) else None
         if text is not None and label is not None:
             return text, label, "declared", False
         return raw.decode("ascii"), "ascii", "utf-8", label is not None
