@@ -21,6 +21,8 @@ _DTM = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MAX_DIGITS = 64
+#: What stands behind the exponent is a unit of its own kind: ``/L``, ``个/L``, nothing; a letter alone would be a name.
+_POWER_OF_TEN = re.compile(r"[xX×*]?\s*10\^[+-]?[0-9]{1,2}(?:\s*[^\s0-9A-Za-z][^^]*)?")
 _UCUM = "http://unitsofmeasure.org"
 
 
@@ -109,9 +111,15 @@ def nm_quantity(value: str, unit: Repetition | None, ctx: MappingContext) -> Jso
 
 
 def unit_of(unit: Repetition | None, ctx: MappingContext) -> Json:
-    """Return ``unit``, and ``system`` with ``code`` only where the sender says that the code is UCUM."""
+    """Return ``unit``, and ``system`` with ``code`` only where the sender says that the code is UCUM.
+
+    A laboratory system that writes ``10^9/L`` and not ``10\\S\\9/L`` (chapter 2.7.1) means the power of ten all the same.
+    """
     if unit is None or unit.is_null or not unit.raw:
         return {}
+    power = f"{unit.component(1).strip()}^{unit.component(2).strip()}"
+    if _POWER_OF_TEN.fullmatch(power) is not None:
+        return {"unit": power}
     code, text, system = (unit.component(number).strip() for number in (1, 2, 3))
     made: Json = {"unit": text or code} if text or code else {}
     if code and system and ctx.code_system(system) == _UCUM:

@@ -104,6 +104,32 @@ def test_units_are_ucum_only_where_the_sender_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "unit"),
+    [
+        ("10^9/L", "10^9/L"),
+        ("10^12/L", "10^12/L"),
+        ("×10^9/L", "×10^9/L"),
+        ("x10^6/ml", "x10^6/ml"),
+        ("10^9", "10^9"),
+        ("10^-3", "10^-3"),
+        ("10^9个/L", "10^9个/L"),
+        ("10^9/L^10^9/L^L", "10^9/L"),
+        # A code that happens to be ten, with the unit's name behind it, as table 0080 of an older system may have it.
+        ("10^毫升", "毫升"),
+        ("10^mmol/L^L", "mmol/L"),
+    ],
+)
+def test_a_power_of_ten_that_was_not_escaped_keeps_its_base(written: str, unit: str) -> None:
+    """``10^9/L`` of a blood count is the most frequent fault of a laboratory system; read by the letter it says 9/L."""
+    assert nm_quantity("12.5", rep(written), CTX) == {"value": Decimal("12.5"), "unit": unit}
+    assert reference_range("3.5-9.5", rep(written), CTX) == {
+        "low": {"value": Decimal("3.5"), "unit": unit},
+        "high": {"value": Decimal("9.5"), "unit": unit},
+        "text": "3.5-9.5",
+    }
+
+
+@pytest.mark.parametrize(
     ("written", "expected"),
     [
         ("^5", ("valueQuantity", {"value": Decimal(5)})),
