@@ -42,6 +42,13 @@ _INSTANCE_FIELDS = (
     "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID", "InstanceNumber",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "pixel_offset",
 )  # fmt: skip
+_BITS: dict[type[sa.Integer], int] = {sa.SmallInteger: 16, sa.Integer: 32, sa.BigInteger: 64}
+#: The greatest number that each column of numbers holds; SQLite would take more, and PostgreSQL refuse the instance.
+_MOST = {
+    name: (1 << _BITS[type(kind)] - 1) - 1
+    for name in _INSTANCE_FIELDS
+    if isinstance(kind := imaging_instance.c[name].type, sa.Integer)
+}
 
 
 def _still_theirs(*, on_sqlite: bool) -> Any:
@@ -130,6 +137,10 @@ class Arrivals:
         if not series_known:
             self._add_parents(owner, header, received_at, patient_id, correlation_id, resource_id)
         values: dict[str, Any] = {name: getattr(header, name) for name in _INSTANCE_FIELDS}
+        for name, most in _MOST.items():
+            # What no image can have (PS3.5 table 6.2-1 for IS) stays in the object and its header alone.
+            if values[name] is not None and not -most - 1 <= values[name] <= most:
+                values[name] = None
         values |= {
             "owner": owner,
             "digest": ref.digest,
