@@ -91,13 +91,13 @@ def _based_on(translation: Translation, event: WorkflowEvent) -> list[str]:
 
 
 def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translation:
-    """Return *translation* without the status that a cancellation gives a request whose work goes on or is done.
+    """Return *translation* without the status that a cancellation or a report gives a request whose work a table rules.
 
     Whether that work stops is for its table to say, which may have to ask the other side first; done work stays done.
     """
     ruled: set[str] = set()
     for event in translation.workflow_events:
-        if event.kind not in commands.CANCELLATIONS:
+        if event.kind not in commands.CANCELLATIONS and not event.kind.startswith("report."):
             continue
         for stored in tasks_of(tx, event, sender):
             task = loads(stored.body)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fhir_mappings.hl7v2 import visit_history
 from fhir_mappings.hl7v2.base import Upsert
+from fhir_mappings.hl7v2.finished_orders import finished_by
 from fhir_mappings.identifiers import CANONICAL_BASE
 
 _RESULT_RANK = {
@@ -137,7 +138,10 @@ def apply(
         fresh = {"resourceType": given["resourceType"], "id": given["id"], **upsert.defaults, **given}
         return Applied(resource=fresh, changed=True, superseded=False)
     if upsert.create_only:
-        return Applied(resource=dict(stored), changed=False, superseded=False)
+        finished = finished_by(stored, given)
+        return Applied(
+            resource={**stored, "status": "completed"} if finished else dict(stored), changed=finished, superseded=False
+        )
     older = upsert.guard != "none" and is_older(stored_asserted_at, asserted_at)
     kind = given["resourceType"]
     if kind == "Encounter" and older:

@@ -12,7 +12,7 @@ from typing import Any
 from fhir_mappings.errors import MalformedError, UnsupportedError
 from fhir_mappings.hl7v2.assembly import Assembly, Place, fill, put, where
 from fhir_mappings.hl7v2.base import WorkflowEvent
-from fhir_mappings.hl7v2.messages import omp_o09, oru_r01
+from fhir_mappings.hl7v2.messages import omp_o09, oru_r01, reported_order
 from fhir_mappings.hl7v2.messages.order_groups import Order, orders
 from fhir_mappings.hl7v2.segments import al1, convert, dg1, ipc, nte, obr, obx, orc, pid, pv1, spm, tq1
 from fhir_mappings.hl7v2.tokenizer import Segment
@@ -195,7 +195,7 @@ def _request(
     ordered = convert.moment(order.orc.field(9), Place(assembly, order.orc, 9))
     if control == "NW" and ordered:
         request["authoredOn"] = ordered
-    requester = _requester(order, assembly)
+    requester = reported_order.requester(order.orc, order.obr, assembly)
     if requester:
         request["requester"] = requester
     if remarks:
@@ -232,16 +232,6 @@ def _add_procedures(request: dict[str, Any], order: Order, assembly: Assembly) -
     ):
         if made:
             request[name] = [*request.get(name, []), *made]
-
-
-def _requester(order: Order, assembly: Assembly) -> dict[str, Any] | None:
-    for segment, number in ((order.orc, 12), (order.obr, 16)):
-        if segment is None or segment.field(number).is_absent:
-            continue
-        found = convert.practitioners(segment.field(number), Place(assembly, segment, number))
-        if found:
-            return found[0]
-    return None
 
 
 def _supporting(order: Order, numbers: orc.OrderNumbers, encounter: str | None, assembly: Assembly) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly, fill
 from fhir_mappings.hl7v2.base import WorkflowEvent
+from fhir_mappings.hl7v2.messages import reported_order
 from fhir_mappings.hl7v2.messages.result_groups import Group, grouped, patient_results
 from fhir_mappings.hl7v2.segments import ed, nte, obr, obx, obx_value, orc, pid, pv1, spm
 from fhir_mappings.hl7v2.tokenizer import Segment
@@ -98,7 +99,7 @@ def _report(
         raise assembly.missing(group.obr, 4, "Say in OBR-4 what was done.")
     filled = fill(obr.REPORT_ROWS, group.obr, assembly)
     identity = assembly.ctx.id("DiagnosticReport", key[0], f"{key[1]}|{service}")
-    request = _request(numbers, filled.elements, encounter, assembly)
+    request = reported_order.stand_in(group, numbers, encounter, assembly)
     specimens = spm.add_specimens(group.samples, group.obr, assembly, order_key=key[1])
     results = obx.Results(
         key=key,
@@ -121,6 +122,8 @@ def _report(
     documents = _results(group, results, f"DiagnosticReport/{identity}", assembly)
     status = obr.report_status(group.obr, results.statuses, assembly)
     report["status"] = status
+    if request:
+        reported_order.reported(request, group.orc, status, assembly)
     report.update(filled.elements)
     report["subject"] = pid.patient_reference(assembly)
     if encounter:
@@ -146,26 +149,6 @@ def _report(
     reference = assembly.upsert(report, cleared=filled.open_clears() | _STATED_WHOLE, guard="status")
     _announce(reference, request, status, numbers, results, assembly)
     return reference
-
-
-def _request(
-    numbers: orc.OrderNumbers, elements: dict[str, Any], encounter: str | None, assembly: Assembly
-) -> str | None:
-    """The order behind the report, for the case that it never came as an order of its own."""
-    if numbers.key is None:
-        return None
-    request: dict[str, Any] = {
-        "resourceType": "ServiceRequest",
-        "id": assembly.ctx.id("ServiceRequest", *numbers.key),
-        "identifier": orc.identifiers(numbers, assembly),
-        "status": "active",
-        "intent": "order",
-        "code": elements.get("code", {}),
-        "subject": pid.patient_reference(assembly),
-    }
-    if encounter:
-        request["encounter"] = {"reference": encounter}
-    return assembly.intern(request)
 
 
 def _default_status(segment: Segment) -> str:
