@@ -107,7 +107,7 @@ SETTINGS: tuple[Setting, ...] = (
         kinds=("dicom",),
         fits=line_rate.is_line_rate,
         words="kilobits a second like 2000, or with a window like 2000 mon-fri 08:00-18:00",
-        meaning="向该 AE 投递影像的最高速率（kbit/s），可限定时段（成员时区）；缺省不限 / how fast deliveries go to it, always or in a window by the member's clock; as fast as the line when absent",
+        meaning="向该 AE 发送影像（投递、C-MOVE、C-GET）的最高速率（kbit/s），可限定时段（成员时区）；缺省不限 / how fast images go to it by delivery, C-MOVE or C-GET, always or in a window by the member's clock; as fast as the line when absent",
     ),
     Setting(
         name="availability",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from adapters.dimse import command as dimse
 from adapters.dimse import recode
 from adapters.dimse.exchange import Message
+from adapters.dimse.pace import Pacer, pacer_to
 from adapters.dimse.recode import Pieces
 from adapters.dimse.retrieve import Progress, RequestorGoneError, Retrieve
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
@@ -35,13 +36,15 @@ class Get(Retrieve):
             for number, context in self._exchange.contexts.items()
             if context.peer_scp
         }
+        # The asker's own line is the one that the instances go back on.
+        pacer = pacer_to(self._exchange.services, self._exchange.endpoint)
         for item in selection.items:
             if not progress.goes_on():
                 break
-            self._send(item, usable, progress)
+            self._send(item, usable, progress, pacer)
         return progress.finish()
 
-    def _send(self, item: Item, usable: Mapping[tuple[str, str], int], progress: Progress) -> None:
+    def _send(self, item: Item, usable: Mapping[tuple[str, str], int], progress: Progress, pacer: Pacer) -> None:
         syntaxes = (item.TransferSyntaxUID, *recode.targets(item.TransferSyntaxUID))
         syntax = next((one for one in syntaxes if (item.SOPClassUID, one) in usable), None)
         if syntax is None:
@@ -49,7 +52,8 @@ class Get(Retrieve):
             return
         exchange = self._exchange
         objects = exchange.services.objects
-        pieces = Pieces(recode.fragments(exchange.settings, objects, item.digest, item.TransferSyntaxUID, syntax))
+        fragments = recode.fragments(exchange.settings, objects, item.digest, item.TransferSyntaxUID, syntax)
+        pieces = Pieces(pacer.paced(fragments))
         try:
             code = exchange.store(usable[item.SOPClassUID, syntax], item.SOPInstanceUID, pieces)
         except (ConnectionEnd, ProtocolError) as end:

@@ -17,6 +17,7 @@ from adapters.dimse.client import RejectedError, StoreClient
 from adapters.dimse.exchange import Message
 from adapters.dimse.negotiation import Context
 from adapters.dimse.outgoing import MAX_CONTEXTS, address, secured
+from adapters.dimse.pace import pacer_to
 from adapters.dimse.recode import Pieces
 from adapters.dimse.retrieve import Progress, RequestorGoneError, Retrieve
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
@@ -64,6 +65,7 @@ class _Moving:
         self._exchange = move._exchange  # noqa: SLF001 - one class in two parts
         self._originator = (self._exchange.calling_ae, message.id)
         self._to = to
+        self._pacer = pacer_to(self._exchange.services, to)
         self._progress = progress
         self._full = 0
 
@@ -124,12 +126,10 @@ class _Moving:
         services = self._exchange.services
         pieces = None
         try:
-            pieces = Pieces(
-                recode.fragments(
-                    services.settings, services.objects, item.digest, item.TransferSyntaxUID, context.transfer_syntax
-                ),
-                progress.meanwhile,
+            fragments = recode.fragments(
+                services.settings, services.objects, item.digest, item.TransferSyntaxUID, context.transfer_syntax
             )
+            pieces = Pieces(self._pacer.paced(fragments), progress.meanwhile)
             code = client.store(context, item.SOPInstanceUID, pieces, originator=self._originator)
         except (ConnectionEnd, ProtocolError):
             progress.failed(item, "The association with the destination broke.")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from adapters.dimse.recode import Fragments
+from hub.line_rate import SETTING, LineRate
+from hub.ports import MemberEndpoint
+
+if TYPE_CHECKING:
+    from hub.boot import Services
 
 #: A fragment is no shorter than this, whatever the rate; the command sets beside it would outweigh it.
 _LEAST_BYTES = 4096
@@ -49,3 +56,23 @@ class Pacer:
                 yield piece
 
         return taken
+
+
+def pacer_to(
+    services: Services,
+    endpoint: MemberEndpoint,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> Pacer:
+    """Return what holds instances back on their way to *endpoint*, by its setting and its member's time zone."""
+
+    def rate() -> int | None:
+        rule = endpoint.settings.get(SETTING)
+        if rule is None:
+            return None
+        member = services.directory.member(endpoint.member)
+        zone = (member.settings if member is not None else {}).get("time-zone", services.settings.time_zone)
+        return LineRate.of(str(rule)).bytes_per_s(services.clock(), ZoneInfo(str(zone)))
+
+    return Pacer(rate, clock=clock, wait=wait)

@@ -13,16 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import structlog
 
 from adapters.dimse import negotiation, recode
 from adapters.dimse.client import RejectedError, StoreClient
 from adapters.dimse.outgoing import MAX_CONTEXTS, address, secured
-from adapters.dimse.pace import Pacer
+from adapters.dimse.pace import Pacer, pacer_to
 from adapters.dimse.recode import Pieces
 from adapters.dimse.upper_layer import ConnectionEnd, ProtocolError
 from fhir_mappings.dicom.scanner import valid_uid
@@ -30,7 +28,6 @@ from fhir_mappings.errors import MappingError
 from fhir_mappings.json import dumps, loads
 from hub.config import Settings
 from hub.errors import Category, HubError
-from hub.line_rate import LineRate
 from hub.ports import Delivery, MemberEndpoint, ObjectStore, Sender, SendResult, Tx
 from hub.routing import may_leave, study_of, withhold
 
@@ -99,7 +96,7 @@ class DimseSender:
             # It is skipped already; what is said here makes the worker take up what is behind it.
             return SendResult(error=withheld)
         statuses: dict[_Instance, str] = {}
-        pacer = Pacer(partial(self._rate, endpoint), clock=self._monotonic, wait=self._wait)
+        pacer = pacer_to(self._services, endpoint, clock=self._monotonic, wait=self._wait)
         try:
             for batch in _batches(instances):
                 self._batch(batch, endpoint, (host, port, tls), statuses, pacer)
@@ -148,15 +145,6 @@ class DimseSender:
             return withhold(tx, delivery, now=services.clock())
 
         return services.database.write(work)
-
-    def _rate(self, endpoint: MemberEndpoint) -> int | None:
-        """Return how many bytes a second may go to *endpoint* now; ``None`` for as many as the line takes."""
-        rule = endpoint.settings.get("max-kbit-s")
-        if rule is None:
-            return None
-        member = self._services.directory.member(endpoint.member)
-        zone = (member.settings if member is not None else {}).get("time-zone", self._settings.time_zone)
-        return LineRate.of(str(rule)).bytes_per_s(self._services.clock(), ZoneInfo(str(zone)))
 
     def _batch(
         self,

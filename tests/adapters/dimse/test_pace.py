@@ -6,21 +6,30 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as choose
 from hypothesis import strategies as st
 
-from adapters.dimse.pace import Pacer
+from adapters.dimse import get as get_service
+from adapters.dimse import move as move_service
+from adapters.dimse.negotiation import Proposal
+from adapters.dimse.pace import Pacer, pacer_to
 from adapters.dimse.sender import DimseSender
 from hub.boot import Services
 from hub.config import Settings
 from hub.ports import Member
 from storage.objects.memory import MemoryStore
 from tests.adapters.dimse.test_sender import delivery, library_scp, partner, row
-from tests.support.dicom import make_ct
+from tests.support.dicom import CT_IMAGE_STORAGE, EXPLICIT, ROOT, make_ct
 from tests.support.dimse import FakeServices
+from tests.support.dimse_hub import ae, hub_door, keep
+from tests.support.dimse_hub import library_scp as archive
+from tests.support.dimse_retrieve import get, keys, move
 
 Maker = Callable[..., Settings]
 
@@ -43,6 +52,7 @@ def pieces_of(data: bytes) -> Callable[[int], Iterator[bytes]]:
     return lambda size: (data[start : start + size] for start in range(0, len(data), size))
 
 
+@choose(deadline=None)
 @given(st.integers(8_000, 2_000_000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=6))
 def test_over_any_stretch_no_more_leaves_than_the_rate_and_one_fragment(rate: int, sizes: list[int]) -> None:
     line = Line()
@@ -107,3 +117,37 @@ def test_deliveries_keep_to_the_rate_of_their_endpoint(
     # All but the last fragment, of a second at most, has been waited for.
     seconds = sum(map(len, received)) / 80_000
     assert (seconds - 1 <= line.now < seconds) if limited else line.now == 0.0
+
+
+@pytest.mark.parametrize("rule", [None, "640"])
+def test_instances_that_are_moved_keep_to_the_rate_of_their_destination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str | None
+) -> None:
+    line = Line()
+    monkeypatch.setattr(move_service, "pacer_to", partial(pacer_to, clock=line.clock, wait=line.wait))
+    asked = {} if rule is None else {"max-kbit-s": rule}
+    with (
+        archive(lambda _: 0) as (port, received),
+        hub_door(tmp_path, ae("KN", "ARCHIVE", port, **asked)) as (hub, door),
+    ):
+        keep(hub, *(make_ct(instance=number, size=316) for number in (1, 2)))
+        answers = move(door, "ARCHIVE", keys("STUDY", study=f"{ROOT}.1"))
+    assert (answers[-1]["status"], answers[-1]["completed"], len(received)) == (0, 2, 2)
+    seconds = sum(map(len, received)) / 80_000
+    assert (seconds - 1 <= line.now < seconds) if rule else line.now == 0.0
+
+
+@pytest.mark.parametrize("rule", [None, "640"])
+def test_instances_that_are_got_keep_to_the_rate_of_the_asker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str | None
+) -> None:
+    line = Line()
+    monkeypatch.setattr(get_service, "pacer_to", partial(pacer_to, clock=line.clock, wait=line.wait))
+    asked = {} if rule is None else {"max-kbit-s": rule}
+    context = Proposal(CT_IMAGE_STORAGE, (EXPLICIT,), as_scp=True)
+    with hub_door(tmp_path, ae("KN", "READER", **asked)) as (hub, door):
+        keep(hub, *(make_ct(instance=number, size=316) for number in (1, 2)))
+        answers, received = get(door, keys("STUDY", study=f"{ROOT}.1"), context, calling="READER")
+    assert (answers[-1]["status"], answers[-1]["completed"], len(received)) == (0, 2, 2)
+    seconds = sum(map(len, received)) / 80_000
+    assert (seconds - 1 <= line.now < seconds) if rule else line.now == 0.0
