@@ -54,9 +54,11 @@ def _names(
     """Return the HumanNames that family, given, more given, suffix, prefix and degree make."""
     family, given, more, suffix, prefix, degree = (part.strip() for part in [*parts, *[""] * 6][:6])
     whole: Json | None
-    if ctx.dialect.name_form == "whole-or-pinyin" and family and has_han(given) and not has_han(family):
-        han = human_name(text=given, use=use, representation="IDE")
-        pinyin = human_name(text=family, use=use, representation="ABC")
+    if ctx.dialect.name_form == "whole-or-pinyin" and family and given and has_han(given) != has_han(family):
+        # Nobody has a family name in one script and a given name in the other: it is one name, written twice.
+        in_han, in_latin = (given, family) if has_han(given) else (family, given)
+        han = human_name(text=in_han, use=use, representation="IDE")
+        pinyin = human_name(text=in_latin, use=use, representation="ABC")
         return [name for name in (han, pinyin) if name]
     if bool(family) != bool(given) and has_han(family or given):
         whole = human_name(text=family or given, prefix=prefix, use=use, representation=representation)

@@ -140,6 +140,7 @@ ABC = {"url": "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representatio
         ("张　伟", [{"text": "张伟"}]),
         ("ZHANG WEI", [{"text": "ZHANG WEI"}]),
         ("ZHAOGUILAN^赵桂兰", [{"extension": [IDE], "text": "赵桂兰"}, {"extension": [ABC], "text": "ZHAOGUILAN"}]),
+        ("赵桂兰^ZHAO GUI LAN", [{"extension": [IDE], "text": "赵桂兰"}, {"extension": [ABC], "text": "ZHAO GUI LAN"}]),
         ("欧阳^明月", [{"text": "欧阳明月", "family": "欧阳", "given": ["明月"]}]),
         ("郑伟^^^^^^L", [{"use": "official", "text": "郑伟"}]),
         ("", []),
