@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from fhir_mappings.errors import MappingError
+from fhir_mappings.hl7v2 import row
 from fhir_mappings.hl7v2.ack import AckError, is_ack
 from fhir_mappings.hl7v2.batch import is_batch
 from fhir_mappings.hl7v2.queries.osq import is_order_query
@@ -206,6 +207,12 @@ class MessageService:
             error = AckError(location="MSH", code=100, text="The message does not start with a readable MSH segment.")
         else:
             text = "MSH-3 and MSH-4 name no member that may send from this address. Ask the operator to register it."
+            if arrival.message.get("MSH-3").strip() == row.APPLICATION:
+                # Who pushes rows has never seen an MSH; what the operator has to register is said as well.
+                text = (
+                    "orgCode 未登记为本机构的推送接口 / orgCode names no feed of rows of this institution. Ask the operator for an "
+                    "Endpoint whose sending-facility is the orgCode and whose sending-application is empty or ROW."
+                )
             error = AckError(location="MSH-4 of segment 1", code=204, text=text)
         return self.refuse_arrival(arrival, Verdict(outcome="refused", errors=(error,)))
 

@@ -61,7 +61,7 @@ def kind_of(raw: bytes) -> Literal["xml", "json", ""]:
     """Return what *raw* is wrapped in, by its first character; empty for ER7, which starts with a letter."""
     start = raw[:64].removeprefix(b"\xef\xbb\xbf").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
     start = start.lstrip(b" \t\r\n\x00")[:1]
-    return "xml" if start == b"<" else "json" if start == b"{" else ""
+    return "xml" if start == b"<" else "json" if start in {b"{", b"["} else ""
 
 
 def unwrap(raw: bytes) -> Wrapped:

@@ -98,6 +98,21 @@ def test_a_message_in_an_envelope_is_replayed_from_what_came(services: Services,
     assert journal(services)[0].state == "done"
 
 
+def test_a_row_under_a_strange_code_is_told_so_in_the_words_of_rows(services: Services, kn: Client) -> None:
+    """KN's feed is one of its HIS (MSH-3), so that its rows need an Endpoint of their own; no row has an MSH to look at."""
+    answer = kn.post("/hl7", json={**ROW, "orgCode": "KNYY"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "AR")
+    assert "orgCode" in answer.json()["message"]
+    assert "MSH" not in answer.json()["message"]
+
+
+def test_a_list_of_rows_is_refused_as_json(services: Services, yl: Client) -> None:
+    answer = yl.post("/hl7", json=[ROW, ROW])
+    assert answer.status_code == 400
+    assert "one JSON object" in answer.json()["issue"][0]["diagnostics"]
+    assert journal(services)[0].state == "refused"
+
+
 def test_a_refusal_goes_back_in_the_envelope(services: Services, kn: Client) -> None:
     answer = kn.post("/hl7", content=soap(adt("A99", "1")))
     assert (answer.status_code, parse(result(answer.content)).get("MSA-1")) == (200, "AR")

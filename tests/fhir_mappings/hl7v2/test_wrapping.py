@@ -226,6 +226,14 @@ def test_a_value_that_cannot_be_read_refuses_the_row_and_names_the_field(changes
     assert raised.value.where == next(iter(changes))
 
 
+def test_a_list_of_rows_is_told_that_one_row_is_taken_at_a_time() -> None:
+    raw = json.dumps([ROW, ROW]).encode()
+    assert wrapping.kind_of(raw) == "json"
+    with pytest.raises(MalformedError) as raised:
+        wrapping.unwrap(raw)
+    assert (raised.value.where, raised.value.remedy) == ("body", "Send one JSON object.")
+
+
 @pytest.mark.parametrize("raw", [b"{", b'{"a":1,"a":2}', b"{" * 5000, b'{"a":NaN}', b"{}"])
 def test_hostile_rows_are_refused(raw: bytes) -> None:
     with pytest.raises(MalformedError):
