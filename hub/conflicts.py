@@ -64,7 +64,11 @@ def check(tx: Tx, services: Services, owner: str, header: InstanceHeader) -> Ver
     known = study["patient_id"]
     if (
         said != known
-        and not (_says_less(owner, study, header) and _stored(tx, owner, PATIENT, _about(key, said)) is None)
+        and not (
+            _says_less(owner, study, header)
+            and _stored(tx, owner, PATIENT, _about(key, said)) is None
+            and not _has_another_issuer(tx, key, header)
+        )
         and known not in tx.records.one_person(said)
         and said not in tx.records.one_person(known)
     ):
@@ -276,6 +280,29 @@ def _says_less(owner: str, study: Mapping[str, Any], header: InstanceHeader) -> 
         and all(one == other for one, other in both if one and other)
         and not _differs(study["PatientName"], study["PatientNamePinyin"], header.PatientName, header.PatientNamePinyin)
     )
+
+
+def _has_another_issuer(tx: Tx, key: StudyKey, header: InstanceHeader) -> bool:
+    """Return whether the study shows the number of *header* by another issuer, and by none that is the same.
+
+    A study whose first image leaves the issuer out lets in who names one; two that are named are two patients, though.
+    """
+    nobody = {"", key.owner}
+    issuer = header.IssuerOfPatientID.strip()
+    if issuer in nobody:
+        return False
+    # Two processes may each be about to let in the first image that names an issuer.
+    tx.records.lock_condition(f"{key.owner}|{_PATIENT_TAGS['IssuerOfPatientID']}|{key.StudyInstanceUID}")
+    another = False
+    for raw in tx.imaging.newest_headers(key, but=header.SOPInstanceUID):
+        attributes = loads(raw)
+        if patient_key(first(attributes, _PATIENT_TAGS["PatientID"])) != patient_key(header.PatientID):
+            continue
+        found = first(attributes, _PATIENT_TAGS["IssuerOfPatientID"]).strip()
+        if found == issuer:
+            return False
+        another = another or found not in nobody
+    return another
 
 
 def _differs(name: str, pinyin: str, other: str, other_pinyin: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -237,6 +237,12 @@ class Imaging(Protocol):
 
     def versions_of(self, key: StudyKey) -> Sequence[InstanceRow]:
         """Return every instance of the study with its attributes, current and not, in the order of arrival."""
+        ...
+
+    def newest_headers(self, key: StudyKey, *, but: str) -> Iterator[bytes]:
+        """Yield the attributes (DICOM JSON) of the current instances of a study but one (*but*, its SOP Instance UID),
+        newest first, as far as they are asked for.
+        """
         ...
 
     def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str, *, shown: bool = True) -> None:

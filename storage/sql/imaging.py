@@ -7,7 +7,8 @@ are counted for those who ask. Queries over many studies are in :mod:`storage.sq
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -57,6 +58,22 @@ class SqlImaging(Arrivals):
         t = imaging_instance
         statement = sa.select(*imaging_query.instance_columns(t, attributes=True)).where(*_of(t, key)).order_by(t.c.iid)
         return [imaging_query.instance(row) for row in self._connection.execute(statement)]
+
+    def newest_headers(self, key: StudyKey, *, but: str) -> Iterator[bytes]:
+        """Yield the attributes of the study's current instances but one, newest first, as far as they are asked for."""
+        t = imaging_instance
+        shown = (*_of(t, key), t.c.current == sa.true(), t.c.SOPInstanceUID != but)
+        before: list[sa.ColumnElement[bool]] = []
+        # Who asks finds what it looks for among the first, as a rule; where not, few statements read the rest.
+        count = 16
+        while True:
+            statement = sa.select(t.c.iid, t.c.attributes).where(*shown, *before).order_by(t.c.iid.desc()).limit(count)
+            rows = self._connection.execute(statement).all()
+            for row in rows:
+                yield zlib.decompress(row.attributes)
+            if len(rows) < count:
+                return
+            before, count = [t.c.iid < rows[-1].iid], min(count * 4, 1024)
 
     def set_aside(self, key: StudyKey, SOPInstanceUID: str, digest: str, *, shown: bool = True) -> None:
         """Let the version *digest* of an instance no longer be current; nothing takes its place.

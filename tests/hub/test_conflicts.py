@@ -299,6 +299,38 @@ def test_an_issuer_that_is_missing_is_made_up_for_by_nothing_that_differs(hub: S
     assert conflict(hub)["code"]["coding"][0]["code"] == "patient-conflict"
 
 
+@pytest.mark.parametrize("first", ["", "KN"])
+@pytest.mark.parametrize("series", [1, 2])
+def test_two_issuers_in_a_study_that_began_without_one_are_two_patients(hub: Services, first: str, series: int) -> None:
+    receive(hub, ct(1, IssuerOfPatientID=first))
+    assert receive(hub, ct(2, IssuerOfPatientID="HIS")) == "new"
+    assert receive(hub, ct(3, series=series, IssuerOfPatientID="PEIS")) == "held"
+    # Who was here goes on, and whom nobody has decided about waits, whatever comes between them.
+    assert receive(hub, ct(4, series=series, IssuerOfPatientID="HIS")) == "new"
+    assert receive(hub, ct(5, series=series, IssuerOfPatientID="PEIS")) == "held"
+    assert receive(hub, ct(6, series=series)) == "new"
+    assert sorted(shown(hub)) == ["1", "2", "4", "6"]
+    assert conflict(hub)["code"]["coding"][0]["code"] == "patient-conflict"
+
+
+@pytest.mark.parametrize("decision", ["keep", "accept", "replace"])
+def test_the_second_issuer_of_a_study_is_settled_like_another_patient(hub: Services, decision: str) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, IssuerOfPatientID="HIS"))
+    receive(hub, ct(3, IssuerOfPatientID="PEIS"))
+    decide(hub, decision)
+    assert shown(hub) == {"keep": ["1", "2"], "accept": ["1", "2", "3"], "replace": ["3"]}[decision]
+    later = [receive(hub, ct(4 + number, IssuerOfPatientID=issuer)) for number, issuer in enumerate(("HIS", "PEIS"))]
+    assert later == {"keep": ["new", "held"], "accept": ["new", "new"], "replace": ["held", "new"]}[decision]
+
+
+def test_an_accepted_patients_issuer_says_nothing_of_another_number(hub: Services) -> None:
+    receive(hub, ct(1))
+    receive(hub, ct(2, **OTHER, IssuerOfPatientID="PEIS"))
+    decide(hub, "accept")
+    assert receive(hub, ct(3, IssuerOfPatientID="HIS")) == "new"
+
+
 @pytest.mark.parametrize("aside", [{"SOPInstanceUID": f"{STUDY}.1.1"}, OTHER], ids=["uid of another series", "patient"])
 def test_a_series_of_which_all_was_set_aside_is_never_listed(
     hub: Services, clock: FakeClock, aside: dict[str, str]
