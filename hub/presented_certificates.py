@@ -1,4 +1,4 @@
-"""When the certificates end that members show at the TLS doors (RFC 5280 section 4.1.2.5).
+"""When the certificates end that members show at the TLS doors, and their servers to the hub (RFC 5280 section 4.1.2.5).
 
 A member's certificate is kept nowhere, so its end is noted when its endpoint shows it: one fact for each endpoint, with
 the fingerprint, the end and when it was last shown. Several machines of a member may each show their own. One that has

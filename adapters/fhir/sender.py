@@ -8,13 +8,16 @@ twice is harmless. A message is delivered when the answer's MessageHeader says s
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from adapters._tls import line_of
 from fhir_mappings.errors import MappingError
 from fhir_mappings.json import loads
+from hub.certificates import Line
 from hub.config import Settings
 from hub.ports import Delivery, MemberEndpoint, Sender, SendResult
 
@@ -31,13 +34,18 @@ _PASSING = frozenset({408, 409, 412, 423, 425, 429})
 
 def open_sender(services: Services) -> Sender:
     """Return a sender for deliveries of kind ``fhir``; safe for several threads."""
-    return FhirSender(services.settings)
+    return FhirSender(services.settings, shown=services.presented_certificates.note)
 
 
 class FhirSender:
-    """The :class:`hub.ports.Sender` for FHIR REST."""
+    """The :class:`hub.ports.Sender` for FHIR REST.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        shown: told with each answer what the endpoint's server showed.
+    """
+
+    def __init__(self, settings: Settings, *, shown: Callable[[str, Line], None] | None = None) -> None:
+        self._shown = shown
         self._client = httpx.Client(
             timeout=settings.delivery_timeout_s,
             follow_redirects=False,
@@ -74,6 +82,9 @@ class FhirSender:
             with self._client.stream(
                 method, url, content=delivery.payload, headers={name: value for name, value in headers.items() if value}
             ) as response:
+                if self._shown is not None:
+                    # Before the body is read, after which the connection may be gone.
+                    self._shown(endpoint.id, line_of(response.extensions["network_stream"].get_extra_info("socket")))
                 answer = _read(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             return SendResult(error=f"The partner was not reached ({type(error).__name__}).", reached=False)

@@ -12,7 +12,9 @@ import socket
 import ssl
 import time
 
+from adapters._tls import line_of
 from adapters.mllp.frames import BrokenFrame, Deframer, Frame, encode_frame
+from hub.certificates import OPEN_LINE, Line
 
 READ_BYTES = 1 << 16
 ANSWER_MAX_BYTES = 16 << 20
@@ -31,7 +33,11 @@ class NoAnswer(Exception):  # noqa: N818 - what happened, not a category of the 
 
 
 class MllpClient:
-    """A connection to one address, opened when needed and kept. Not for use by two threads at once."""
+    """A connection to one address, opened when needed and kept. Not for use by two threads at once.
+
+    Attributes:
+        line: what the peer showed when the present connection was opened; an open line while there is none.
+    """
 
     def __init__(self, host: str, port: int, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
         self._host = host
@@ -39,6 +45,7 @@ class MllpClient:
         self._timeout_s = timeout_s
         self._tls = tls
         self._socket: socket.socket | None = None
+        self.line: Line = OPEN_LINE
 
     def exchange(self, payload: bytes) -> bytes:
         """Send *payload* and return the next frame that the peer sends, within the timeout from connecting to answer.
@@ -82,6 +89,7 @@ class MllpClient:
             with contextlib.suppress(OSError):
                 self._socket.close()
             self._socket = None
+            self.line = OPEN_LINE
 
     def _connected(self) -> socket.socket:
         if self._socket is not None and _speaks_unasked(self._socket):
@@ -98,6 +106,7 @@ class MllpClient:
             except BaseException:
                 connection.close()
                 raise
+            self.line = line_of(self._socket)
         return self._socket
 
     def _answer(self, connection: socket.socket, deadline: float) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from adapters.mllp.client import MllpClient, NoAnswer
 from fhir_mappings.hl7v2.charset import decode_message
 from hub.acknowledge import UNANSWERED
 from hub.acknowledged import came, judge
+from hub.certificates import Line
 from hub.config import Settings
 from hub.delivery import connections_of
 from hub.errors import HubError
@@ -32,14 +33,19 @@ log = structlog.get_logger("adapters.mllp.sender")
 
 def open_sender(services: Services) -> Sender:
     """Return a sender for deliveries of kind ``mllp``; safe for several threads."""
-    return MllpSender(services.settings)
+    return MllpSender(services.settings, shown=services.presented_certificates.note)
 
 
 class MllpSender:
-    """The :class:`hub.ports.Sender` for MLLP."""
+    """The :class:`hub.ports.Sender` for MLLP.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        shown: told with each message what the endpoint's server showed; a line may last for months.
+    """
+
+    def __init__(self, settings: Settings, *, shown: Callable[[str, Line], None] | None = None) -> None:
         self._settings = settings
+        self._shown = shown
         self._lock = threading.Lock()
         self._lines: dict[str, _Line] = {}
 
@@ -71,6 +77,9 @@ class MllpSender:
                 return SendResult(error=str(error), reached=error.reached)
             except HubError as error:
                 return SendResult(error=error.message, permanent=True)
+            finally:
+                if self._shown is not None:
+                    self._shown(endpoint.id, client.line)
             result = judge(answer, control_id=delivery.control_id, endpoint=endpoint)
             if result is None:
                 client.close()

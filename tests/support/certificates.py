@@ -25,11 +25,11 @@ class Authority:
         self.ca = folder / f"{name.replace(' ', '-')}.pem"
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path, str]:
-        """Return (certificate file, key file, SHA-256 fingerprint) for the DNS name *name*."""
+    def issue(self, name: str, *, days: float = 1) -> tuple[Path, Path, str]:
+        """Return (certificate file, key file, SHA-256 fingerprint) for the DNS name *name*, to last for *days*."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._begun(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key)
+            self._begun(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key, days)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -42,7 +42,7 @@ class Authority:
         )
         return *files, certificate.fingerprint(hashes.SHA256()).hex()
 
-    def _begun(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _begun(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 1) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -51,5 +51,5 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_after(now + timedelta(days=days))
         )
