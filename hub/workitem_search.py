@@ -25,6 +25,7 @@ from hub.attribute_matching import Match, fits, parse_as
 from hub.errors import Category, HubError
 from hub.ports import AuditLine
 from hub.search import Query, parse
+from hub.search.values import MAX_VALUES
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -51,6 +52,8 @@ _STATUS = {
     mapping.COMPLETED: "completed",
     mapping.CANCELED: "cancelled",
 }
+#: Longest PatientID (LO, PS3.5 table 6.2-1).
+_LO_CHARS = 64
 _PATIENT_ID, _ACCESSION, _STUDY = ("00100020",), (mapping.REQUESTS, "00080050"), ("0020000D",)
 
 
@@ -219,8 +222,9 @@ class WorkitemSearch:
             elif one.path in {_ACCESSION, _STUDY}:
                 pairs.append(("identifier", ",".join(map(_escaped, values))))
             elif one.path == _PATIENT_ID:
-                spellings = dict.fromkeys([*values, *map(patient_key, values)])
-                pairs.append(("patient.identifier", ",".join(map(_escaped, spellings))))
+                spellings = list(dict.fromkeys(spelling for value in values for spelling in _spellings(value)))
+                if len(spellings) <= MAX_VALUES:
+                    pairs.append(("patient.identifier", ",".join(map(_escaped, spellings))))
         return parse("Task", pairs, base_urls=[base])
 
     def _fits(self, attributes: Json) -> bool:
@@ -244,6 +248,16 @@ class WorkitemSearch:
             correlation_id=self._correlation_id,
         )
         self._services.database.write(lambda tx: tx.audit.write(line))
+
+
+def _spellings(number: str) -> Iterator[str]:
+    """Yield the ways in which a Patient may carry *number*: its HIS may write zeros before it that a modality leaves out."""
+    yield number
+    key = patient_key(number)
+    if key.isascii() and key.isdigit():
+        yield from (key.zfill(length) for length in range(len(key), _LO_CHARS + 1))
+    else:
+        yield key
 
 
 def _escaped(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from hub.actor import Actor
 from hub.boot import Services
 from hub.envelope import Envelope
 from hub.errors import Category, HubError
+from hub.imaging_ids import number_record_id
+from hub.ports import NewVersion
 from hub.workitem import Workitems
 from hub.workitem_search import Key, Span, WorkitemSearch, key, keys_of, selected
 from tests.support import services as support
@@ -136,3 +139,28 @@ def test_every_answer_is_audited_and_names_are_not_written_down(services: Servic
     )
     assert len(lines) == 2
     assert "郑" not in str(lines)
+
+
+@pytest.mark.parametrize("known_as", ["10086", "0000010086"])
+def test_a_patient_is_found_by_the_number_of_the_item_however_the_his_pads_it(
+    services: Services, known_as: str
+) -> None:
+    patient: dict[str, Any] = {
+        "resourceType": "Patient",
+        "id": number_record_id("KN", known_as),
+        "identifier": [{"system": "https://yixiehub.example/fhir/NamingSystem/KN/patient-id", "value": known_as}],
+    }
+    services.database.write(lambda tx: tx.records.put_many([NewVersion(resource=patient, owner="KN")]))
+    create(services, 1)
+
+    def found(value: str) -> int:
+        asked = key(("00100020",), "LO", value, fuzzy=False, zone=ZONE)
+        assert asked is not None
+        rows, _ = search(services, asked).page(limit=10, offset=0)
+        return len(rows)
+
+    assert found("10086") == 1
+    assert found("10086\\KN-7") == 1
+    # More spellings than one search may name: the items are looked at one by one.
+    assert found("10086\\10087") == 1
+    assert found("10087") == 0
