@@ -83,6 +83,7 @@ class Documents:
         if event == "ORU^R01":
             scope = Scope(institution=target.institution)
             requests = all_of(tx, body.get("basedOn", ()), scope)
+            request = next((one for one in requests if one["resourceType"] == "ServiceRequest"), None)
             return oru_r01(
                 body,
                 patient=patient,
@@ -90,8 +91,8 @@ class Documents:
                 control_id=control_id,
                 now=now,
                 observations=all_of(tx, body.get("result", ()), scope),
-                request=next((one for one in requests if one["resourceType"] == "ServiceRequest"), None),
-                practitioners=people_of(tx, body),
+                request=request,
+                practitioners={**people_of(tx, request or {}), **people_of(tx, body)},
                 attachments=self.v2.attachments(tx, body, owner=owner),
                 specimens=all_of(tx, body.get("specimen", ()), scope),
             )

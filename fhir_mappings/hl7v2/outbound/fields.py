@@ -233,7 +233,7 @@ def person(reference: Json | None, practitioners: Mapping[str, Json]) -> tuple[s
     return code, text
 
 
-def ndl(reference: Json | None, practitioners: Mapping[str, Json]) -> FieldValue:
+def ndl(reference: Json | None, practitioners: Mapping[str, Json]) -> RepetitionValue | None:
     """Return NDL (OBR-32 to OBR-35): number and name as subcomponents of the first component."""
     code, text = person(reference, practitioners)
     return [[code, text]] if code or text else None

@@ -41,7 +41,8 @@ OBSERVATION_STATUS = {
 }
 _IMPRESSION: Json = {"coding": [{"system": "http://loinc.org", "code": "19005-8", "display": "诊断提示"}]}
 _IMPRESSION_CODES = frozenset({"19005-8", "8251-1"})
-_WRITER_FUNCTIONS = frozenset({"AUT", "TRANS"})
+#: What a performer's function (v3-ParticipationType) makes of him: OBR-33 wrote, OBR-34 did the work, OBR-35 typed it.
+_WRITER, _TECHNICIAN, _TRANSCRIBER = "AUT", "SPRF", "TRANS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,27 +113,44 @@ def _obr(
         4: fields.concept((request or {}).get("code") or report.get("code"), target),
         7: fields.time(report.get("effectiveDateTime") or period.get("start"), target),
         8: fields.time(period.get("end"), target),
+        16: fields.xcn((request or {}).get("requester"), people),
         22: fields.time(report.get("issued"), target),
         24: sections[0] if sections else "",
         25: REPORT_STATUS.get(str(report.get("status", "")), ""),
         32: fields.ndl(reviewer, people),
         33: fields.ndl(_writer(report, reviewer), people),
+        34: _all(_performers(report, _TECHNICIAN), people),
+        35: _all(_performers(report, _TRANSCRIBER), people),
     }
 
 
+def _all(references: Sequence[Json], people: Mapping[str, Json]) -> Repeat | None:
+    found = [made for one in references if (made := fields.ndl(one, people)) is not None]
+    return Repeat(found) if found else None
+
+
 def _writer(report: Json, reviewer: Json | None) -> Json | None:
-    performers: list[Json] = list(report.get("performer", []))
-    for performer in performers:
+    """Return who wrote the report: its author, else a person whose function nobody said and who did not review it."""
+    authors = _performers(report, _WRITER)
+    if authors:
+        return authors[0]
+    people = [item for item in _performers(report, "") if str(item.get("reference", "")).startswith("Practitioner")]
+    others = [item for item in people if reviewer is None or item.get("reference") != reviewer.get("reference")]
+    return others[0] if others else None
+
+
+def _performers(report: Json, function: str) -> list[Json]:
+    """Return the performers with *function*; empty for those whose function is none that OBR has a field for."""
+    found = []
+    for performer in report.get("performer", []):
         codes = {
             coding.get("code")
             for extension in performer.get("extension", [])
             for coding in extension.get("valueCodeableConcept", {}).get("coding", [])
         }
-        if codes & _WRITER_FUNCTIONS:
-            return performer
-    people = [item for item in performers if str(item.get("reference", "")).startswith("Practitioner")]
-    others = [item for item in people if reviewer is None or item.get("reference") != reviewer.get("reference")]
-    return others[0] if others else None
+        if function in codes or (not function and codes.isdisjoint({_WRITER, _TECHNICIAN, _TRANSCRIBER})):
+            found.append(performer)
+    return found
 
 
 def _results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hl7apy.consts import VALIDATION_LEVEL
@@ -135,6 +136,42 @@ def test_report_comes_back_as_it_went(target: OutboundTarget) -> None:
     assert observations[0]["valueString"] == FINDINGS["valueString"]
     assert [change.data for change in made.changes if isinstance(change, Attachment)] == [PDF.data]
     assert made.patient_id == context("KN").id("Patient", "patient-id", "10086")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_who_did_what_comes_back_as_it_went(target: OutboundTarget) -> None:
+    """A laboratory's technician is neither who wrote the report nor lost; who asked for it is told by his own number."""
+    function = "http://hl7.org/fhir/StructureDefinition/event-performerFunction"
+
+    def performer(who: str, code: str) -> dict[str, Any]:
+        concept = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": code}]}
+        return {"extension": [{"url": function, "valueCodeableConcept": concept}], "reference": f"Practitioner/{who}"}
+
+    told = {
+        **REPORT,
+        "performer": [performer("song", "SPRF"), performer("liu", "SPRF"), performer("liu", "TRANS")],
+    }
+    request = {**REQUEST, "requester": {"reference": "Practitioner/liu"}}
+    text = report(target, report=told, request=request)
+    [obr] = parse(text).all("OBR")
+    assert obr.get(33) == ""
+    made = translate(parse(text), context("KN"))
+    [back] = [
+        change.resource
+        for change in made.changes
+        if isinstance(change, Upsert) and change.resource["resourceType"] == "DiagnosticReport"
+    ]
+    assert [
+        (one["display"], one["extension"][0]["valueCodeableConcept"]["coding"][0]["code"]) for one in back["performer"]
+    ] == [("宋洁", "SPRF"), ("刘敏", "SPRF"), ("刘敏", "TRANS")]
+    assert [one["display"] for one in back["resultsInterpreter"]] == ["韩磊"]
+    [ordered] = [
+        change.resource
+        for change in made.changes
+        if isinstance(change, Upsert) and change.resource["resourceType"] == "ServiceRequest"
+    ]
+    assert ordered["requester"]["display"] == "刘敏"
+    assert (obr.get(16), obr.get(16, 2)) == ("0231", "刘敏")
 
 
 def test_order_comes_back_as_it_went() -> None:
