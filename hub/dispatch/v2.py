@@ -165,7 +165,7 @@ class V2Messages:
             return None
         report = signed(task, report)
         observations = all_of(tx, report.get("result", ()))
-        people = people_of(tx, report)
+        people = {**people_of(tx, request), **people_of(tx, report)}
         attachments = self.attachments(tx, report)
         if not attachments and workflow_code(task) == "remote-reading":
             from fhir_mappings.report_pdf import render
