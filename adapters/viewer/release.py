@@ -55,7 +55,10 @@ class Change:
 
 #: Namespaces of :data:`WORDS` for which OHIF has no Chinese table, and those whose table it goes on having.
 _NEW_TABLES = ("InvestigationalUseDialog", "Messages", "SegmentationPanel")
-_OWN_TABLES = ("Common", "DatePicker", "MeasurementTable", "StudyList")
+_OWN_TABLES = (
+    *("Common", "DatePicker", "ErrorBoundary", "Header", "MeasurementTable", "StudyBrowser", "StudyList"),
+    "UserPreferencesModal",
+)
 
 
 def _own_table(name: str) -> str:
@@ -124,6 +127,55 @@ CHANGES = (
         files=re.compile(r"app\..*\.js"),
         old=b"r.value === perPage",
         new=b"r.value === String(perPage)",
+        times=1,
+    ),
+    Change(
+        why="Uncompressed YBR_FULL_422 (PS3.3 C.7.6.3.1.2) has two samples a pixel, in every row.",
+        files=re.compile(r"app\..*\.js"),
+        old=b"        return (pixelDataLength ===\n"
+        b"            (3 * Math.ceil(columns / 2) + Math.floor(columns / 2)) *\n"
+        b"                Math.ceil(rows / 2) +\n"
+        b"                Math.floor(rows / 2) * columns);",
+        new=b"        return pixelDataLength === 2 * columns * rows;",
+        times=1,
+    ),
+    Change(
+        why="The small picture of a MONOCHROME1 image (PS3.3 C.7.6.3.1.2) is as bright as the large one.",
+        files=re.compile(r".*\.js"),
+        old=b"            viewport.renderImageObject(imageOrVolume);\n",
+        new=b"            viewport.renderImageObject(imageOrVolume);\n"
+        b"            if (imageOrVolume.invert) viewport.setInvertColor(true);\n",
+        times=2,
+    ),
+    Change(
+        why="An item of a report may have no name (PS3.3 table C.17-5): it takes the whole page away no longer,",
+        files=re.compile(r".*\.js"),
+        old=b"    CodeValue,\n    CodeMeaning\n  } = ConceptNameCodeSequence;\n  const isChildFirstNode",
+        new=b"    CodeValue,\n    CodeMeaning\n  } = ConceptNameCodeSequence ?? {};\n  const isChildFirstNode",
+        times=1,
+    ),
+    Change(
+        why="and stands there without one.",
+        files=re.compile(r".*\.js"),
+        old=b'  }, CodeMeaning, ": "), isFinding ?',
+        new=b'  }, CodeMeaning ? `${CodeMeaning}: ` : ""), isFinding ?',
+        times=1,
+    ),
+    Change(
+        why="A message does not end in the word false.",
+        files=re.compile(r"app\..*\.js"),
+        old=b"${!isProduction && ` ${t('in')} ${context}`}",
+        new=b"${isProduction ? '' : ` ${t('in')} ${context}`}",
+        times=1,
+    ),
+    Change(
+        why="A study is downloaded by its reader, from the menu, with the reader's own token.",
+        files=re.compile(r".*\.js"),
+        old=b"  if (AppearanceModal) {\n    menuOptions.splice(1, 0, {",
+        new=(
+            "  menuOptions.push({\n    title: '下载检查 Download study (ZIP)',\n    icon: 'Download',\n"
+            "    onClick: () => window.yixie.download()\n  });\n  if (AppearanceModal) {\n    menuOptions.splice(1, 0, {"
+        ).encode(),
         times=1,
     ),
     *(
