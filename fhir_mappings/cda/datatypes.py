@@ -30,12 +30,18 @@ _SYSTEMS = {
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 #: What stands in a template where there is no value.
 _NOTHING = frozenset({"", "-", "--", "/", "无", "N/A"})
+#: What systems write where a number, a name, an address or a phone is unknown. A value or a code may be ``NA``: sodium.
+_NOBODY = _NOTHING | {"NA", "null", "NULL"}
+#: Roots of WS/T 364: they name a kind of number, never one thing by themselves.
+WST_364 = "2.16.156.10011.1."
 
 
 def ii(element: Element | None) -> tuple[str, str] | None:
-    """Return (root, extension) of an II, or ``None`` where it names nothing; the extension may be empty."""
+    """Return (root, extension) of an II, or ``None`` where it names nothing; the extension is empty where the root is unique."""
     root, extension = attribute(element, "root"), attribute(element, "extension")
-    if attribute(element, "nullFlavor") or not root or (extension and extension in _NOTHING):
+    if attribute(element, "nullFlavor") or not root or (extension and extension in _NOBODY):
+        return None
+    if not extension and root.startswith(WST_364):
         return None
     return root, extension
 
@@ -104,13 +110,13 @@ def name(element: Element | None) -> Json | None:
     if family or given:
         return human_name(family=family, given=given, prefix=text_of(child(element, "prefix")))
     written = text_of(element)
-    return None if written in _NOTHING else human_name(text=written)
+    return None if written in _NOBODY else human_name(text=written)
 
 
 def address(element: Element) -> Json | None:
     """Return the Address of an AD; the parts of a Chinese address are written from the largest to the smallest."""
     text = "".join(text_of(one) for one in element.children) or text_of(element)
-    if attribute(element, "nullFlavor") or text in _NOTHING:
+    if attribute(element, "nullFlavor") or text in _NOBODY:
         return None
     made: Json = {"use": "work" if attribute(element, "use").startswith("WP") else "home", "text": text}
     for part, target in (("state", "state"), ("city", "city"), ("county", "district"), ("postalCode", "postalCode")):
@@ -123,7 +129,7 @@ def telecom(element: Element) -> Json | None:
     """Return the ContactPoint of a TEL; WS/T 500 writes the bare number where the standard has a URL."""
     scheme, colon, number = attribute(element, "value").partition(":")
     value = number if colon else scheme
-    if attribute(element, "nullFlavor") or value in _NOTHING:
+    if attribute(element, "nullFlavor") or value in _NOBODY:
         return None
     return {"system": "email" if scheme.lower() == "mailto" else "phone", "value": value}
 
@@ -153,23 +159,40 @@ def value(element: Element, ctx: MappingContext) -> Json | None:
             made = "valueDateTime", moment(element, ctx)
         case "BL":
             made = "valueBoolean", {"true": True, "false": False}.get(attribute(element, "value"))
+        case "MO":
+            # The currency is written in words, and FHIR wants a code of ISO 4217; so an amount stays text.
+            made = "valueString", " ".join(attribute(element, one) for one in ("value", "currency")).strip() or None
         case "INT" | "REAL":
             made = "valueDecimal", nm_value(attribute(element, "value"))
         case _:
             made = "valueString", None
     if made[1] is not None:
         return {made[0]: made[1]}
-    written = _in_words(element)
-    return None if written in _NOTHING else {"valueString": written}
+    written = in_words(element)
+    # 特殊情况：无 says that there was nothing special; as a code, a number or a name the same word says nothing.
+    return None if written in _NOTHING - {"无"} else {"valueString": written}
 
 
-def _in_words(element: Element) -> str:
+def is_media(element: Element) -> bool:
+    """Return whether *element* is an ED that carries bytes in Base64."""
+    return attribute(element, "representation") == "B64"
+
+
+def in_words(element: Element) -> str:
+    """Return a value in words: its text, its name, its number, or its two ends; empty where it says nothing."""
     plain = text_of(element) or attribute(element, "displayName") or attribute(element, "value")
     if plain:
         return plain
     low, high = child(element, "low"), child(element, "high")
-    ends = [f"{attribute(one, 'value')}{attribute(one, 'unit')}" for one in (low, high)]
-    return "–".join(ends) if any(ends) else ""
+    numbers = [attribute(one, "value") for one in (low, high)]
+    # Apart from its number, as in 3.5 10*9/L; a unit that both ends share stands once.
+    units = dict.fromkeys(unit for one in (low, high) if (unit := attribute(one, "unit")))
+    if len(units) > 1:
+        numbers = [
+            f"{number} {attribute(one, 'unit')}".strip() for number, one in zip(numbers, (low, high), strict=True)
+        ]
+        units = {}
+    return " ".join(["–".join(numbers), *units]) if any(numbers) else ""
 
 
 def shown(made: Json) -> str:

@@ -29,18 +29,26 @@ _TWINS = {
 _NO_TEXT = frozenset({"table", "thead", "tbody", "tfoot", "tr", "ul", "ol"})
 #: What may not stand in a paragraph of XHTML, though it may in one of CDA.
 _BLOCKS = frozenset({"paragraph", "list", "table"})
-#: A picture or a binary part of the document; the original has it.
+#: A picture or a binary part that the document does not carry; the original says where it was.
 _LEFT_OUT = frozenset({"renderMultiMedia", "col", "colgroup"})
 
 
-def div(text: Element | None) -> str | None:
-    """Return the section text as one ``div``, or ``None`` where it says nothing."""
+def div(text: Element | None, media: frozenset[str] = frozenset()) -> str | None:
+    """Return the section text as one ``div``, or ``None`` where it says nothing.
+
+    *media* are the ids of the pictures that the document itself carries: where the text shows one, its name stands.
+    """
     if text is None:
         return None
-    inner = "".join(_content(text, "div"))
-    if not _says(text):
+    inner = "".join(_content(_with_media(text, media) if media else text, "div"))
+    if not (says(text) or "〔见附件" in inner):
         return None
     return f'<div xmlns="{_XHTML}">{inner}</div>'
+
+
+def joined(div: str, lines: list[tuple[str, str]]) -> str:
+    """Return *div* with *lines* below what it has."""
+    return div.removesuffix("</div>") + div_of_lines(lines).removeprefix(f'<div xmlns="{_XHTML}">')
 
 
 def div_of_lines(lines: list[tuple[str, str]]) -> str:
@@ -49,7 +57,22 @@ def div_of_lines(lines: list[tuple[str, str]]) -> str:
     return f'<div xmlns="{_XHTML}"><table><tbody>{rows}</tbody></table></div>'
 
 
-def _says(text: Element) -> bool:
+def _with_media(element: Element, media: frozenset[str]) -> Element:
+    """Return a copy in which a ``renderMultiMedia`` of the document's own picture is a text that names the attachment."""
+    content: list[str | Element] = []
+    for one in element.content:
+        if isinstance(one, str):
+            content.append(one)
+        elif one.name == "renderMultiMedia" and (shown := one.attributes.get("referencedObject", "").strip()) in media:
+            caption = "".join(part.text for part in one.children if part.name == "caption").strip()
+            content.append(Element("content", content=[f"〔见附件 {shown}{'：' if caption else ''}{caption}〕"]))
+        else:
+            content.append(_with_media(one, media))
+    return Element(element.name, element.space, element.attributes, content)
+
+
+def says(text: Element) -> bool:
+    """Return whether a section text has words of its own, not only pictures."""
     waiting = [text]
     while waiting:
         one = waiting.pop()

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fhir_mappings.cda import datatypes
-from fhir_mappings.cda.document import attribute, child, children, text_of
+from fhir_mappings.cda.document import attribute, below, child, children, text_of
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.cx import kind_concept
-from fhir_mappings.identifiers import canonical_system
+from fhir_mappings.identifiers import RESIDENT_ID, canonical_system
 from fhir_mappings.markup import Element
 
 Json = dict[str, Any]
@@ -18,6 +18,9 @@ Json = dict[str, Any]
 _STAFF = frozenset({"urn:oid:2.16.156.10011.1.4", "urn:oid:2.16.156.10011.1.7"})
 _ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 _NULL_FLAVOR = "http://terminology.hl7.org/CodeSystem/v3-NullFlavor"
+#: 家庭关系代码 (GB/T 4761), by which an agent's signature says who signs; and the root of departments.
+_FAMILY = "2.16.156.10011.2.3.3.8"
+_DEPARTMENT = "2.16.156.10011.1.26"
 #: 患者类型代码 of WS/T 500.
 _PATIENT_TYPE = "2.16.156.10011.2.3.1.271"
 _CLASSES = {"1": ("AMB", "ambulatory"), "2": ("EMER", "emergency"), "3": ("IMP", "inpatient encounter")}
@@ -99,11 +102,86 @@ def attesters(root: Element, people: People, ctx: MappingContext) -> list[Json]:
             if party is None:
                 continue
             one: Json = {"mode": mode}
+            entity = child(element, "assignedEntity")
+            if _signs_for_the_patient(entity):
+                one["mode"] = "personal"
+            role = datatypes.concept(child(entity, "code"), ctx)
+            if role:
+                one["extension"] = [{"url": f"{ctx.base}/StructureDefinition/cda-role", "valueCodeableConcept": role}]
             signed = datatypes.moment(child(element, "time"), ctx)
             if signed:
                 one["time"] = signed
             made.append({**one, "party": party})
     return made
+
+
+def _signs_for_the_patient(entity: Element | None) -> bool:
+    """Return whether this is the patient or a relative, as on a consent: a resident number or a family relation names them."""
+    numbers = {canonical_system(attribute(one, "root")) for one in children(entity, "id")}
+    return RESIDENT_ID in numbers or attribute(child(entity, "code"), "codeSystem") == _FAMILY
+
+
+def informants(root: Element, ctx: MappingContext) -> list[Json]:
+    """Return extensions ``cda-informant``: who told the history (CDA R2 section 4.2.2.9), by name and relation."""
+    made: list[Json] = []
+    for element in children(root, "informant"):
+        entity = child(element, "relatedEntity") or child(element, "assignedEntity")
+        person = child(entity, "relationshipHolder") or child(entity, "assignedPerson")
+        named = datatypes.name(child(person, "name"))
+        relation = datatypes.concept(child(entity, "code"), ctx)
+        parts: list[Json] = [{"url": "name", "valueString": named["text"]}] if named else []
+        parts += [{"url": "relationship", "valueCodeableConcept": relation}] if relation else []
+        if parts:
+            made.append({"url": f"{ctx.base}/StructureDefinition/cda-informant", "extension": parts})
+    return made
+
+
+def contacts(root: Element, ctx: MappingContext) -> list[Json]:
+    """Return Patient.contact: the participants that are relatives or to be told (CDA R2 section 4.2.2.11, ``ECON``, ``NOK``)."""
+    made: list[Json] = []
+    for element in children(root, "participant"):
+        entity = child(element, "associatedEntity")
+        if attribute(entity, "classCode") not in {"ECON", "NOK", "AGNT"}:
+            continue
+        named = datatypes.name(child(entity, "associatedPerson", "name"))
+        phones = [one for given in children(entity, "telecom") if (one := datatypes.telecom(given))]
+        relation = datatypes.concept(child(entity, "code"), ctx)
+        if named or phones:
+            made.append(
+                {
+                    **({"relationship": [relation]} if relation else {}),
+                    **({"name": named} if named else {}),
+                    **({"telecom": phones} if phones else {}),
+                }
+            )
+    return made
+
+
+def events(root: Element, ctx: MappingContext) -> list[Json]:
+    """Return Composition.event: the services that the document is about (documentationOf/serviceEvent)."""
+    made: list[Json] = []
+    for element in children(root, "documentationOf"):
+        service = child(element, "serviceEvent")
+        code = datatypes.concept(child(service, "code"), ctx)
+        lasted = datatypes.period(child(service, "effectiveTime"), ctx)
+        if code or lasted:
+            made.append({**({"code": [code]} if code else {}), **({"period": lasted} if lasted else {})})
+    return made
+
+
+def department(root: Element) -> str:
+    """Return the name of the department (科室, root .26 of WS/T 364) where the patient is, or that asks; empty if unsaid."""
+    places = (
+        child(root, "componentOf", "encompassingEncounter", "location"),
+        child(root, "recordTarget", "patientRole", "providerOrganization"),
+    )
+    for place in places:
+        for one in [] if place is None else [place, *below(place)]:
+            if any(attribute(number, "root") == _DEPARTMENT for number in children(one, "id")):
+                named = text_of(child(one, "name"))
+                if named:
+                    return named
+    return ""
 
 
 def encounter(root: Element, patient_id: str, ctx: MappingContext) -> Json | None:

@@ -29,6 +29,8 @@ from fhir_mappings.markup import Element
 
 Json = dict[str, Any]
 
+#: 病案号 of WS/T 364: the hospital's number of the whole record, behind the number of the visit by which its feed knows the patient.
+_RECORD_NUMBER = "urn:oid:2.16.156.10011.1.13"
 _OWN = {"urn:oid:2.16.156.10011.1.11": "outpatient-no", "urn:oid:2.16.156.10011.1.12": "inpatient-no"}
 _PERSONAL = {
     RESIDENT_ID: "resident-id",
@@ -37,7 +39,7 @@ _PERSONAL = {
     HEALTH_RECORD: "health-record",
 }
 #: Which number names the record, best first; those of a person stand behind all others.
-_RANK = ("patient-id", "inpatient-no", "outpatient-no")
+_RANK = ("patient-id", "inpatient-no", "outpatient-no", "record-no")
 _GB_2261_1 = "2.16.156.10011.2.3.3.4"
 _SEX = {"1": "male", "2": "female", "0": "unknown", "9": "unknown"}
 
@@ -50,11 +52,13 @@ class RecordTarget:
         resource: the Patient, ``id`` set.
         own_numbers: identifiers (system, value) that the hospital itself gave out, by which it may know the patient already.
         resident_ids: valid resident identity numbers that the document states.
+        other_numbers: Identifiers that stand with the patient and are those of a prescription, an order, a consent.
     """
 
     resource: Json
     own_numbers: tuple[tuple[str, str], ...]
     resident_ids: frozenset[str]
+    other_numbers: tuple[Json, ...] = ()
 
 
 def record_target(root: Element, ctx: MappingContext) -> RecordTarget:
@@ -74,12 +78,16 @@ def record_target(root: Element, ctx: MappingContext) -> RecordTarget:
     role = child(targets[0], "patientRole")
     person = child(role, "patient")
     ranked: list[tuple[int, str, str]] = []
+    others: list[Json] = []
     identifiers: list[Json] = []
     own: list[tuple[str, str]] = []
     residents: set[str] = set()
     for element in (*children(role, "id"), *children(person, "id")):
         found = datatypes.ii(element)
         if found is None or not found[1]:
+            continue
+        if _of_something_else(found[0], ctx):
+            others.append(datatypes.identifier(*found))
             continue
         kind, authority, made = _number(*found, ctx)
         if made in identifiers:
@@ -112,7 +120,18 @@ def record_target(root: Element, ctx: MappingContext) -> RecordTarget:
             "identifier": {"system": f"{ctx.base}/NamingSystem/member", "value": ctx.institution},
         },
     }
-    return RecordTarget(resource=resource, own_numbers=tuple(own), resident_ids=frozenset(residents))
+    return RecordTarget(
+        resource=resource, own_numbers=tuple(own), resident_ids=frozenset(residents), other_numbers=tuple(others)
+    )
+
+
+def _of_something_else(root: str, ctx: MappingContext) -> bool:
+    """Return whether WS/T 364 gives *root* to another thing than a patient: WS/T 500 writes 处方编号 (.20), 知情同意书编号 (.34),
+    电子申请单编号 (.24), 标本号 (.14) and 报告单号 (.32) beside the numbers of the patient.
+    """
+    uri = canonical_system(root)
+    known = uri in _OWN or uri in _PERSONAL or uri == _RECORD_NUMBER or root in ctx.dialect.cx_types
+    return uri.startswith(f"urn:oid:{datatypes.WST_364}") and not known
 
 
 def _number(root: str, extension: str, ctx: MappingContext) -> tuple[str, str, Json]:
@@ -126,8 +145,8 @@ def _number(root: str, extension: str, ctx: MappingContext) -> tuple[str, str, J
     if kind:
         concept = kind_concept(kind, "")
         return kind, kind, {**({"type": concept} if concept else {}), "system": ctx.system(kind), "value": extension}
-    kind = _PERSONAL.get(uri, "patient-id")
-    concept = kind_concept(kind, "")
+    kind = "record-no" if uri == _RECORD_NUMBER else _PERSONAL.get(uri, "patient-id")
+    concept = {"text": "病案号"} if kind == "record-no" else kind_concept(kind, "")
     made = {**({"type": concept} if concept else {}), **datatypes.identifier(root, extension)}
     if kind in {"health-card", "insurance-card"}:
         return kind, kind, made

@@ -30,6 +30,18 @@ _STATEMENTS = frozenset(
         "observationMedia",
     }
 )
+#: Statements that say something by their code alone: that it was done, given or handed out.
+_DEEDS = frozenset({"procedure", "substanceAdministration", "supply", "encounter"})
+#: Coded parts of a statement, and what the entry calls them.
+_DETAILS = (
+    ("routeCode", "route"),
+    ("administrationUnitCode", "form"),
+    ("targetSiteCode", "site"),
+    ("methodCode", "method"),
+)
+#: ActMood (CDA R2 section 4.3.6): what is asked for, intended or aimed at has not happened.
+_NOT_YET = frozenset({"INT", "RQO", "PRMS", "PRP", "ARQ", "GOL"})
+_SHOWN = frozenset({"value", "dose", "route", "form", "frequency", "site", "method", "range"})
 #: What a Composition takes over; an original with more is kept as it is all the same.
 MAX_ENTRIES = 2000
 MAX_NARRATIVE_CHARS = 1 << 20
@@ -40,6 +52,7 @@ class Sections:
     """Turns sections; counts what they take over."""
 
     ctx: MappingContext
+    media: frozenset[str] = frozenset()
     issues: list[Issue] = field(default_factory=list)
     _entries: int = 0
     _chars: int = 0
@@ -76,8 +89,13 @@ class Sections:
         return made if text or below else None
 
     def _text(self, section: Element, entries: list[Json]) -> Json | None:
-        div = narrative.div(child(section, "text"))
+        written = child(section, "text")
+        div = narrative.div(written, self.media)
         status = "additional"
+        if div is not None and written is not None and not narrative.says(written):
+            # It shows pictures and has no words, so what the entries say stands below them.
+            lines = [line for entry in entries if (line := _line(entry))]
+            div, status = (narrative.joined(div, lines), "generated") if lines else (div, status)
         if div is None:
             lines = [line for entry in entries if (line := _line(entry))]
             if not lines:
@@ -105,17 +123,18 @@ class Sections:
         return made
 
     def _entry(self, statement: Element) -> Json | None:
-        code = datatypes.concept(child(statement, "code"), self.ctx)
-        values = [made for one in children(statement, "value") if (made := datatypes.value(one, self.ctx))]
-        if code is None or not (values or child(statement, "text") is not None):
+        code = _product(statement, self.ctx) or datatypes.concept(child(statement, "code"), self.ctx)
+        told = [one for one in children(statement, "value") if not datatypes.is_media(one)]
+        values = [made for one in told if (made := datatypes.value(one, self.ctx))]
+        details = self._details(statement)
+        written = child(statement, "text")
+        if not values and written is not None and not datatypes.is_media(written) and text_of(written):
+            values = [{"valueString": text_of(written)}]
+        if code is None or not (values or details or statement.name in _DEEDS):
             return None
         parts: list[Json] = [{"url": "code", "valueCodeableConcept": code}]
         parts += [{"url": "value", **one} for one in values]
-        if not values:
-            written = text_of(child(statement, "text"))
-            if not written:
-                return None
-            parts.append({"url": "value", "valueString": written})
+        parts += details
         when = datatypes.moment(child(statement, "effectiveTime"), self.ctx)
         if when:
             parts.append({"url": "time", "valueDateTime": when})
@@ -124,7 +143,30 @@ class Sections:
             parts.append({"url": "interpretation", "valueCodeableConcept": judged})
         if attribute(statement, "negationInd") == "true":
             parts.append({"url": "negated", "valueBoolean": True})
+        if attribute(statement, "moodCode") in _NOT_YET:
+            parts.append({"url": "mood", "valueCode": attribute(statement, "moodCode")})
         return {"url": f"{self.ctx.base}/StructureDefinition/cda-entry", "extension": parts}
+
+    def _details(self, statement: Element) -> list[Json]:
+        """What a statement says beside its code and value: dose, route, frequency, form, site, method, reference range."""
+        made: list[Json] = []
+        for name, url in (("doseQuantity", "dose"), ("quantity", "dose")):
+            one = child(statement, name)
+            if one is not None and (amount := datatypes.quantity(one)):
+                made.append({"url": url, "valueQuantity": amount})
+        for name, url in _DETAILS:
+            if named := datatypes.concept(child(statement, name), self.ctx):
+                made.append({"url": url, "valueCodeableConcept": named})
+        # WS/T 500.4 and 500.5 write the frequency as the translation of a rate.
+        if often := datatypes.concept(child(statement, "rateQuantity", "translation"), self.ctx):
+            made.append({"url": "frequency", "valueCodeableConcept": often})
+        for one in children(statement, "referenceRange"):
+            limits = child(one, "observationRange")
+            bounds = child(limits, "value")
+            words = datatypes.in_words(bounds) if bounds is not None else text_of(child(limits, "text"))
+            if words:
+                made.append({"url": "range", "valueString": words})
+        return made
 
     def _note(self, message: str) -> None:
         if all(one.message != message for one in self.issues):
@@ -144,14 +186,34 @@ def _statements(entry: Element) -> list[Element]:
     return found
 
 
+def _product(statement: Element, ctx: MappingContext) -> Json | None:
+    """Return what is given or handed out (CDA R2 sections 4.3.6.7 and 4.3.6.8): its code, and the name that the sender writes."""
+    held = child(statement, "consumable") or child(statement, "product")
+    made = child(held, "manufacturedProduct")
+    thing = child(made, "manufacturedLabeledDrug") or child(made, "manufacturedMaterial")
+    coded = datatypes.concept(child(thing, "code"), ctx) or {}
+    named = text_of(child(thing, "name"))
+    return {**coded, **({"text": named} if named else {})} or None
+
+
 def _line(entry: Json) -> tuple[str, str] | None:
     parts = entry["extension"]
     label = datatypes.label(parts[0]["valueCodeableConcept"])
     values = [
         datatypes.shown({key: value for key, value in part.items() if key != "url"})
         for part in parts
-        if part["url"] == "value"
+        if part["url"] in _SHOWN
     ]
+    for at, part in enumerate(one for one in parts if one["url"] in _SHOWN):
+        if part["url"] == "range":
+            values[at] = f"(参考 {values[at]})"
+    moment = next((part["valueDateTime"] for part in parts if part["url"] == "time"), "")
+    if not values and moment:
+        values = [moment]
+    if not values:
+        values = ["已记录 (recorded)"]
+    if any(part["url"] == "mood" for part in parts):
+        values.insert(0, "计划 (planned):")
     if any(part["url"] == "negated" for part in parts):
         values.insert(0, "否定 (negated):")
-    return (label, " ".join(values)) if label and values else None
+    return (label, " ".join(values)) if label else None

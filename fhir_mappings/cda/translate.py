@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_mappings.cda import datatypes, participants, types
+from fhir_mappings.cda import media as embedded
 from fhir_mappings.cda.document import attribute, child, children, read, text_of
 from fhir_mappings.cda.record_target import RecordTarget, record_target
 from fhir_mappings.cda.sections import Sections
@@ -62,6 +63,8 @@ def translate(raw: bytes, ctx: MappingContext) -> Clinical:
     reference = f"DocumentReference/{document_id(key, ctx)}"
     issues: list[Issue] = []
     target = record_target(root, ctx)
+    if told := participants.contacts(root, ctx):
+        target.resource["contact"] = told
     subject = {"reference": f"Patient/{target.resource['id']}"}
     kind = _type(root, ctx, issues)
     people = participants.People(ctx, participants.custodian_numbers(root))
@@ -118,7 +121,10 @@ def parents(root: Element, ctx: MappingContext) -> list[tuple[str, str, Json]]:
                 remedy=f"Send one of {', '.join(_RELATIONS)}.",
                 code=103,
             )
-        key = _number(child(related, "parentDocument", "id"), "/ClinicalDocument/relatedDocument/parentDocument/id")
+        key = datatypes.ii(child(related, "parentDocument", "id"))
+        if key is None:
+            # WS/T 500 prints the element with an empty id in every template; it relates to nothing.
+            continue
         found.append((code, document_id(key, ctx), datatypes.identifier(*key)))
     return found
 
@@ -209,7 +215,11 @@ def _composition(
     related = [{"code": code, "targetIdentifier": number} for code, _, number in parents(root, ctx)]
     if related:
         made["relatesTo"] = related
-    turning = Sections(ctx)
+    if told := participants.informants(root, ctx):
+        made["extension"] = told
+    if done := participants.events(root, ctx):
+        made["event"] = done
+    turning = Sections(ctx, media=frozenset(one.name for one in embedded.of(root)))
     sections = turning.of(root)
     issues += turning.issues
     if sections:
@@ -257,7 +267,12 @@ def _document(
     lasted = participants.period(root, ctx)
     if lasted:
         context["period"] = lasted
-    context["related"] = [{"reference": f"Composition/{composition['id']}"}]
+    if where := participants.department(root):
+        context["practiceSetting"] = {"text": where}
+    context["related"] = [
+        {"reference": f"Composition/{composition['id']}"},
+        *({"identifier": number} for number in target.other_numbers),
+    ]
     made["context"] = context
     return made
 
@@ -304,6 +319,18 @@ def _attachments(
         elif body.text.strip():
             data = body.text.encode("utf-8")
             inside.append(keep(data, attribute(body, "mediaType") or "text/plain", context, ctx, changes, title))
+    for picture in embedded.of(root):
+        if picture.data is None:
+            issues.append(
+                Issue(
+                    severity="warning",
+                    code="invalid",
+                    message="A picture inside a section cannot be decoded as Base64; it stands in the original alone.",
+                    where="/ClinicalDocument/component/structuredBody",
+                )
+            )
+        else:
+            inside.append(keep(picture.data, picture.media_type, context, ctx, changes, picture.name or title))
     return original, (changes, inside)
 
 
