@@ -7,6 +7,7 @@ its colour is not exact anyway and RGB is what every reader understands.
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydicom.pixels.processing import convert_color_space
 
 from adapters.pixels.image import Image
 from adapters.pixels.syntaxes import (
+    DEFLATED_FRAMES,
     EXPLICIT_LITTLE,
     JPEG_2000,
     JPEG_2000_LOSSY,
@@ -53,6 +55,8 @@ def decode(image: Image, syntax: str, data: bytes) -> tuple[Array, Image]:
     """
     if syntax in NATIVE:
         return _native(image, data)
+    if syntax == DEFLATED_FRAMES:
+        return _native(image, _inflated(image, data))
     _check_size(image, data)
     if syntax == JPEG_EXTENDED and image.bits_stored > 8:
         return _extended(image, data), image
@@ -179,6 +183,25 @@ def _native(image: Image, data: bytes) -> tuple[Array, Image]:
     if image.planar == 1:
         return flat.reshape(samples, rows, columns).transpose(1, 2, 0), replace(image, planar=0)
     return flat.reshape(rows, columns, samples), image
+
+
+def _inflated(image: Image, data: bytes) -> bytes:
+    """Return the native bytes of a frame that was deflated by itself, as RFC 1951 has it (PS3.5 section A.4.13)."""
+    samples = 2 if image.photometric == "YBR_FULL_422" and image.samples == 3 else image.samples
+    size = (image.rows * image.columns * samples * image.bits_allocated + 7) // 8
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        # One byte more than the frame may be its padding; a second one shows that it is another frame than described.
+        native = inflater.decompress(data, size + 2)
+    except zlib.error:
+        native = b""
+    if len(native) not in {size, size + size % 2}:
+        raise HubError(
+            Category.INCORRECT,
+            f"The deflated frame does not hold the {size} bytes that its header says.",
+            where="(7FE0,0010)",
+        )
+    return native[:size]
 
 
 def _extended(image: Image, data: bytes) -> Array:

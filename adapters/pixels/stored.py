@@ -250,6 +250,12 @@ class StoredPixels:
         yield part10.file_head(self.scanned, self._source, target, changes)
         count = self.count
         if target == EXPLICIT_LITTLE:
+            if count > 1 and self.image.bits_allocated == 1 and self.image.frame_bytes % 8:
+                # Native frames of one bit follow each other inside a byte (PS3.5 section 8.1.1); ours end with one.
+                raise HubError(
+                    Category.UNSUPPORTED, "Frames of one-bit pixels that end inside a byte are not joined here.",
+                    where="(0028,0100)", remedy=_AS_STORED, status=406,
+                )  # fmt: skip
             size = len(first) * count
             if size >= 0xFFFFFFFE:
                 raise HubError(

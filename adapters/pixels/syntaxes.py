@@ -15,6 +15,7 @@ JPEG_LS = "1.2.840.10008.1.2.4.80"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 JPEG_2000_LOSSY = "1.2.840.10008.1.2.4.91"
 RLE = "1.2.840.10008.1.2.5"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ _ALL = (
     Syntax(uid="1.2.840.10008.1.2.4.202", media_type="image/jphc"),
     Syntax(uid="1.2.840.10008.1.2.4.203", media_type="image/jphc"),
     Syntax(uid=RLE, media_type="image/dicom-rle", encodes=True),
+    Syntax(uid=DEFLATED_FRAMES, media_type="application/x-deflate"),
 )
 SYNTAXES: Mapping[str, Syntax] = {one.uid: one for one in _ALL}
 #: What frames and instances can be turned into, best known first; all are exact.

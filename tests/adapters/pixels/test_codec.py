@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 from adapters.pixels.codec import decode, encode
 from adapters.pixels.image import Image
-from adapters.pixels.syntaxes import EXPLICIT_LITTLE, JPEG_2000, JPEG_LS, RLE
-from hub.errors import HubError
+from adapters.pixels.syntaxes import DEFLATED_FRAMES, EXPLICIT_LITTLE, JPEG_2000, JPEG_LS, RLE
+from hub.errors import Category, HubError
 from tests.support.pixels import ramp
 
 
@@ -97,3 +98,39 @@ def test_a_code_stream_of_another_size_than_the_header_is_not_decoded(target: st
     with pytest.raises(HubError) as caught:
         decode(described, target, bomb)
     assert "60000 x 60000" in caught.value.message
+
+
+def deflated(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    made = deflater.compress(data) + deflater.flush()
+    return made + b"\0" * (len(made) % 2)
+
+
+@pytest.mark.parametrize(
+    "array", [ramp(), ramp(signed=True), ramp(samples=3), ramp(rows=3, columns=3).astype(np.uint8)],
+    ids=["u12", "s12", "rgb", "odd"],
+)  # fmt: skip
+def test_a_deflated_frame_holds_the_native_one(array: Any) -> None:
+    for padding in (b"", b"\0" * (array.nbytes % 2)):
+        found, described = decode(image(array), DEFLATED_FRAMES, deflated(array.tobytes() + padding))
+        assert found.dtype == array.dtype
+        assert np.array_equal(found, array)
+        assert described.planar == 0
+
+
+def test_a_deflated_frame_of_one_bit_pixels_ends_with_its_last_byte() -> None:
+    bits = image(np.zeros((3, 3), np.uint8), bits_allocated=1, bits_stored=1, high_bit=0)
+    array, _ = decode(bits, DEFLATED_FRAMES, deflated(b"\x55\x01"))
+    assert array.reshape(-1).tolist() == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [deflated(bytes(40 * 48 * 2 - 2)), deflated(bytes(1 << 24)), deflated(bytes(4096))[:-8], b"\xff" * 64, b""],
+    ids=["short", "bomb", "cut off", "noise", "nothing"],
+)
+def test_a_deflated_frame_of_another_size_than_the_header_is_refused(data: bytes) -> None:
+    with pytest.raises(HubError) as caught:
+        decode(image(ramp()), DEFLATED_FRAMES, data)
+    assert caught.value.category is Category.INCORRECT
+    assert "3840 bytes" in caught.value.message
