@@ -81,7 +81,9 @@ class Applying:
         """
         arrival = ready.arrival
         # A partner's answer belongs to the request it answers, which another institution owns.
-        translation = self._services.tasks.relinked(tx, ready.translation, arrival.institution)
+        translation = self._services.tasks.relinked(
+            tx, ready.translation, arrival.actor, correlation_id=arrival.correlation_id
+        )
         translation, verdicts = prescriptions.judged(tx, translation, scope_of(arrival.actor))
         applied = apply(
             tx,

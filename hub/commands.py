@@ -20,7 +20,9 @@ from hub.workflows.task import marks
 #: Commands that end work.
 CANCELLATIONS = frozenset({"order.cancel", "referral.cancelled"})
 #: Commands that no table has an event for: they change the request alone.
-UNRULED = frozenset({"order.hold", "order.release", "order.on-hold"})
+UNRULED = frozenset({"order.on-hold"})
+#: Commands that change an order -> ORC-1 of the answer to one that is refused (HL7 v2 table 0119).
+ORDER_CHANGES = {"order.modified": "UX", "order.hold": "UH", "order.release": "UR"}
 #: Where a message says what it commands, for ERR-2; other kinds say it in MSH-9.
 _PLACES = {"order.": "ORC-1", "referral.accepted": "RF1-1", "referral.rejected": "RF1-1", "referral.received": "RF1-1"}
 

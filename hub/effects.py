@@ -95,17 +95,20 @@ class Effects:
             self._news.opened(tx, new, correlation_id=correlation_id)
         self._studies(tx, decision, task, correlation_id)
 
-    def refuse(self, tx: Tx, task: Json, error: HubError, *, correlation_id: str) -> bool:
-        """Tell the requester of *task*, as the answer to its order, that it cannot be cancelled, and why.
+    def answer(self, tx: Tx, task: Json, control: str, error: HubError | None = None, *, correlation_id: str) -> bool:
+        """Tell the requester of *task*, as the answer *control* (ORC-1) to its message, what became of its command.
 
-        Returns whether that is told; one who reads no such answers must hear it in the acknowledgement.
+        *error* is why it is refused. Returns whether that is told; one who reads no such answers must hear of a refusal in
+        the acknowledgement.
         """
         answer = workflows.Send(
             message="orr_o02",
             to_role="requester",
-            control="UC",
+            control=control,
             institution=workflows.parties_of(task).get("requester", ""),
         )
+        if error is None:
+            return self._dispatcher.send(tx, answer, task, correlation_id=correlation_id)
         return self._dispatcher.send(
             tx, answer, task, correlation_id=correlation_id, reason=error.message, errors=refused(error).errors
         )

@@ -7,11 +7,12 @@ table has an open event for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from fhir_mappings.hl7v2.base import Translation, WorkflowEvent
+from fhir_mappings.hl7v2.base import Issue, Translation, Upsert, WorkflowEvent
 from fhir_mappings.identifiers import resource_id
 from fhir_mappings.json import loads
 from hub import commands, relink, workflows
@@ -86,6 +87,68 @@ class MessageEvents:
             touched += self._move(tx, event, actor, correlation_id)
         return tuple(touched)
 
+    def without_refused_changes(
+        self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
+    ) -> Translation:
+        """Return *translation* without the changes of orders that their tables do not take now, each answered with why.
+
+        Judged before anything is stored, because a change is made of the request itself. What is taken leaves the status of
+        the request to its table: an order that is changed while it is held stays held.
+
+        Raises:
+            HubError: its sender reads no answers to orders, or is not who placed the order; the message is refused whole.
+        """
+        dropped: set[str] = set()
+        ruled: set[str] = set()
+        events: list[WorkflowEvent] = []
+        issues: list[Issue] = []
+        for event in translation.workflow_events:
+            found = self._judged(tx, event, actor) if event.kind in commands.ORDER_CHANGES else []
+            focuses = {plain(reference_in(task.get("focus"))) or "" for task, _ in found}
+            if not found or any(why is None for _, why in found):
+                ruled |= focuses
+                events.append(event)
+                continue
+            task, why = found[0]
+            assert why is not None
+            answer = commands.ORDER_CHANGES[event.kind]
+            is_own = workflows.parties_of(task).get("requester") == actor.institution
+            if not is_own or not self._tasks.answer(tx, task, answer, why, correlation_id=correlation_id):
+                raise why
+            dropped |= focuses
+            issues.append(Issue(severity="warning", code="business-rule", message=why.message, where=why.where))
+        if not dropped and not ruled:
+            return translation
+        changes = [one for one in translation.changes if not (isinstance(one, Upsert) and one.reference in dropped)]
+        return replace(
+            translation,
+            changes=tuple(
+                replace(one, resource={name: value for name, value in one.resource.items() if name != "status"})
+                if isinstance(one, Upsert) and one.reference in ruled
+                else one
+                for one in changes
+            ),
+            workflow_events=tuple(events),
+            issues=(*translation.issues, *issues),
+        )
+
+    def _judged(self, tx: Tx, event: WorkflowEvent, actor: Actor) -> list[tuple[Json, HubError | None]]:
+        """Return the Tasks whose tables know *event*, each with why it does not take it; ``None`` where it does."""
+        found: list[tuple[Json, HubError | None]] = []
+        party = self._tasks.party(actor)
+        for stored in relink.tasks_of(tx, event, actor.institution):
+            task = loads(stored.body)
+            workflow = workflows.workflow_for(task)
+            if workflow is None or not commands.concerns(workflow, event.kind):
+                continue
+            instance = self._instances.instance(tx, task, (), workflows.Inputs())
+            is_open = workflows.event_for_message(workflow, instance, event.kind, party) is not None
+            if is_open or commands.is_fulfilled(workflow, instance, event.kind, party):
+                found.append((task, None))
+            else:
+                found.append((task, commands.refusal(workflow, instance, event.kind, party, stored.id)))
+        return found
+
     def _start(
         self, tx: Tx, event: WorkflowEvent, translation: Translation, actor: Actor, correlation_id: str
     ) -> str | None:
@@ -153,6 +216,9 @@ class MessageEvents:
             if commands.is_command(event.kind) and commands.is_fulfilled(workflow, instance, event.kind, party):
                 log.info("command_fulfilled_already", task=stored.id, workflow_event=event.kind)
                 fulfilled = True
+                if event.kind == "order.hold":
+                    # The other changes are made again; who asks twice for what stands already is answered twice as well.
+                    self._tasks.answer(tx, task, "HR", correlation_id=correlation_id)
                 continue
             name = workflows.event_for_message(workflow, instance, event.kind, party)
             if name is None:
@@ -190,7 +256,7 @@ class MessageEvents:
             if event.kind != "order.cancel" or asked_by != actor.institution:
                 raise why
             # Other orders of the same message may be cancelled, so where its sender reads answers each has its own.
-            if not self._tasks.refuse(tx, task, why, correlation_id=correlation_id):
+            if not self._tasks.answer(tx, task, "UC", why, correlation_id=correlation_id):
                 raise why
         return moved
 

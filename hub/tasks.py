@@ -274,13 +274,18 @@ class TaskService:
 
     # --- HL7 v2 ----------------------------------------------------------------------------------------------
 
-    def relinked(self, tx: Tx, translation: Translation, sender: str) -> Translation:
+    def relinked(self, tx: Tx, translation: Translation, actor: Actor, *, correlation_id: str) -> Translation:
         """Return *translation* as it may be applied.
 
         A partner's answer is tied to the request it answers, at the institution that asked, and the status of a request
-        whose work goes on is left to the workflow.
+        whose work goes on is left to the workflow. A change of an order whose work has begun is refused.
+
+        Raises:
+            HubError: a change is refused, and its sender reads no answers to orders.
         """
-        return relink.left_to_workflow(tx, relink.relinked(tx, translation, sender), sender)
+        found = relink.relinked(tx, translation, actor.institution)
+        found = self._messages.without_refused_changes(tx, found, actor=actor, correlation_id=correlation_id)
+        return relink.left_to_workflow(tx, found, actor.institution)
 
     def on_message_events(
         self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
@@ -292,9 +297,9 @@ class TaskService:
         """
         return self._messages.carry_out(tx, translation, actor=actor, correlation_id=correlation_id)
 
-    def refuse(self, tx: Tx, task: Json, error: HubError, *, correlation_id: str) -> bool:
-        """Answer a command to cancel the order of *task* with *error*; see :meth:`hub.effects.Effects.refuse`."""
-        return self._effects.refuse(tx, task, error, correlation_id=correlation_id)
+    def answer(self, tx: Tx, task: Json, control: str, error: HubError | None = None, *, correlation_id: str) -> bool:
+        """Answer a command about the order of *task*; see :meth:`hub.effects.Effects.answer`."""
+        return self._effects.answer(tx, task, control, error, correlation_id=correlation_id)
 
     # --- loading and keeping ---------------------------------------------------------------------------------
 

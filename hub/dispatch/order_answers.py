@@ -1,4 +1,4 @@
-"""Answers to the orders that came by HL7 v2: taken on, refused, cancelled or not (ORR^O02, ORL^O22, ORG^O20, ORI^O24).
+"""Answers to the orders that came by HL7 v2: taken on, refused, changed, cancelled or not (ORR^O02, ORL^O22, ORG^O20, ORI^O24).
 
 The acknowledgement of an order says that the hub has it. What the other side does with it is known later, when the
 workflow moves; a member whose Endpoint has the setting ``order-answers`` is then told so, as the answer to that very
@@ -40,6 +40,12 @@ _ANSWERS: Mapping[str, Mapping[str, str]] = {
     "UA": {"NW": "UA"},
     "CR": {"CA": "CR", "DC": "DR"},
     "UC": {"CA": "UC", "DC": "UD"},
+    "HR": {"HD": "HR"},
+    "UH": {"HD": "UH"},
+    "OR": {"RL": "OR"},
+    "UR": {"RL": "UR"},
+    "XR": {"XO": "XR", "RP": "RQ"},
+    "UX": {"XO": "UX", "RP": "UM"},
 }
 #: So many messages are looked at, the newest first; those about one order are few.
 _LOOKED_AT = 50

@@ -109,7 +109,7 @@ class V2Messages:
                     target=target,
                     control_id=control_id,
                     now=now,
-                    reason=reason or (text_of(task.get("statusReason")) if effect.control in {"UA", "UC"} else ""),
+                    reason=reason or (text_of(task.get("statusReason")) if effect.control.startswith("U") else ""),
                     errors=errors,
                 )
             case "ref_i12" | "ref_i13" | "ref_i14":

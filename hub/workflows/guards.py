@@ -12,6 +12,9 @@ from datetime import datetime, timedelta
 from hub.workflows.base import BASE, Case, Due, Guard, Resource
 from hub.workflows.task import code_in, expected_at, marks, moment, newest, plain, recorded, reference_in, referred
 
+#: Flag of a Task whose order its requester holds (HL7 v2 table 0119, HD).
+ON_HOLD = "on-hold"
+
 #: https://terminology.hl7.org/CodeSystem-v3-ObservationInterpretation.html: critically high, critically low, critical.
 CRITICAL = frozenset({"HH", "LL", "AA"})
 
@@ -144,6 +147,20 @@ def cancel_was_asked(case: Case) -> str | None:
 def cancel_is_not_asked(case: Case) -> str | None:
     """No question to cancel waits for its answer."""
     return "The question to cancel already waits for its answer." if "cancel-asked" in marks(case.task) else None
+
+
+def is_held(case: Case) -> str | None:
+    """The requester holds the order."""
+    return None if ON_HOLD in marks(case.task) else "申请未暂停。 The order is not on hold."
+
+
+def is_not_held(case: Case) -> str | None:
+    """The requester does not hold the order."""
+    return (
+        "申请已暂停，须先恢复。 The order is on hold until its requester releases it."
+        if ON_HOLD in marks(case.task)
+        else None
+    )
 
 
 def other_hospital_named(case: Case) -> str | None:

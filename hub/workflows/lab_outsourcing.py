@@ -9,6 +9,7 @@ from __future__ import annotations
 from hub.workflows import guards as g
 from hub.workflows import submission as s
 from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus, When
+from hub.workflows.order_changes import order_changes
 from hub.workflows.table import Edit, Require, Role, State, Timer, Transition, Visibility, Workflow
 
 TURNAROUND_S = {"stat": 2 * 3600, "asap": 6 * 3600, "urgent": 6 * 3600, "routine": 48 * 3600}
@@ -97,16 +98,7 @@ WORKFLOW = Workflow(
                 Notify(role="lab"),
             ),
         ),
-        Transition(
-            event="modify",
-            title_zh="修改申请",
-            title_en="Modify",
-            sources=_BEFORE_TESTING,
-            to=None,
-            by=("requester",),
-            messages=("order.modified",),
-            effects=(Send(message="orm_o01", to_role="lab", control="XO"), Notify(role="lab")),
-        ),
+        *order_changes("lab", before=_BEFORE_TESTING, begun=_TESTING),
         Transition(
             event="collect",
             title_zh="采样",
@@ -172,6 +164,7 @@ WORKFLOW = Workflow(
             sources=("received",),
             to="testing",
             by=("lab",),
+            guards=(g.is_not_held,),
         ),
         Transition(
             event="verify",
@@ -202,7 +195,7 @@ WORKFLOW = Workflow(
             by=("lab",),
             require=(_REPORT,),
             guards=(g.report_is_final, g.results_are_final, g.report_answers_request),
-            clears=("cancel-asked",),
+            clears=("cancel-asked", g.ON_HOLD),
             messages=("report.final",),
             effects=(
                 SetStatus(resource_type="ServiceRequest", status="completed"),

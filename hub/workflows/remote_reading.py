@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hub.workflows import guards as g
 from hub.workflows import submission as s
 from hub.workflows.effect_kinds import CreateTask, EndTask, Notify, Send, SetStatus, Sign, When
+from hub.workflows.order_changes import order_changes
 from hub.workflows.table import Edit, Require, Role, State, Timer, Transition, Visibility, Workflow
 
 #: urn:iso-astm:E1762-95:2013, author's signature and verification signature.
@@ -24,6 +25,7 @@ _AT_READER = ("submitted", "received", "assigned", "writing", "preliminary", "re
 _OPEN = (*_AT_READER, "images-incomplete")
 _DONE = ("final", "delivered", "amended")
 _BEGUN = ("writing", "preliminary", "returned")
+_NOT_BEGUN = ("submitted", "received", "images-incomplete", "assigned")
 _ALL = ("draft", *_OPEN, *_DONE, "refused", "withdrawn")
 
 _REPORT = Require(element="output", types=("DiagnosticReport",))
@@ -234,7 +236,7 @@ WORKFLOW = Workflow(
             sources=("assigned", "returned"),
             to="writing",
             by=("writer",),
-            guards=(g.acts_as_assignee,),
+            guards=(g.acts_as_assignee, g.is_not_held),
             restarts=("lease",),
         ),
         Transition(
@@ -293,7 +295,7 @@ WORKFLOW = Workflow(
             require=(_REPORT,),
             guards=(g.writer_has_signed, g.is_not_the_writer, g.report_is_ready, g.report_answers_request),
             records="reviewer",
-            clears=("cancel-asked",),
+            clears=("cancel-asked", g.ON_HOLD),
             effects=(Sign(role="reviewer", purpose=VERIFICATION), *_FINAL),
         ),
         Transition(
@@ -305,7 +307,7 @@ WORKFLOW = Workflow(
             by=("ris",),
             require=(_REPORT,),
             guards=(g.report_is_final, g.report_answers_request, g.two_interpreters_named),
-            clears=("cancel-asked",),
+            clears=("cancel-asked", g.ON_HOLD),
             messages=("report.final",),
             effects=_FINAL,
         ),
@@ -362,6 +364,7 @@ WORKFLOW = Workflow(
                 Send(message="orr_o02", to_role="requester", control="CR"),
             ),
         ),
+        *order_changes("desk", before=_NOT_BEGUN, begun=_BEGUN),
         Transition(
             event="ask-withdraw",
             title_zh="请求撤回",

@@ -42,7 +42,7 @@ class TasksStub:
     seen: list[tuple[str, str]] = field(default_factory=list)
     trouble: Exception | None = None
 
-    def relinked(self, tx: Tx, translation: Translation, institution: str) -> Translation:
+    def relinked(self, tx: Tx, translation: Translation, actor: Actor, *, correlation_id: str) -> Translation:
         """Return *translation* as it is: no message of these tests answers another institution's request."""
         return translation
 

@@ -25,6 +25,9 @@ _OF_WHAT_WAS_DONE = frozenset({"RRD", "RRA"})
 #: The filler's trouble with what it was sent, not the end of the order.
 _NOT_OF_THE_ORDER = frozenset({"DE", "UA", "UC", "UD", "UF", "UH", "UX", "UM", "UR"})
 
+#: What was asked is done as it was asked; the side that asked has it so already.
+_AS_ASKED = frozenset({"XR", "RQ", "HR", "OR"})
+
 
 def translate(assembly: Assembly, _trigger: str) -> None:
     """Add what each ORC of the answer says.
@@ -93,7 +96,9 @@ def _answer(segment: Segment, assembly: Assembly, *, failed: bool) -> None:
     if kind == "MedicationRequest":
         return
     event = "order.failed" if failed else orc.CONTROL_EVENTS.get(control)
-    if event is None or event in {"order.new", "order.cancel"}:
+    if control in _AS_ASKED:
+        return
+    if event is None or event in {"order.new", "order.cancel", "order.hold", "order.release"}:
         # An answer that repeats the command says nothing of what became of it.
         if event is not None:
             Place(assembly, segment, 1).warn("ORC-1 repeats a command where it should answer one.", code="code-invalid")

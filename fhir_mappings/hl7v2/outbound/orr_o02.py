@@ -29,8 +29,8 @@ ANSWERS: Mapping[str, str] = {
     "OMI^O23": "ORI^O24",
 }
 
-#: ORC-1: taken on, or unable to; cancelled as asked, or unable to; discontinued as asked, or unable to.
-Answer = Literal["OK", "UA", "CR", "UC", "DR", "UD"]
+#: ORC-1: taken on, or unable to; then cancelled, discontinued, held, released, changed and replaced as asked, or unable to.
+Answer = Literal["OK", "UA", "CR", "UC", "DR", "UD", "HR", "UH", "OR", "UR", "XR", "UX", "RQ", "UM"]
 
 
 def orr_o02(

@@ -24,10 +24,13 @@ def test_a_person_is_the_practitioner_and_shows_as_the_role() -> None:
 @pytest.mark.parametrize(
     ("asker", "allowed"),
     [
-        (asking.Actor(institution="KN"), ("withdraw",)),
+        (asking.Actor(institution="KN"), ("withdraw", "modify", "hold", "release-hold")),
         (asking.Actor(institution="KN", patient="p1", roles=frozenset({"patient"})), ()),
         (asking.Actor(institution="KN", roles=frozenset({"auditor"})), ()),
-        (asking.Actor(institution="YL"), ("receive", "assign", "import-final", "refuse")),
+        (
+            asking.Actor(institution="YL"),
+            ("receive", "assign", "import-final", "refuse", "decline-modify", "decline-hold", "decline-release"),
+        ),
         (asking.Actor(institution="YL", roles=frozenset({"writer"})), ()),
         (asking.HUB, ()),
     ],

@@ -140,7 +140,7 @@ def test_a_refused_move_names_the_allowed_events(reading: Play) -> None:
     with pytest.raises(HubError) as caught:
         reading.do("no-such-event", LIU)
     assert (caught.value.category, caught.value.status) == (Category.INCORRECT, 422)
-    assert caught.value.remedy == "Allowed events: withdraw."
+    assert caught.value.remedy == "Allowed events: withdraw, modify, hold, release-hold."
 
 
 def test_a_stranger_may_do_nothing(reading: Play) -> None:
@@ -238,7 +238,7 @@ def test_begun_work_is_withdrawn_only_with_the_readers_consent(reading: Play) ->
     written(reading)
     with pytest.raises(HubError) as caught:
         reading.do("withdraw", LIU)
-    assert caught.value.remedy == "Allowed events: ask-withdraw."
+    assert caught.value.remedy == "Allowed events: release-hold, ask-withdraw."
     with pytest.raises(HubError, match="Nobody has asked"):
         reading.do("confirm-withdraw", DESK)
     asked = reading.do("ask-withdraw", LIU, reason=reason())
@@ -285,3 +285,16 @@ def test_a_finished_reading_takes_corrections_only(reading: Play) -> None:
             assert caught.value.category is Category.CONFLICT
     with pytest.raises(HubError, match="amended or appended or corrected"):
         reading.do("amend", HAN, reason=reason())
+
+
+def test_a_held_reading_is_not_begun_and_goes_on_when_released(reading: Play) -> None:
+    reading.do("assign", DESK, assignee=SONG_PARTY)
+    held = reading.do("hold", LIU)
+    sent = [(e.message, e.control, e.institution) for e in held.effects if isinstance(e, Send)]
+    assert sent == [("orm_o01", "HD", "YL"), ("orr_o02", "HR", "KN")]
+    with pytest.raises(HubError, match="on hold"):
+        reading.do("start", SONG)
+    reading.do("release-hold", LIU)
+    reading.do("start", SONG)
+    with pytest.raises(HubError):
+        reading.do("hold", LIU)

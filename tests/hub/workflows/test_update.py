@@ -48,7 +48,9 @@ def test_a_jump_is_refused_with_the_allowed_events(reading: Play) -> None:
     with pytest.raises(HubError) as caught:
         reading.put(DESK, **reading.step("completed", "final"))
     assert caught.value.category is Category.CONFLICT
-    assert caught.value.remedy == "Allowed events: receive, assign, refuse."
+    assert caught.value.remedy == (
+        "Allowed events: receive, assign, refuse, decline-modify, decline-hold, decline-release."
+    )
 
 
 @pytest.mark.parametrize(
