@@ -10,6 +10,8 @@ In enhanced mode a partner may first say that it has the message (CA), and send 
 
 from __future__ import annotations
 
+import re
+
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.ack import ParsedAck, parse_ack
 from fhir_mappings.hl7v2.charset import decode_message
@@ -19,6 +21,12 @@ from hub.ports import Delivery, MemberEndpoint, SendResult
 #: Name of the endpoint setting, and the most that it may say: thirty days.
 SETTING = "ack-file-s"
 _LONGEST_S = 2_592_000
+
+#: Name of the setting of how long an application's answer may take on the connection that has brought CA, the most that it
+#: may say, and what is waited without it. The lane stands still meanwhile, so it is short.
+WAIT_SETTING = "answer-wait-s"
+_LONGEST_WAIT_S = 300
+_WAIT_S = 5.0
 
 #: What stands as the last error of a delivery that was dropped, of one whose time has passed, and of one whose ACK has come.
 AWAITING = "The file is there; its acknowledgement is awaited."
@@ -39,6 +47,58 @@ def awaited_s(endpoint: MemberEndpoint) -> float:
     return float(endpoint.settings.get(SETTING, 0))
 
 
+def is_short_wait(value: str) -> bool:
+    """Return whether *value* is a number of seconds that an application's answer may be awaited on the connection."""
+    return value.isascii() and value.isdigit() and int(value) <= _LONGEST_WAIT_S
+
+
+def wait_s(endpoint: MemberEndpoint) -> float:
+    """Return for how many seconds *endpoint*'s application may take to answer on the connection that has brought CA."""
+    return float(endpoint.settings.get(WAIT_SETTING, _WAIT_S))
+
+
+def answers_wanted(payload: bytes) -> bool:
+    """Return whether the message *payload* asks for its application's answer whatever that is (MSH-16 AL)."""
+    head = payload.lstrip(b"\r\n").split(b"\r", 1)[0]
+    fields = head.split(head[3:4]) if len(head) > 3 else []
+    return len(fields) > 15 and fields[15].strip().upper() == b"AL"
+
+
+def both(receipt: bytes, answer: bytes) -> bytes:
+    """Return two acknowledgements of one delivery as they are stored with it, one behind the other."""
+    return receipt.rstrip(b"\r\n") + b"\r" + answer
+
+
+def parts(ack: bytes) -> list[bytes]:
+    """Return the acknowledgements that are stored with a delivery, the last of which is what counts."""
+    return re.split(rb"(?<=[\r\n])(?=MSH[^A-Za-z0-9])", ack)
+
+
+def is_receipt(ack: bytes) -> bool:
+    """Return whether the partner only said that it has the message (CA)."""
+    return _code(ack) == "CA"
+
+
+def is_refusal(ack: bytes) -> bool:
+    """Return whether the last acknowledgement of *ack* takes nothing."""
+    return _code(ack) in _REFUSALS
+
+
+def _code(ack: bytes) -> str:
+    try:
+        return parse_ack(parse(decode_message(parts(ack)[-1]).text)).code
+    except MappingError:
+        return ""
+
+
+def answered_number(raw: bytes, endpoint: MemberEndpoint) -> str:
+    """Return MSA-2 of *raw*, which *endpoint* said; empty where it answers nothing."""
+    try:
+        return parse(decode_message(raw, override=endpoint.settings.get("charset-in")).text).get("MSA-2").strip()
+    except MappingError:
+        return ""
+
+
 def refuses(message: Message) -> bool:
     """Return whether the acknowledgement *message* refuses what it answers."""
     return message.get("MSA-1").strip().upper() in _REFUSALS
@@ -50,12 +110,7 @@ def is_open_to_refusal(delivery: Delivery) -> bool:
     """
     if _needs_none(delivery):
         return False
-    if not delivery.ack:
-        return True
-    try:
-        return parse_ack(parse(decode_message(delivery.ack).text)).code == "CA"
-    except MappingError:
-        return False
+    return not delivery.ack or is_receipt(delivery.ack)
 
 
 def came(delivery: Delivery, endpoint: MemberEndpoint) -> SendResult | None:

@@ -296,6 +296,13 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="文件夹投放：等待对方在 `in` 放回应答文件（MSA-2 即 MSH-10）的秒数，超时重投；缺省不等待 / of a folder: a message dropped counts when an acknowledgement file came back into `in`, and is tried again when none does in that time; not awaited when absent",
     ),
     Setting(
+        name=acknowledged.WAIT_SETTING,
+        kinds=("mllp",),
+        fits=acknowledged.is_short_wait,
+        words="seconds from 0 to 300",
+        meaning="收到 CA 后，在同一连接上等待应用应答（MSH-16 为 `AL`）的秒数；一次未等到即不再等，直到它又在该连接上应答；缺省 5 / how long its application's answer is awaited on the connection that has brought CA, where MSH-16 asks for it; one wait for nothing ends the waiting until such an answer comes; 5 when absent",
+    ),
+    Setting(
         name="patient-queries",
         kinds=("mllp",),
         fits=is_switch,

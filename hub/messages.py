@@ -145,6 +145,28 @@ class MessageService:
         if answers(raw, control_id=control_id, endpoint=endpoint):
             self.receive(raw, f"{ANSWER_PEER}{endpoint.id}", institution_hint=endpoint.member)
 
+    def receive_later(self, raw: bytes, endpoint: MemberEndpoint) -> None:
+        """Take what *endpoint* said on the hub's connection to a message that it had answered before; durable on return.
+
+        Raises:
+            HubError: transient, when nothing could be kept, or fatal, as :meth:`receive` does.
+        """
+        peer = f"{ANSWER_PEER}{endpoint.id}"
+        arrival = read_arrival(
+            raw,
+            self._services.directory,
+            peer=peer,
+            door="mllp",
+            received_at=self._services.clock(),
+            institution_hint=endpoint.member,
+        )
+        if arrival.endpoint is not None and arrival.message is not None and not has_business(arrival.message):
+            self._keep_acknowledgement(arrival)
+            return
+        self.receive(raw, peer, institution_hint=endpoint.member)
+        if arrival.endpoint is not None:
+            self._services.database.write(lambda tx: self._settle(tx, arrival))
+
     def refuse(self, head: bytes, peer: str, reason: str, *, door: str = "mllp") -> bytes | None:
         """Return the refusal (AR or CR) of a message of which only *head* arrived, ``None`` if its MSH is unreadable."""
         first = head.lstrip(b"\r\n").replace(b"\n", b"\r").split(b"\r", 1)[0]
@@ -285,15 +307,27 @@ class MessageService:
         """Write down an acknowledgement that came as a message of its own, for what awaits it; it is never acknowledged."""
         entry = arrival.entry(state="done", outcome="acknowledgement")
         self._keep_body(arrival)
-        endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
-        refused = arrival.message is not None and refuses(arrival.message)
 
         def work(tx: Tx) -> None:
             tx.journal.append(entry)
-            if endpoint is not None and number and (refused or awaited_s(endpoint)):
-                tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now, refuses=refused)
+            self._settle(tx, arrival)
 
         self._services.database.write(work)
+
+    def _settle(self, tx: Tx, arrival: Arrival) -> None:
+        """Write what an acknowledgement says to the delivery that it answers."""
+        endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
+        if endpoint is None or not number or arrival.message is None:
+            return
+        if arrival.is_answer:
+            # It came on the connection of the endpoint that was asked, whichever of its member's names it bears.
+            endpoint = self._services.directory.endpoint(arrival.peer.removeprefix(ANSWER_PEER)) or endpoint
+        refused = refuses(arrival.message)
+        awaited = refused or awaited_s(endpoint) > 0
+        if awaited and tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now, refuses=refused):
+            return
+        if arrival.field("MSA-1").upper() == "AA":
+            tx.outbox.told(endpoint.id, number, ack=arrival.raw)
 
     def _ends_a_wait(self, arrival: Arrival) -> bool:
         """Return whether a delivery waited for *arrival* as for its acknowledgement file; that one is then due to be judged."""

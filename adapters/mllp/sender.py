@@ -16,6 +16,7 @@ import structlog
 
 from adapters._tls import client_context
 from adapters.mllp.client import MllpClient, NoAnswer
+from adapters.mllp.later import Hear, LaterAnswers
 from fhir_mappings.hl7v2.charset import decode_message
 from hub.acknowledge import UNANSWERED
 from hub.acknowledged import came, judge
@@ -33,7 +34,9 @@ log = structlog.get_logger("adapters.mllp.sender")
 
 def open_sender(services: Services) -> Sender:
     """Return a sender for deliveries of kind ``mllp``; safe for several threads."""
-    return MllpSender(services.settings, shown=services.presented_certificates.note)
+    return MllpSender(
+        services.settings, shown=services.presented_certificates.note, hear=services.messages.receive_later
+    )
 
 
 class MllpSender:
@@ -43,7 +46,10 @@ class MllpSender:
         shown: told with each message what the endpoint's server showed; a line may last for months.
     """
 
-    def __init__(self, settings: Settings, *, shown: Callable[[str, Line], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, shown: Callable[[str, Line], None] | None = None, hear: Hear | None = None
+    ) -> None:
+        self._hear = hear
         self._settings = settings
         self._shown = shown
         self._lock = threading.Lock()
@@ -55,7 +61,8 @@ class MllpSender:
         AA and CA are success. AR and CR are permanent. AE and CE are tried again unless the endpoint's setting
         ``retry-ae`` is false, because senders and receivers differ in what they mean by them. With the setting
         ``validate-out`` a message is judged first; ``reject`` keeps back what is not fit, as a dead letter. A refusal that
-        came by another connection is read first; what it makes due again is sent at the next attempt.
+        came by another connection is read first; what it makes due again is sent at the next attempt. After a CA the
+        application's answer is awaited on the same connection where it was asked for (:mod:`adapters.mllp.later`).
         """
         if (told := came(delivery, endpoint)) is not None:
             return told
@@ -66,13 +73,19 @@ class MllpSender:
             line = self._line(endpoint)
         except (ValueError, OSError) as error:
             return SendResult(error=f"The address of {endpoint.id} is of no use: {error}", reached=False)
+        try:
+            return self._exchange(line, delivery, endpoint)
+        finally:
+            line.later.tell(endpoint)
+
+    def _exchange(self, line: _Line, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
         with line.client() as client:
             try:
                 if UNANSWERED in delivery.headers:
                     # An application acknowledgement is never acknowledged: handing it to TCP is all there is.
                     client.post(delivery.payload)
                     return SendResult()
-                answer = client.exchange(delivery.payload)
+                answer = client.exchange(delivery.payload, stray=line.later.stray(delivery.control_id, endpoint))
             except NoAnswer as error:
                 return SendResult(error=str(error), reached=error.reached)
             except HubError as error:
@@ -86,7 +99,7 @@ class MllpSender:
                 return SendResult(
                     ack=answer, error="The answer does not acknowledge this message (MSA-2 is not its MSH-10)."
                 )
-            return result
+            return line.later.outcome(client, delivery, endpoint, result)
 
     @staticmethod
     def _unfit(delivery: Delivery, endpoint: MemberEndpoint) -> SendResult | None:
@@ -116,7 +129,7 @@ class MllpSender:
         with self._lock:
             line = self._lines.get(endpoint.id)
             if line is None or (line.address, line.connections) != (endpoint.address, connections_of(endpoint)):
-                fresh = _Line(endpoint.address, self._settings, connections_of(endpoint))
+                fresh = _Line(endpoint.address, self._settings, connections_of(endpoint), LaterAnswers(self._hear))
                 if line is not None:
                     line.close()
                 line = self._lines[endpoint.id] = fresh
@@ -126,7 +139,8 @@ class MllpSender:
 class _Line:
     """The connections to one endpoint, each for one message at a time."""
 
-    def __init__(self, address: str, settings: Settings, connections: int) -> None:
+    def __init__(self, address: str, settings: Settings, connections: int, later: LaterAnswers) -> None:
+        self.later = later
         self.address = address
         self.connections = connections
         scheme, _, rest = address.rpartition("://")

@@ -22,6 +22,7 @@ import structlog
 
 from hub import boot, metrics, prior_requests
 from hub.acknowledge import UNANSWERED, nowhere
+from hub.acknowledged import parts
 from hub.actor import HUB
 from hub.breaker import BreakerRule, FailuresInARow
 from hub.commitment_requests import CommitmentRequests
@@ -285,7 +286,8 @@ class DeliveryLoop:
     def _hear(self, delivery: Delivery, endpoint: MemberEndpoint | None, result: SendResult) -> None:
         """Receive what a partner answered in place of an acknowledgement; durable on return, before the delivery is settled."""
         if delivery.kind == "mllp" and endpoint is not None and result.ack and UNANSWERED not in delivery.headers:
-            self._services.messages.receive_answer(result.ack, control_id=delivery.control_id, endpoint=endpoint)
+            for answer in parts(result.ack):
+                self._services.messages.receive_answer(answer, control_id=delivery.control_id, endpoint=endpoint)
 
     def _was_alone(self, delivery: Delivery, result: SendResult) -> int:
         """Return how often *delivery* had found nobody before while others were answered, and count this attempt."""

@@ -107,7 +107,14 @@ class Outbox(Protocol):
 
         With *refuses* also for the newest one that counts as sent, if its partner had only said that it has it.
 
-        ``False`` when nothing of that number is awaited there.
+        A refusal that waits to be judged is not replaced. ``False`` when nothing of that number is awaited there.
+        """
+        ...
+
+    def told(self, destination: str, control_id: str, *, ack: bytes) -> bool:
+        """Keep *ack* behind the receipt (CA) of the newest delivery *control_id* that *destination* has; it stays sent.
+
+        ``False`` when there is none, or when its application has spoken before.
         """
         ...
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from fhir_mappings.json import dumps
-from hub.acknowledged import is_open_to_refusal
+from hub.acknowledged import ACKNOWLEDGED, both, is_open_to_refusal, is_receipt, is_refusal
 from hub.clock import to_us
 from hub.errors import Category, HubError
 from hub.ports import Delivery, NewDelivery
@@ -237,6 +237,9 @@ class SqlOutbox:
         if found is None:
             return False
         one = self._locked(found)
+        if one.last_error == ACKNOWLEDGED and one.state != "sent" and is_refusal(one.ack or b""):
+            # A refusal that still waits to be judged stands, whatever is said behind it.
+            return True
         if one.state == "sent":
             if not is_open_to_refusal(one):
                 return False
@@ -244,6 +247,17 @@ class SqlOutbox:
             self._wake(one.lane, one.destination, moment)
         awaited.end(self._connection, found, ack=ack, moment=moment)
         self._release_idle(one.lane, moment)
+        return True
+
+    def told(self, destination: str, control_id: str, *, ack: bytes) -> bool:
+        """Keep what an application said of a delivery that its partner had; see :class:`hub.ports.Outbox`."""
+        found = awaited.taken(self._connection, destination, control_id)
+        if found is None:
+            return False
+        one = self._locked(found)
+        if one.state != "sent" or not is_receipt(one.ack or b""):
+            return False
+        self.annotate(found, ack=both(one.ack or b"", ack))
         return True
 
     def _change_destination(self, delivery_id: int, **values: Any) -> None:

@@ -656,6 +656,43 @@ def test_a_refusal_may_be_quicker_than_the_report_that_it_was_accepted(database:
     assert (due.id, due.attempts, due.ack, due.last_error) == (number, 1, b"MSH|^~\\&\rMSA|AR", ACKNOWLEDGED)
 
 
+def test_what_an_application_says_of_an_accepted_delivery_is_kept_behind_the_receipt(database: SqlDatabase) -> None:
+    def tell(control_id: str, destination: str = "KN/mllp") -> bool:
+        said = f"MSH|^~\\&|HIS|KN|YIXIE|HUB|2025||ACK|2|P|2.4\rMSA|AA|{control_id}\r".encode()
+        return database.write(lambda tx: tx.outbox.told(destination, control_id, ack=said))
+
+    number = enqueue(database, control_id="C1")
+    leased = lease(database)[0]
+    assert not tell("C1"), "nobody has it yet"
+    accept(database, leased)
+    assert not tell("C1", "QH/mllp")
+    assert tell("C1")
+    one = database.read(lambda tx: tx.outbox.get(number))
+    assert one is not None
+    assert one.state == "sent"
+    assert [line[:6] for line in (one.ack or b"").split(b"\r") if line[:3] == b"MSA"] == [b"MSA|CA", b"MSA|AA"]
+    assert not tell("C1"), "its application has spoken"
+    assert not refuse(database, "C1")
+    assert state(database, number) == "sent"
+
+
+def test_a_refusal_that_waits_to_be_judged_is_not_overwritten(database: SqlDatabase) -> None:
+    refusal = b"MSH|^~\\&|HIS|KN|YIXIE|HUB|2025||ACK|1|P|2.4\rMSA|AE|C1\r"
+    enqueue(database, control_id="C1")
+    hand_over(database, lease(database)[0])
+    assert database.write(lambda tx: tx.outbox.answered("KN/mllp", "C1", ack=refusal, now=NOW))
+    # A worker has the delivery in hand, to read the first answer, when the second comes.
+    ((lane, epoch, due),) = lease(database)
+    assert due.ack == refusal
+    assert answer(database, "C1")
+    assert database.write(
+        lambda tx: tx.outbox.failed(lane, epoch, due.id, error="The partner answered AE.", next_at=None, now=NOW)
+    )
+    one = database.read(lambda tx: tx.outbox.get(due.id))
+    assert one is not None
+    assert (one.state, one.ack) == ("dead", refusal)
+
+
 def test_handing_over_closes_the_circuit(database: SqlDatabase) -> None:
     enqueue(database)
     fail(database, lease(database)[0], next_at=NOW, reached=False)

@@ -1,0 +1,116 @@
+"""What a partner's application says after the receipt of a message settles its delivery, whichever way it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.acknowledged import parts
+from hub.boot import Services
+from hub.ports import MemberEndpoint
+from tests.adapters.worker.test_business_answers import (
+    at,
+    deliver,
+    fields,
+    journal,
+    place,
+    referral_answer,
+    said,
+    sent,
+    states,
+    taken,
+)
+from tests.flows.his import END, START
+from tests.flows.test_referral_and_lab import REFERRAL
+from tests.support.services import running
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Services]:
+    with running(tmp_path) as services:
+        yield services
+
+
+def receipt(raw: bytes) -> bytes:
+    return said(raw, "ACK", msh="HIS|YLYY", code="CA", number="R1")
+
+
+def answer(raw: bytes, code: str) -> bytes:
+    return said(raw, "ACK", msh="HIS|YLYY", code=code, number="A1")
+
+
+def refer(hub: Services, *answers: str, wait: str = "300") -> bytes:
+    """Send a referral to YL, which says CA and then *answers* on the connection; return what YL got."""
+
+    def spoken(raw: bytes) -> bytes:
+        frames = [receipt(raw), *(answer(raw, one) for one in answers)]
+        return (END + START).join(frames)
+
+    with at(hub, "yl-mllp", spoken, answer_wait_s=wait) as partner:
+        taken(hub, REFERRAL)
+        deliver(hub)
+        [got] = partner.received
+    return got
+
+
+def endpoint_of(hub: Services) -> MemberEndpoint:
+    found = hub.directory.endpoint("YL/mllp")
+    assert found is not None
+    return found
+
+
+def codes(ack: bytes | None) -> list[bytes]:
+    return [fields(one, b"MSA")[1] for one in parts(ack or b"")]
+
+
+def test_an_application_that_refuses_behind_the_receipt_makes_a_dead_letter(hub: Services) -> None:
+    refer(hub, "AR")
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("dead", [b"CA", b"AR"])
+
+
+def test_a_business_answer_behind_the_receipt_is_received(hub: Services) -> None:
+    with at(hub, "yl-mllp", lambda raw: receipt(raw) + END + START + referral_answer(raw, "R"), answer_wait_s="300"):
+        taken(hub, REFERRAL)
+        deliver(hub)
+    assert states(hub, "referral") == {"rejected"}
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"CA", b"AA"])
+    [entry] = journal(hub, "RRI")
+    assert (entry.state, entry.ack) == ("done", None)
+
+
+def test_an_application_that_answers_on_another_connection_is_kept_with_the_delivery(hub: Services) -> None:
+    got = refer(hub, wait="0")
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"CA"])
+    place(hub, "yl-mllp", "urn:none")
+    assert taken(hub, answer(got, "AA")) is None
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"CA", b"AA"])
+    # The application has spoken; what it says against itself later is in the journal alone.
+    assert taken(hub, answer(got, "AR")) is None
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"CA", b"AA"])
+
+
+@pytest.mark.parametrize(("code", "state"), [("AR", "dead"), ("AA", "sent")])
+def test_what_came_late_on_the_hubs_connection_settles_the_delivery_that_it_answers(
+    hub: Services, code: str, state: str
+) -> None:
+    got = refer(hub, wait="0")
+    hub.messages.receive_later(answer(got, code), endpoint_of(hub))
+    deliver(hub)
+    [one] = sent(hub, "YL/mllp")
+    assert one.state == state
+    assert codes(one.ack)[-1] == code.encode()
+
+
+def test_a_business_answer_that_came_late_is_received_and_settles_its_delivery(hub: Services) -> None:
+    got = refer(hub, wait="0")
+    hub.messages.receive_later(referral_answer(got, "R"), endpoint_of(hub))
+    assert states(hub, "referral") == {"rejected"}
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"CA", b"AA"])
