@@ -285,6 +285,19 @@ def test_a_question_to_cancel_that_is_asked_again_is_asked_once(hub: Services) -
     assert len(search(hub, "Task", code="abort")) == 1
 
 
+def test_the_result_that_comes_home_names_who_ordered_it_by_the_number_at_home(hub: Services) -> None:
+    receive(hub, LAB_ORDER)
+    move(hub, "lab-outsourcing", QM_LAB, "receive", "start")
+
+    receive(hub, result("QM1", "F", "4.10", at="20250611130000"))
+
+    [sent] = [one for one in deliveries(hub) if "|ORU^R01" in one[0]]
+    obr = next(one for one in sent if one.startswith("OBR")).split("|")
+    assert obr[16] == "0231^刘敏"
+    # Q003 answers for the result, Q011 did the work; nobody is said to have written it.
+    assert obr[32:35] == ["Q003&蒋丽", "", "Q011&梁宇"]
+
+
 @pytest.mark.parametrize("control", ["CA", "DC"])
 def test_an_order_stays_until_the_laboratory_agrees_to_stop(hub: Services, control: str) -> None:
     receive(hub, LAB_ORDER)

@@ -11,8 +11,19 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from fhir_mappings import json
 from fhir_mappings.definitions.check import check
-from fhir_mappings.hl7v2.translate import supported_events
-from tests.fhir_mappings.hl7v2.golden import bundle_of, expected_path, pretty, samples, translation_of
+from fhir_mappings.hl7v2.bundle import to_bundle
+from fhir_mappings.hl7v2.charset import decode_message
+from fhir_mappings.hl7v2.tokenizer import parse
+from fhir_mappings.hl7v2.translate import VERSIONS, supported_events, translate
+from tests.fhir_mappings.hl7v2.golden import (
+    bundle_of,
+    context,
+    expected_path,
+    institution_of,
+    pretty,
+    samples,
+    translation_of,
+)
 
 _PAIRS = [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in samples()]
 
@@ -39,6 +50,19 @@ def test_every_expected_resource_is_valid_r4(path: Path) -> None:
 @pytest.mark.parametrize("path", _PAIRS)
 def test_translating_twice_gives_the_same_changes(path: Path) -> None:
     assert translation_of(path) == translation_of(path)
+
+
+@pytest.mark.parametrize("path", _PAIRS)
+def test_every_version_of_hl7_says_the_same(path: Path) -> None:
+    """One table reads all versions: what MSH-12 says, and that MSH-9.3 is missing before v2.3.1, changes no element."""
+    head, rest = decode_message(path.read_bytes()).text.split("\r", 1)
+    fields = head.split("|")
+    ctx = context(institution_of(path))
+    expected = bundle_of(path)
+    fields[8] = "^".join(fields[8].split("^")[:2])
+    for version in sorted(VERSIONS):
+        fields[11] = version
+        assert to_bundle(translate(parse("|".join(fields) + "\r" + rest), ctx), ctx) == expected, version
 
 
 @pytest.mark.parametrize("path", _PAIRS)
