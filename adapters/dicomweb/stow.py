@@ -159,6 +159,8 @@ class Store:
         if taken.failures or taken.warned:
             status = 202 if taken.stored else 503 if taken.only_transient else 409
         headers = {"Retry-After": "1"} if status == 503 else {}
+        if taken.warning:
+            headers["Warning"] = taken.warning
         return dataset_response(body, request, xml=_xml(request), status=status, headers=headers)
 
 

@@ -5,6 +5,7 @@ An object is proved whole and kept at its end; metadata and bulk data are joined
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ DICOM_TYPE = "application/dicom"
 _OCTETS = "application/octet-stream"
 #: Parts of one request; each answer entry stays in memory until the end.
 _MAX_PARTS = 50_000
+#: Reasons of one answer that are told in words, and the length of each; proxies take headers of 4 KiB in all.
+_MAX_REASONS, _REASON_CHARACTERS = 5, 300
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Taken:
     #: Whether the present part goes to the metadata, and the bulk data that it is.
     _to_metadata: bool = False
     _location: str = ""
+    _reasons: dict[str, None] = field(default_factory=dict)
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: bytes = b""
     _value: bytes = b""
@@ -201,7 +205,19 @@ class Taken:
         self.only_transient = self.only_transient and error.transient
         item = _referenced(self._header) if self._header is not None else identity or {}
         self.failures.append({**item, "00081197": {"vr": "US", "Value": [reason]}})
+        if len(self._reasons) < _MAX_REASONS:
+            where = f" ({error.where})" if error.where else ""
+            self._reasons[f"{error.message.rstrip('.')}{where}. {error.remedy}".strip()] = None
         log.info("stow_refused", reason=f"{reason:04X}", why=error.message, where=error.where)
+
+    @property
+    def warning(self) -> str:
+        """Why instances were refused, for people: a value of the header Warning (RFC 9111 section 5.5), or empty.
+
+        The answer itself has codes only (PS3.18 table I.1-1).
+        """
+        said = (re.sub(r'[^ -~]|["\\]', "?", one)[:_REASON_CHARACTERS] for one in self._reasons)
+        return ", ".join(f'299 - "{one}"' for one in said)
 
     def cut_off(self) -> None:
         """Note the part that the body ended in."""

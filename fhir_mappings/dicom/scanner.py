@@ -97,7 +97,12 @@ def scan(
         start, meta = _file_meta(window, size, limits)
         transfer_syntax = uid_text(next((e.value for e in meta if e.tag == 0x00020010), b""))
     if not valid_uid(transfer_syntax):
-        raise MalformedError("The transfer syntax is missing or not a UID.", where="(0002,0010)", remedy=WHOLE)
+        # A guess may read one object as another (PS3.5 annex A), so there is none, as for a data set without preamble.
+        raise MalformedError(
+            "The transfer syntax is missing or not a UID.",
+            where="(0002,0010)",
+            remedy="Name it in the File Meta Information (PS3.10 section 7.1).",
+        )
     walker = Walker(window, limits, little_endian=transfer_syntax != _BIG_ENDIAN)
     implicit = transfer_syntax in _IMPLICIT
     deflated = transfer_syntax in DEFLATED

@@ -20,6 +20,7 @@ from hub.ports import MemberEndpoint
 from storage.sql.schema import imaging_study
 from tests.adapters.dicomweb.conftest import Tokens
 from tests.adapters.dicomweb.test_dicomweb import FRAGMENTS, INSTANCE, PATH, SERIES, body, rows, stow
+from tests.support.dicom import IMPLICIT, ct_tags, encode, make_ct
 from tests.support.images import ROOT, STUDY, ct
 
 JSON = "application/dicom+json"
@@ -279,3 +280,35 @@ def test_metadata_is_utf_8_whatever_the_operator_set_for_the_sender(http: httpx.
     send(http, (JSON, "", dumps([metadata(ct())])), ("application/octet-stream", "pixels", pixels(ct())))
     (study,) = rows(hub, imaging_study)
     assert study.PatientName == "郑^伟"
+
+
+# --- what has no transfer syntax
+
+
+def test_an_object_whose_transfer_syntax_nobody_says_is_refused_in_words(http: httpx.Client, hub: Services) -> None:
+    whole = make_ct()
+    plain = encode(ct_tags())
+    meta = encode({0x00020001: ("OB", b"\0\1"), 0x00020012: ("UI", ROOT)})
+    unnamed = b"\0" * 128 + b"DICM" + encode({0x00020000: ("UL", len(meta))}) + meta + plain
+    for data, where in [
+        (unnamed, "(0002,0010)"),
+        (plain, "byte 128"),
+        (encode(ct_tags(), IMPLICIT), "byte 128"),
+        (b"\0" * 128 + b"DICM" + plain, "byte 132"),
+    ]:
+        answer = stow(http, data)
+        assert (answer.status_code, reasons(answer)) == (409, [0xC000])
+        assert where in answer.headers["Warning"]
+        assert "(PS3.10" in answer.headers["Warning"]
+    assert rows(hub, imaging_study) == []
+    answer = stow(http, whole, plain)
+    assert (answer.status_code, reasons(answer)) == (202, [0xC000])
+    assert "Warning" not in stow(http, whole).headers
+
+
+def test_the_words_of_many_refusals_fit_into_a_header(http: httpx.Client) -> None:
+    whole = make_ct()
+    warning = stow(http, *(whole[:length] for length in range(140, len(whole), 40))).headers["Warning"]
+    assert warning.count("299 - ") == 5
+    assert warning.isascii()
+    assert len(warning) < 2000
