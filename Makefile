@@ -26,7 +26,8 @@ $(STAMP): requirements.txt pyproject.toml scripts/make_venv
 
 test: setup  ## 全部测试 / every test (ARGS="tests/hub -x" narrows it)
 	@scripts/system_tools chromium=chromium /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk \
-	  gdcmscu=libgdcm-tools dciodvfy=dicom3tools node=nodejs npm=npm /usr/sbin/sshd=openssh-server unzip=unzip
+	  gdcmscu=libgdcm-tools dciodvfy=dicom3tools node=nodejs npm=npm /usr/sbin/sshd=openssh-server \
+	  /usr/sbin/mariadbd=mariadb-server-core unzip=unzip
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests)
 
 # atheris has wheels for few systems; where it does not install, the run itself says that no coverage guides it.

@@ -14,7 +14,7 @@ from functools import cache
 
 import pytest
 
-pytest_plugins = ["tests.support.databases", "tests.support.hub", "tests.support.seaweedfs"]
+pytest_plugins = ["tests.support.databases", "tests.support.hub", "tests.support.mariadb", "tests.support.seaweedfs"]
 
 
 @cache

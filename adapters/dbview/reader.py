@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,18 +16,28 @@ from adapters.dbview.settings import Key, View
 from fhir_mappings.json import dumps
 from hub.errors import Category, HubError
 
-#: Said on each connection before the query, by SQLAlchemy's name of the database; {ms} and {s} are the time limit.
+#: Said on each connection before the query, by SQLAlchemy's name of the database; {ms} and {s} are the time limit,
+#: {rows} how many rows are wanted: a client of MySQL that stops early is sent all others first.
 _READ_ONLY: Mapping[str, tuple[str, ...]] = {
     "postgresql": ("SET default_transaction_read_only = on", "SET statement_timeout = {ms}"),
     "sqlite": ("PRAGMA query_only = ON",),
-    "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION MAX_EXECUTION_TIME = {ms}"),
-    "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {s}"),
+    "mysql": (
+        "SET SESSION TRANSACTION READ ONLY",
+        "SET SESSION MAX_EXECUTION_TIME = {ms}",
+        "SET SESSION sql_select_limit = {rows}",
+    ),
+    "mariadb": (
+        "SET SESSION TRANSACTION READ ONLY",
+        "SET SESSION max_statement_time = {s}",
+        "SET SESSION sql_select_limit = {rows}",
+    ),
     "mssql": ("SET LOCK_TIMEOUT {ms}",),
     "oracle": ("SET TRANSACTION READ ONLY",),
 }
 #: Virtual machine steps between two looks at the clock (SQLite has no time limit of its own).
 _STEPS = 10_000
 _FETCHED = 200
+_ALL = sys.maxsize
 
 
 class Reader:
@@ -53,8 +65,8 @@ class Reader:
                 remedy=f"Use one of {', '.join(_READ_ONLY)}.",
             )
 
-    def rows(self, after: Key) -> Iterator[tuple[Key, bytes]]:
-        """Yield (key, row as JSON) in the order of the query, which is asked once.
+    def rows(self, after: Key, most: int = _ALL) -> Iterator[tuple[Key, bytes]]:
+        """Yield (key, row as JSON) in the order of the query, which is asked once; at most the first *most*.
 
         Raises:
             HubError: unavailable, when the database cannot be asked or takes too long; incorrect, when the result has no
@@ -62,7 +74,7 @@ class Reader:
         """
         try:
             with self._engine.connect() as connection:
-                self._limit(connection)
+                self._limit(connection, most)
                 statement = sa.text(self._view.query.rstrip("; \r\n\t"))
                 begin: Any = after
                 if isinstance(after, datetime) and connection.dialect.name == "sqlite":
@@ -70,7 +82,7 @@ class Reader:
                     begin = after.isoformat(" ")
                 asked = connection.execution_options(yield_per=_FETCHED).execute(statement, {"after": begin})
                 with asked as result:
-                    for row in result.mappings():
+                    for row in islice(result.mappings(), most):
                         yield self._row(row)
         except sa.exc.SQLAlchemyError as error:
             raise HubError(
@@ -80,10 +92,10 @@ class Reader:
                 remedy="Look at the database, its rights and the query.",
             ) from error
 
-    def _limit(self, connection: sa.Connection) -> None:
+    def _limit(self, connection: sa.Connection, most: int) -> None:
         seconds = self._view.timeout_s
         for statement in _READ_ONLY[connection.dialect.name]:
-            connection.exec_driver_sql(statement.format(ms=int(seconds * 1000), s=seconds))
+            connection.exec_driver_sql(statement.format(ms=int(seconds * 1000), s=seconds, rows=most))
         if connection.dialect.name == "postgresql":
             # What is set holds from the next transaction on, and is undone if this one is not kept.
             connection.commit()

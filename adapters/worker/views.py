@@ -81,6 +81,8 @@ class _Look:
         self._epoch: int | None = None
         self._away = False
         self._gate = Gate(services)
+        #: How many times ``limit`` rows are asked for; grows where a look met nothing that is new in all of them.
+        self._wider = 1
         #: Seconds until the member's quota lets the next row through; 0 when it was not what ended the last look.
         self.rests_s = 0.0
         #: Names its lease and its mark.
@@ -104,8 +106,9 @@ class _Look:
         self._epoch = epoch
         start = view.before(self._mark)
         self._known = {digest: key for digest, key in self._known.items() if not _less(key, start)}
-        taken, marked = 0, self._mark
-        rows = self._reader.rows(start)
+        taken, seen, marked = 0, 0, self._mark
+        most = view.limit * self._wider + len(self._known)
+        rows = self._reader.rows(start, most)
         try:
             while taken < view.limit:
                 try:
@@ -116,7 +119,10 @@ class _Look:
                     return False
                 if found is None:
                     self._away = False
-                    return False
+                    # Where the very same row stands in the view again and again, what is new may lie behind.
+                    self._wider = self._wider * 2 if seen == most else 1
+                    return seen == most
+                seen += 1
                 key, row = found
                 digest = hashlib.sha256(row).hexdigest()
                 if digest in self._known:
@@ -132,9 +138,12 @@ class _Look:
                 self._mark = key if _less(self._mark, key) else self._mark
                 taken += 1
         finally:
-            rows.close()  # type: ignore[attr-defined]
-            if self._mark != marked:
-                self._keep(epoch)
+            try:
+                if self._mark != marked:
+                    self._keep(epoch)
+            finally:
+                rows.close()  # type: ignore[attr-defined]
+        self._wider = 1
         return True
 
     def _kept(self) -> Key:

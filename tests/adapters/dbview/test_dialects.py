@@ -41,6 +41,6 @@ def test_every_database_is_told_to_read_only_and_how_long_in_one_statement_each(
     assert _READ_ONLY.keys() == {"postgresql", "sqlite", "mysql", "mariadb", "mssql", "oracle"}
     for statements in _READ_ONLY.values():
         for one in statements:
-            told = one.format(ms=1500, s=1.5)
+            told = one.format(ms=1500, s=1.5, rows=7)
             assert told.startswith(("SET ", "PRAGMA "))
             assert not {";", "%", ":", "{"} & set(told)
