@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from adapters.dicomweb.parameters import passed_over
 from adapters.pixels.look import Look
 from fhir_mappings.text import full_pinyin
 from hub.errors import Category, HubError
@@ -31,7 +32,7 @@ def look_of(parameters: Mapping[str, str], *, only: frozenset[str] = _KNOWN) -> 
         HubError: incorrect, naming the parameter that is unknown or wrong.
     """
     for name in parameters:
-        if name not in only and name not in _ALWAYS:
+        if name not in only and name not in _ALWAYS and not passed_over(name):
             raise wrong(name, f"The parameters here are {', '.join(sorted(only))}.")
     look = Look()
     if "window" in parameters:

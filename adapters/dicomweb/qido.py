@@ -17,7 +17,7 @@ from adapters._http import Workers, actor_of
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.negotiation import wants_xml
-from adapters.dicomweb.parameters import natural, truth
+from adapters.dicomweb.parameters import MATCHING, natural, passed_over, truth
 from adapters.dicomweb.xml import datasets_response
 from fhir_mappings.json import loads
 from hub.actor import Actor
@@ -53,6 +53,7 @@ class Question:
         inside: keys inside sequences.
         include: paths asked for besides; ``everything`` for ``includefield=all``.
         ignored: tags asked for that do not belong to the level.
+        remarks: what the answer says of ways of matching that are not offered.
     """
 
     keys: tuple[tuple[str, str], ...]
@@ -60,6 +61,7 @@ class Question:
     include: tuple[attributes.Path, ...]
     everything: bool
     ignored: tuple[str, ...]
+    remarks: tuple[str, ...]
     fuzzy: bool
     limit: int | None
     offset: int
@@ -70,6 +72,7 @@ def question(request: Request, level: Level) -> Question:
     keys: list[tuple[str, str]] = []
     inside: list[SequenceKey] = []
     include: list[attributes.Path] = []
+    remarks: list[str] = []
     everything = fuzzy = False
     limit: int | None = None
     offset = 0
@@ -90,6 +93,10 @@ def question(request: Request, level: Level) -> Question:
                     everything = True
                 elif part.strip():
                     include.append(_path(part))
+        elif lower in MATCHING:
+            remarks += [MATCHING[lower]] if truth(name, value) else []
+        elif passed_over(name):
+            continue
         elif "." in name:
             inside.append(_inside(level, name, value))
         elif lower not in _NOT_ATTRIBUTES:
@@ -101,6 +108,7 @@ def question(request: Request, level: Level) -> Question:
         include=tuple(fitting),
         everything=everything,
         ignored=tuple(path[0] for path in include if path not in fitting),
+        remarks=tuple(remarks),
         fuzzy=fuzzy,
         limit=limit,
         offset=offset,
@@ -288,7 +296,7 @@ def _identity(level: Level, row: Any) -> tuple[str, str]:
 def _notes(asked: Question, found: Found, service: str) -> dict[str, str]:
     """Return the headers that say what the answer does not hold (PS3.18 section 8.3.4.4)."""
     headers: dict[str, str] = {}
-    warnings = []
+    warnings = [f'299 {service}: "{remark}"' for remark in asked.remarks]
     if found.total is not None:
         left = max(found.total - asked.offset - len(found.rows), 0)
         warnings.append(f'299 {service}: "There are {left} additional results that can be requested"')

@@ -53,14 +53,15 @@ class WadoUri:
 
     async def get(self, request: Request) -> Response:
         """GET /wado?requestType=WADO&studyUID=...&seriesUID=...&objectUID=..."""
-        return await self._renderers.run(lambda: self._get(request))
+        answer = await self._renderers.run(lambda: self._get(request))
+        if not request.query_params.keys() <= _KNOWN:
+            service = f"{self._services.settings.public()}/wado"
+            answer.headers["Warning"] = f'299 {service}: "Parameters that WADO-URI does not have were ignored."'
+        return answer
 
     def _get(self, request: Request) -> Response:
         actor = actor_of(request, self._services, shared=True)
         asked = request.query_params
-        for name in asked:
-            if name not in _KNOWN:
-                raise wrong(name, f"The parameters of WADO-URI here are {', '.join(sorted(_KNOWN))}.")
         if asked.get("requestType") != "WADO":
             raise wrong("requestType", "Send requestType=WADO.")
         study, series, instance = (checked_uid(name, asked.get(name, "")) for name in _UIDS)

@@ -6,7 +6,7 @@ Warning headers. Subscriptions are in :mod:`adapters.dicomweb.subscriptions`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -25,7 +25,7 @@ from adapters._http import (
 from adapters.dicomweb import attributes
 from adapters.dicomweb.errors import Handler, checked_uid, uid
 from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, wants_xml
-from adapters.dicomweb.parameters import natural, truth
+from adapters.dicomweb.parameters import MATCHING, natural, passed_over, truth
 from adapters.dicomweb.xml import dataset_response, datasets_response
 from fhir_mappings.dicom import identifier, xml_model
 from fhir_mappings.dicom import workitem as mapping
@@ -139,13 +139,16 @@ class WorkitemDoor:
                 correlation_id=envelope.correlation_id,
             )
             found, more = search.page(limit=asked.limit, offset=asked.offset)
+            remarks = list(asked.remarks)
             if not found and not more:
-                return Response(status_code=204, headers=echo_headers(request))
+                headers = {**echo_headers(request), **self._warnings(remarks)}
+                return Response(status_code=204, headers=headers)
             rows = [one if asked.everything else _only(one, asked.include) for one in found]
             answer = datasets_response(rows, request, xml=xml)
             if more:
                 answer.status_code = 206
-                answer.headers.update(self._warning("There are additional results that can be requested."))
+                remarks.append("There are additional results that can be requested.")
+            answer.headers.update(self._warnings(remarks))
             return answer
 
         return await self._workers.run(work)
@@ -173,6 +176,10 @@ class WorkitemDoor:
 
     def _warning(self, text: str) -> dict[str, str]:
         return {"Warning": f"299 {self._base()}: {text}"} if text else {}
+
+    def _warnings(self, texts: Iterable[str]) -> dict[str, str]:
+        said = ", ".join(self._warning(text)["Warning"] for text in texts)
+        return {"Warning": said} if said else {}
 
     def _envelope(self, request: Request, kind: str) -> Envelope:
         """Return the envelope of *request*; may read the database, and raises HubError for a token that is not good."""
@@ -250,6 +257,7 @@ class _Question:
             raise HubError(Category.INCORRECT, f"The query has more than {_MAX_PARAMETERS} parameters.")
         self.limit, self.offset, self.everything = _DEFAULT_LIMIT, 0, False
         self.include: set[str] = set()
+        self.remarks: list[str] = []
         given: dict[attributes.Path, str] = {}
         fuzzy = False
         for name, value in parameters:
@@ -265,6 +273,10 @@ class _Question:
                     self.everything = self.everything or "all" in map(str.lower, parts)
                     self.include |= {_path(part)[0] for part in parts if part.lower() != "all"}
                 case "accept" | "charset":
+                    pass
+                case "emptyvaluematching" | "multiplevaluematching" as matching:
+                    self.remarks += [MATCHING[matching]] if truth(name, value) else []
+                case _ if passed_over(name):
                     pass
                 case _:
                     path = _path(name)

@@ -81,6 +81,16 @@ def test_window_size_and_region_shape_the_picture(get: Get, hub: Services) -> No
     assert get(annotation="patient").content != get().content
 
 
+def test_a_parameter_that_wado_uri_does_not_have_is_ignored_with_a_warning(get: Get, hub: Services) -> None:
+    receive(hub, sample(ramp()))
+    plain = get(contentType="image/png")
+    assert "warning" not in plain.headers
+    answer = get(contentType="image/png", _="1732411", zoom="2\r\nX-Other: 1")
+    assert (answer.status_code, answer.content) == (200, plain.content)
+    assert answer.headers["warning"].startswith("299 ")
+    assert "zoom" not in answer.headers["warning"]
+
+
 @pytest.mark.parametrize(
     ("more", "named", "status"),
     [
