@@ -195,8 +195,9 @@ def _spans(dates: str, times: str) -> list[tuple[str, str]]:
     )
     wrong = any(day and _DATE.fullmatch(day) is None for day in (first, last))
     wrong = wrong or any(hour and _TIME.fullmatch(hour) is None for hour in (start, end))
-    if wrong or first == last or not (start or end):
-        # Left as it is, so that whoever parses it says what is wrong.
+    backwards = bool(first and last and first > last)
+    if wrong or backwards or first == last or not (start or end):
+        # Left as it is, so that whoever parses it says what is wrong, and a range that runs backwards holds nothing.
         return [(dates, times)]
     spans: list[tuple[str, str]] = []
     low, high = first, last

@@ -97,7 +97,15 @@ def test_days_that_follow_each_other_have_no_days_between() -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "time"), [("20250601", "0830-1200"), ("20250601-20250630", "0830"), ("soon-", "0830-"), ("20250601-", "-")]
+    ("date", "time"),
+    [
+        ("20250601", "0830-1200"),
+        ("20250601-20250630", "0830"),
+        ("soon-", "0830-"),
+        ("20250601-", "-"),
+        # Backwards: the range of dates holds nothing, and neither may its ends.
+        ("20250612-20250611", "0800-0900"),
+    ],
 )
 def test_what_is_no_span_is_left_as_it_is(date: str, time: str) -> None:
     assert times(("StudyDate", date), ("StudyTime", time)) == [{"StudyDate": date, "StudyTime": time}]
