@@ -169,6 +169,14 @@ CHANGES = (
         times=1,
     ),
     Change(
+        why="An image that the hub gives no longer is said: the token has ended (401), or the study is out of reach (404).",
+        files=re.compile(r"app\..*\.js"),
+        old=b"                throw new Error(`Couldn't retrieve ${url} got status ${response.status}`);",
+        new=b"                window.yixie.refused(response.status);\n"
+        b"                throw new Error(`Couldn't retrieve ${url} got status ${response.status}`);",
+        times=1,
+    ),
+    Change(
         why="A study is downloaded by its reader, from the menu, with the reader's own token.",
         files=re.compile(r".*\.js"),
         old=b"  if (AppearanceModal) {\n    menuOptions.splice(1, 0, {",

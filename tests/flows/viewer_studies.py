@@ -101,9 +101,16 @@ def _disc(size: int, x: float, y: float, radius: float) -> np.ndarray[Any, Any]:
     return (across - x * size) ** 2 + (down - y * size) ** 2 <= (radius * size) ** 2
 
 
-def chest_ct(*, number: int = 1, slices: int = 24, size: int = 128, patient: str = "ZHENG^WEI=郑^伟") -> Study:
+def chest_ct(
+    *,
+    number: int = 1,
+    slices: int = 24,
+    size: int = 128,
+    patient: str = "ZHENG^WEI=郑^伟",
+    patient_id: str = "10086",
+) -> Study:
     """Return a CT of a body with two lungs, and a nodule that grows from slice to slice."""
-    header = _header(number, "CT", patient, "10086", "20250611", "胸部CT平扫")
+    header = _header(number, "CT", patient, patient_id, "20250611", "胸部CT平扫")
     files = []
     for index in range(slices):
         picture = np.zeros((size, size))
@@ -126,7 +133,7 @@ def chest_ct(*, number: int = 1, slices: int = 24, size: int = 128, patient: str
             _part10({**header, **place, **_grey(picture, 12)}, ExplicitVRLittleEndian, index + 1, CTImageStorage)
         )
     return Study(
-        uid=header["StudyInstanceUID"], name="郑^伟", patient_id="10086", modality="CT", date="20250611", files=files
+        uid=header["StudyInstanceUID"], name="郑^伟", patient_id=patient_id, modality="CT", date="20250611", files=files
     )
 
 

@@ -45,6 +45,20 @@
         location.reload();
       }
     },
+    // The hub refused an image with this status. What is on the screen stays; whoever reads on must know why no more comes.
+    refused: (status) => {
+      if (status === 401) {
+        window.yixie.leave();
+      } else if (status === 404 && !document.getElementById("gone")) {
+        const notice = document.createElement("p");
+        notice.id = "gone";
+        notice.setAttribute("role", "alert");
+        notice.textContent = "有影像已取不到：已被删除，或您的查看权限已结束。Some images can no longer be had: "
+          + "they were removed, or your access has ended.";
+        notice.addEventListener("click", () => notice.remove());
+        document.body.append(notice);
+      }
+    },
     // Every study of the address as one ZIP file (PS3.18 section 8.6.1.3). The browser keeps a large one on its disk.
     download: async () => {
       const asked = new URLSearchParams(location.search).getAll("StudyInstanceUIDs").join(",");
