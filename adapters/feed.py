@@ -1,4 +1,4 @@
-"""Plays sample data through the real doors of a running hub: C-STORE, MLLP and FHIR over HTTP, as members would.
+"""Plays sample data through the real doors of a running hub: C-STORE, MLLP, and FHIR and CDA over HTTP, as members would.
 
 A folder with a ``feed.toml`` is played as that says; any other folder by what its files are: ``*.dcm`` by C-STORE,
 ``*.hl7`` by MLLP. Playing the same again changes nothing in the hub, because sending twice is harmless.
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 #: Longest wait for what must have happened before a step, for example a study to be complete.
 AFTER_S = 120.0
-_STEPS = "Give mllp `files`, fhir `file` and `institution`; dimse takes what dicom/make.py makes."
+_CONTENT_TYPES = {"fhir": "application/fhir+json", "cda": "application/xml"}
+_STEPS = "Give mllp `files`, cda `files` and `institution`, fhir `file` and `institution`; dimse takes what dicom/make.py makes."
 _MEND = "Mend the file and play the folder again."
 _RUNNING = "Check that `hub serve` runs with these settings, and play the folder again."
 _POLL_S = 0.5
@@ -163,8 +164,10 @@ class Feed:
                 case {"door": "dimse"}:
                     yield from self._made_images()
                 case {"door": "fhir", "file": str(), "institution": str()}:
-                    yield self._bundle(step)
-                case {"door": "mllp" | "fhir" as door}:
+                    yield self._posted(step)
+                case {"door": "cda", "files": [*names], "institution": str()}:
+                    yield from (self._posted({**step, "file": name}) for name in names)
+                case {"door": "mllp" | "fhir" | "cda" as door}:
                     raise _wrong(f"A step of door {door} lacks what it sends.", str(manifest), _STEPS)
                 case _:
                     raise _wrong(f"{step.get('door')!r} is no door of a feed.", str(manifest), _STEPS)
@@ -187,9 +190,9 @@ class Feed:
     def _image(self, path: Path, name: str, ae_title: str) -> Item:
         return Item(door="dimse", name=name, send=lambda: self._send_image(path, ae_title))
 
-    def _bundle(self, step: Mapping[str, Any]) -> Item:
-        path = self._folder / "fhir" / step["file"]
-        return Item(door="fhir", name=f"fhir/{step['file']}", send=lambda: self._send_bundle(path, step))
+    def _posted(self, step: Mapping[str, Any]) -> Item:
+        name = f"{step['door']}/{step['file']}"
+        return Item(door=step["door"], name=name, send=lambda: self._post(self._folder / name, step))
 
     # --- sending ---------------------------------------------------------------------------------------------
 
@@ -280,16 +283,18 @@ class Feed:
             association.close()
         self._associations.clear()
 
-    def _send_bundle(self, path: Path, step: Mapping[str, Any]) -> None:
+    def _post(self, path: Path, step: Mapping[str, Any]) -> None:
+        door = step["door"]
         try:
-            content = self._named(_content(path).decode()).encode()
+            content = _content(path)
+            if door == "fhir":
+                content = self._named(content.decode()).encode()
             headers = {"Authorization": f"Bearer {self._token(step['institution'], step.get('practitioner', ''))}"}
             after = self._named(step.get("after", ""))
             if after and not self._found(after, headers):
                 raise NotTakenError(f"{after.partition('?')[0]} did not appear in {AFTER_S:.0f} s.", _RUNNING)
-            answer = self._http.post(
-                "/fhir", content=content, headers={**headers, "Content-Type": "application/fhir+json"}
-            )
+            headers["Content-Type"] = _CONTENT_TYPES[door]
+            answer = self._http.post(f"/{door}", content=content, headers=headers)
         except UnicodeDecodeError as error:
             raise NotTakenError("It is not UTF-8.", _MEND) from error
         except HubError as error:

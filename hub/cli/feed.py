@@ -65,7 +65,7 @@ def play(opened: Services, folder: Path) -> int:
     ):
         bar = progress.add_task("播放 / playing", total=len(feed.items))
         played = feed.play(lambda item: progress.update(bar, advance=1, description=f"{item.door:<5}"))
-    names = {"dimse": "DICOM (C-STORE)", "mllp": "HL7 v2 (MLLP)", "fhir": "FHIR (HTTP)"}
+    names = {"dimse": "DICOM (C-STORE)", "mllp": "HL7 v2 (MLLP)", "fhir": "FHIR (HTTP)", "cda": "CDA (HTTP)"}
     for door, count in sorted(played.taken.items()):
         say(f"{names[door]}: {count} 已接收 / taken")
     for failure in played.failures:

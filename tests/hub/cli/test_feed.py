@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import tomllib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,8 @@ def test_a_door_that_is_closed_fails_its_own_items_only(playing: Hub, folder: Pa
         "[[step]]\ndoor = 'mllp'\nfiles = 'a.hl7'",
         "[[step]]\ndoor = 'fhir'\nfile = 'b.json'",
         "[[step]]\ndoor = 'fhir'\ninstitution = 'KN'",
+        "[[step]]\ndoor = 'cda'\nfiles = ['a.xml']",
+        "[[step]]\ndoor = 'cda'\ninstitution = 'KN'",
         "step = 1",
         "step = [1]",
         "[[step",
@@ -218,6 +222,64 @@ def sample_feed() -> dict[str, Any]:
 
 def played_samples() -> list[str]:
     return [name for step in sample_feed()["step"] if step["door"] == "mllp" for name in step["files"]]
+
+
+def test_every_sample_document_is_played_once_or_left_out_for_a_reason() -> None:
+    documents = SAMPLES.parent / "cda"
+    left_out = sample_feed()["left_out_documents"]
+    played = [
+        (step["institution"], name) for step in sample_feed()["step"] if step["door"] == "cda" for name in step["files"]
+    ]
+    names = sorted(str(path.relative_to(documents)) for path in documents.rglob("*.xml"))
+    assert sorted([*(name for _, name in played), *left_out]) == names
+    assert all(name.partition("/")[2].startswith(f"{code.lower()}_") for code, name in played)
+    assert 0 < len(played) <= 5
+    assert all(left_out.values())
+
+
+def test_a_document_is_posted_as_it_stands_with_a_token_of_its_institution(
+    playing: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[tuple[str, str, str, bytes]] = []
+
+    class Hears(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            came.append((self.path, self.headers["Authorization"][:7], self.headers["Content-Type"], body))
+            self.send_response(201 if len(came) == 1 else 400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing on the terminal."""
+
+    document = (SAMPLES.parent / "cda" / "C0002" / "kn_outpatient.xml").read_bytes()
+    assert not _is_utf8(document)
+    (folder / "cda").mkdir()
+    (folder / "cda" / "a.xml").write_bytes(document)
+    (folder / "cda" / "b.xml").write_bytes(document)
+    (folder / "feed.toml").write_text("[[step]]\ndoor = 'cda'\ninstitution = 'KN'\nfiles = ['a.xml', 'b.xml', 'c.xml']")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hears) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            monkeypatch.setenv("HUB_HTTP_BIND", f"127.0.0.1:{server.server_address[1]}")
+            played = playing("feed", str(folder))
+        finally:
+            server.shutdown()
+            serving.join()
+    assert came == [("/cda", "Bearer ", "application/xml", document)] * 2
+    assert "CDA (HTTP): 1" in played.stdout
+    assert "failed: cda/b.xml: The hub answered HTTP 400" in played.stderr
+    assert "failed: cda/c.xml: There is no such file." in played.stderr
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def event(name: str) -> str:
