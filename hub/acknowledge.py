@@ -26,6 +26,9 @@ from fhir_mappings.hl7v2.ack import (
     immediate_code,
 )
 from fhir_mappings.hl7v2.charset import encode_for
+from fhir_mappings.hl7v2.queries.osq import is_order_query
+from fhir_mappings.hl7v2.queries.qbp import is_query
+from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from hub.arrival import Arrival
 from hub.config import Settings
 from hub.directory import Directory
@@ -37,6 +40,9 @@ log = structlog.get_logger("hub.acknowledge")
 
 #: Key of ``NewDelivery.headers`` that says that no answer will come (an acknowledgement is never acknowledged).
 UNANSWERED = "unanswered"
+
+#: Word of the endpoint setting ``ack`` by which what cannot be applied is answered AA; see :func:`keeps_failures`.
+KEPT = "kept"
 
 #: ERR-3 for what the hub's own rules refuse (HL7 table 0357).
 _CODES = {
@@ -105,6 +111,20 @@ class Answer:
 
     immediate: bytes | None
     later: NewDelivery | None = None
+
+
+def keeps_failures(arrival: Arrival, verdict: Verdict) -> bool:
+    """Return whether *arrival*, which cannot be applied, is answered AA all the same, and stands in the journal as failed.
+
+    So says the feed's setting ``ack = kept``, for senders that repeat a message for ever that is answered AE: the operator
+    has it, and replays it when what was wrong is mended. Never where the message was refused for what it is (AR), has not
+    come whole, or could not be written down. A question is not among them, since AA would be taken for its answer.
+    """
+    if arrival.endpoint is None or arrival.message is None or arrival.error is not None or arrival.is_answer:
+        return False
+    if is_query(arrival.message) or is_order_query(arrival.message) or is_referral_query(arrival.message):
+        return False
+    return arrival.endpoint.settings.get("ack") == KEPT and (verdict is FAULT or verdict.outcome == "invalid")
 
 
 def nowhere(delivery: Delivery, endpoint: MemberEndpoint | None) -> str:

@@ -242,9 +242,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="ack",
         kinds=("mllp",),
-        fits={"processed", "stored"}.__contains__,
-        words="processed or stored",
-        meaning="何时应答：处理完（缺省）或已保存 / answered when processed (the default) or when stored",
+        fits={"processed", "stored", "kept"}.__contains__,
+        words="processed, stored or kept",
+        meaning="何时应答：处理完（缺省）或已保存；`kept` 处理完才应答，已保存而无法处理的也应答 AA，在枢纽留作失败待办（用于收到 AE 不断重发的系统） / answered when processed (the default) or when stored; `kept`: when processed, and AA also to what is kept but cannot be applied, which then stands as failed here (for senders that repeat an AE for ever)",
     ),
     Setting(
         name=ACK_OUT,

@@ -26,7 +26,7 @@ from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from fhir_mappings.hl7v2.translate import check_header
 from fhir_mappings.hl7v2.wrapping import wrapped_batch
 from hub import feed_figures, feed_validation
-from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, refused
+from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, keeps_failures, refused
 from hub.acknowledged import awaited_s, refuses
 from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
@@ -125,14 +125,17 @@ class MessageService:
                 return self._store(arrival)
             return self._process(arrival)
         except MappingError as error:
-            return self.refuse_arrival(arrival, refused(error))
+            return self._failed(arrival, refused(error))
         except HubError as error:
             if error.transient or error.fatal:
                 raise
-            return self.refuse_arrival(arrival, refused(error))
+            return self._failed(arrival, refused(error))
         except Exception as error:  # noqa: BLE001 - whatever a message makes the hub do wrong, its sender is told so
             log_fault(arrival, error)
-            return self.refuse_arrival(arrival, FAULT)
+            return self._failed(arrival, FAULT)
+
+    def _failed(self, arrival: Arrival, verdict: Verdict) -> bytes | None:
+        return self.refuse_arrival(arrival, verdict, accepted=keeps_failures(arrival, verdict))
 
     def receive_answer(self, raw: bytes, *, control_id: str, endpoint: MemberEndpoint) -> None:
         """Take what *endpoint* said to the message *control_id*, if it is more than an acknowledgement; durable on return.
@@ -193,11 +196,15 @@ class MessageService:
         # The application acknowledgement that could follow is left out: the message was never accepted.
         return self._acknowledger.answer(arrival, verdict, self._services.clock(), processed=False).immediate
 
-    def refuse_arrival(self, arrival: Arrival, verdict: Verdict) -> bytes | None:
-        """Keep a message that cannot be applied, and return what its sender is told, once that is durable."""
-        answer: Answer = self._acknowledger.answer(arrival, verdict, self._services.clock())
+    def refuse_arrival(self, arrival: Arrival, verdict: Verdict, *, accepted: bool = False) -> bytes | None:
+        """Keep a message that cannot be applied, and return what its sender is told, once that is durable.
+
+        With *accepted* its sender is told that it was taken, and it stands as failed until an operator replays it.
+        """
+        said = STORED if accepted else verdict
+        answer: Answer = self._acknowledger.answer(arrival, said, self._services.clock())
         self._keep_body(arrival)
-        state = "failed" if verdict is FAULT else "refused"
+        state = "failed" if accepted or verdict is FAULT else "refused"
         kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:
