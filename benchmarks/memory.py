@@ -1,4 +1,4 @@
-"""What large things cost in memory: a 2 GiB object in and out, a study of 5,000 instances, and the hub at rest.
+"""What large things cost in memory: a 2 GiB object in and out, ten of 1 GiB at once, a study of 5,000 instances, and the hub at rest.
 
 Growth is that of anonymous memory (``RssAnon`` of ``/proc/PID/status``) over all processes of the hub, sampled while the
 work runs: pages of files that the kernel keeps because there is room are no cost.
@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from benchmarks.wire import download, upload
 MB = 1_000_000
 SAMPLE_S = 0.02
 BOUNDARY = "bench-boundary"
+#: Objects that come at once, each of half the size of the one that comes alone.
+AT_ONCE = 10
 
 
 def status_bytes(pid: int, name: str) -> int:
@@ -101,22 +104,22 @@ def _row(key: str, work: str, growth: Growth, scale: Scale) -> Row:
     )
 
 
-def _stow(length: int) -> tuple[Iterator[bytes], int, str]:
+def _stow(study: int, length: int) -> tuple[Iterator[bytes], int, str]:
     head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     tail = f"\r\n--{BOUNDARY}--\r\n".encode()
 
     def pieces() -> Iterator[bytes]:
         yield head
-        yield from ct.large(2, length)
+        yield from ct.large(study, length)
         yield tail
 
     # The length must be known before the first byte, and the object is too large to be held, so it is made twice.
-    total = len(head) + len(tail) + sum(len(piece) for piece in ct.large(2, length))
+    total = len(head) + len(tail) + sum(len(piece) for piece in ct.large(study, length))
     return pieces(), total, f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
 
 def run(scale: Scale, folder: Path) -> list[Row]:
-    """Return the growth for a large object by C-STORE, STOW-RS and WADO-RS, and for a study of many instances."""
+    """Return the growth for a large object by C-STORE, STOW-RS and WADO-RS, for ten at once, and for a study of many."""
     rows = []
     size = f"{scale.memory_bytes / (1 << 30):.2g} GiB object"
     with hub(folder / "hub", study_quiet_s="2") as running:
@@ -131,7 +134,7 @@ def run(scale: Scale, folder: Path) -> list[Row]:
         rows.append(_row("memory-cstore", f"{size} in by C-STORE", growth, scale))
         shutil.rmtree(source)
 
-        body, length, content_type = _stow(scale.memory_bytes)
+        body, length, content_type = _stow(2, scale.memory_bytes)
         with watched(running) as growth:
             status, answer = upload(
                 port, "/dicom-web/studies", body, length,
@@ -152,6 +155,22 @@ def run(scale: Scale, folder: Path) -> list[Row]:
         if status != 200 or received < scale.memory_bytes:
             raise RuntimeError(f"WADO-RS -> {status}, {received} bytes")
         rows.append(_row("memory-wado", f"{size} out by WADO-RS", growth, scale))
+
+        half = scale.memory_bytes // 2
+
+        def one_of_many(number: int) -> None:
+            body, length, content_type = _stow(100 + number, half)
+            status, answer = upload(
+                port, "/dicom-web/studies", body, length,
+                token=token, Content_Type=content_type, Accept="application/dicom+json",
+            )  # fmt: skip
+            if status != 200:
+                raise RuntimeError(f"STOW-RS -> {status}: {answer[:500]!r}")
+
+        with watched(running) as growth, ThreadPoolExecutor(AT_ONCE) as senders:
+            list(senders.map(one_of_many, range(AT_ONCE)))
+        work = f"{AT_ONCE} objects of {half / (1 << 30):.2g} GiB in by STOW-RS at once"
+        rows.append(_row("memory-at-once", work, growth, scale))
 
         files = ct.write_series(folder / "many", 3, 1, scale.memory_instances, pixels=64)
         study, _, _ = ct.uids(3, 1, 1)
