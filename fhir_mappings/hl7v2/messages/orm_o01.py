@@ -105,7 +105,7 @@ def _order(order: Order, encounter: str | None, seen: Counter[tuple[str, str]], 
         raise assembly.missing(order.orc, 2, "Send the placer order number in ORC-2.")
     seen[numbers.key] += 1
     identity = request_id(numbers, order.obr if seen[numbers.key] > 1 else None, assembly)
-    request = _request(order, control, numbers, identity, assembly)
+    request, cleared = _request(order, control, numbers, identity, assembly)
     if encounter:
         request["encounter"] = {"reference": encounter}
     conditions = dg1.add_conditions(order.diagnoses, assembly, encounter=encounter, scope=identity)
@@ -120,7 +120,7 @@ def _order(order: Order, encounter: str | None, seen: Counter[tuple[str, str]], 
         if supporting:
             request["supportingInfo"] = [{"reference": reference} for reference in supporting]
     # An order that somebody only numbers or echoes is not known to be anything else.
-    reference = assembly.upsert(request, guard="demographics", defaults={"status": "active"})
+    reference = assembly.upsert(request, cleared=cleared, guard="demographics", defaults={"status": "active"})
     event = orc.CONTROL_EVENTS.get(control)
     if event is None:
         return
@@ -150,13 +150,19 @@ def request_id(numbers: orc.OrderNumbers, repeated: Segment | None, assembly: As
 
 def _request(
     order: Order, control: str, numbers: orc.OrderNumbers, identity: str, assembly: Assembly
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the ServiceRequest and the elements that the order nulls with ``""``."""
     elements: dict[str, Any] = {}
+    cleared = _nulled(order)
     if order.obr is not None:
         if order.obr.field(4).is_absent:
             raise assembly.missing(order.obr, 4, "Say in OBR-4 which service is ordered.")
-        elements = fill(obr.REQUEST_ROWS, order.obr, assembly).elements
-    around = fill(orc.REQUEST_ROWS, order.orc, assembly).elements
+        described = fill(obr.REQUEST_ROWS, order.obr, assembly)
+        elements = described.elements
+        cleared |= described.open_clears()
+    placed = fill(orc.REQUEST_ROWS, order.orc, assembly)
+    around = placed.elements
+    cleared |= placed.open_clears()
     request: dict[str, Any] = {
         "resourceType": "ServiceRequest",
         "id": identity,
@@ -200,7 +206,33 @@ def _request(
         request["requester"] = requester
     if remarks:
         request["note"] = remarks
-    return request
+    # Two fields may say the same; what one of them states, the null of the other does not take away.
+    stated = {f"extension:{one['url'].rpartition('/')[2]}" for one in request.get("extension", ())}
+    if "security" in request.get("meta", {}):
+        stated.add("meta.security")
+    return request, cleared - stated - request.keys()
+
+
+#: What is read of more than one segment: element -> fields, of which one that is null is enough where none is valued.
+_NULLABLE: tuple[tuple[str, str, int], ...] = (
+    ("requisition", "ORC", 4),
+    ("occurrence[x]", "ORC", 7),
+    ("requester", "ORC", 12),
+    ("priority", "OBR", 5),
+    ("requester", "OBR", 16),
+    ("occurrence[x]", "OBR", 27),
+    ("quantityQuantity", "TQ1", 2),
+    ("occurrence[x]", "TQ1", 3),
+    ("occurrence[x]", "TQ1", 7),
+    ("priority", "TQ1", 9),
+)
+
+
+def _nulled(order: Order) -> frozenset[str]:
+    segments = {"ORC": [order.orc], "OBR": [order.obr] if order.obr is not None else [], "TQ1": order.timings}
+    return frozenset(
+        element for element, name, number in _NULLABLE if any(one.field(number).is_null for one in segments[name])
+    )
 
 
 def _add_timing(request: dict[str, Any], order: Order, remarks: list[dict[str, Any]], assembly: Assembly) -> None:

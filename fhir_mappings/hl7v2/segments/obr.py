@@ -47,13 +47,13 @@ def service_section(content: Field, place: Place) -> list[dict[str, Any]]:
 
 REQUEST_ROWS: tuple[Row, ...] = (
     Row(4, "code", convert.concept),
-    Row(6, "", _occurrence, "-"),
-    Row(36, "", _occurrence, "-"),
-    Row(13, "reasonCode*", _relevant, "-"),
-    Row(31, "reasonCode*", convert.concepts, "-"),
+    Row(6, "", _occurrence, "occurrence[x]"),
+    Row(36, "", _occurrence, "occurrence[x]"),
+    Row(13, "reasonCode*", _relevant),
+    Row(31, "reasonCode*", convert.concepts),
     Row(24, "category*", service_section),
     Row(46, "orderDetail*", convert.concepts),
-    Row(47, "orderDetail*", convert.concepts, "-"),
+    Row(47, "orderDetail*", convert.concepts),
     Row(29, "basedOn*", _parent),
     Row(53, "identifier*", orc.alternate_number, "-"),
     Row(17, "extension*", orc.callback, "extension:servicerequest-order-callback-phone-number"),

@@ -121,9 +121,9 @@ ROWS: tuple[Row, ...] = (
     Row(32, "identifier*", _shipment, "-"),
     Row(30, "accessionIdentifier", _accession),
     Row(4, "type", convert.concept),
-    Row(11, "extension*", _role, "-"),
+    Row(11, "extension*", _role, "extension:extension-Specimen.role"),
     # Before the other parts of the collection, because it states that object.
-    Row(17, "collection", _collected),
+    Row(17, "collection", _collected, "collection.collected[x]"),
     Row(7, "collection.method", convert.concept),
     Row(8, "collection.bodySite", convert.concept),
     Row(12, "collection.quantity", _amount),
@@ -172,7 +172,8 @@ def add_specimens(samples: list[Sample], obr: Segment, assembly: Assembly, *, or
         for observation in sample.observations:
             # What is seen of a specimen (haemolysis) has no place in Specimen; it stays in the original message.
             assembly.skip(observation)
-        sample.reference = assembly.upsert(resource, cleared=filled.open_clears(), guard="demographics")
+        cleared = filled.open_clears() | ({"parent"} if segment.field(3).is_null else frozenset())
+        sample.reference = assembly.upsert(resource, cleared=cleared, guard="demographics")
         made.append(sample.reference)
     return made
 
