@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import httpx
@@ -312,3 +314,37 @@ def test_the_words_of_many_refusals_fit_into_a_header(http: httpx.Client) -> Non
     assert warning.count("299 - ") == 5
     assert warning.isascii()
     assert len(warning) < 2000
+
+
+def test_ten_large_objects_at_once_cost_buffers_and_not_objects(
+    http: httpx.Client, hub: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels_bytes, at_once = 16 << 20, 10
+    room = {"max_object_bytes": 32 << 20, "max_stow_bytes": 32 << 20}
+    monkeypatch.setitem(hub.__dict__, "settings", hub.settings.model_copy(update=room))
+    frame = bytes(1 << 20)
+
+    def pieces(study: int) -> Iterator[bytes]:
+        size = {0x00280008: ("IS", "16"), 0x00280010: ("US", 512), 0x00280011: ("US", 1024), 0x7FE00010: ("OW", b"")}
+        head = make_ct(study=study, more=size)[:-4]
+        yield b"--bound\r\nContent-Type: application/dicom\r\n\r\n" + head + pixels_bytes.to_bytes(4, "little")
+        for _ in range(pixels_bytes // len(frame)):
+            yield frame
+        yield b"\r\n--bound--\r\n"
+
+    def send_one(study: int) -> int:
+        kind = 'multipart/related; type="application/dicom"; boundary=bound'
+        return http.post("/studies", content=pieces(study), headers={"Content-Type": kind}).status_code
+
+    assert send_one(1) == 200
+    tracemalloc.start()
+    try:
+        with ThreadPoolExecutor(at_once) as senders:
+            answers = list(senders.map(send_one, range(2, 2 + at_once)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answers == [200] * at_once
+    assert len(rows(hub, imaging_study)) == 1 + at_once
+    # Less than a third of what came; each has a few buffers of a mebibyte, in the client and in the door.
+    assert peak < at_once * pixels_bytes // 3
