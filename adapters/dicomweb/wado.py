@@ -20,11 +20,19 @@ from adapters._http import Workers, actor_of, echo_headers
 from adapters.dicomweb import media
 from adapters.dicomweb.ahead import ahead
 from adapters.dicomweb.archive import DISPOSITION, ZIP_TYPE, ZipBody, at_most, named
-from adapters.dicomweb.bodies import ranged, started, stream
+from adapters.dicomweb.bodies import names, ranged, started, stream
 from adapters.dicomweb.errors import uid
 from adapters.dicomweb.held import Pixels
 from adapters.dicomweb.multipart import MultipartBody, Part
-from adapters.dicomweb.negotiation import JSON_TYPE, XML_TYPE, Accepted, accepted, not_acceptable, wants_xml
+from adapters.dicomweb.negotiation import (
+    JSON_TYPE,
+    XML_TYPE,
+    Accepted,
+    accepted,
+    not_acceptable,
+    takes_gzip,
+    wants_xml,
+)
 from adapters.dicomweb.offers import by_syntax, frame_type
 from adapters.dicomweb.parameters import truth
 from adapters.pixels import frames as pixels
@@ -157,7 +165,7 @@ class Retrieve:
             "Cache-Control": "private, no-cache",
             "Vary": "Accept, Accept-Encoding",
         }
-        if f'"{etag}"' in request.headers.get("if-none-match", ""):
+        if names(request.headers.get("if-none-match", ""), f'"{etag}"'):
             return Response(status_code=304, headers=headers)
         if xml:
             return self._documents(
@@ -165,7 +173,7 @@ class Retrieve:
             )
         if len(contents) == 1:
             packed = contents[0]()
-            if "gzip" in request.headers.get("accept-encoding", "").lower():
+            if takes_gzip(request):
                 return Response(packed, media_type=JSON_TYPE, headers={**headers, "Content-Encoding": "gzip"})
             return Response(gzip.decompress(packed), media_type=JSON_TYPE, headers=headers)
         return StreamingResponse(ahead(started(_joined(contents))), media_type=JSON_TYPE, headers=headers)
