@@ -78,24 +78,46 @@ def tq1(request: Json, priority: str, target: OutboundTarget) -> dict[int, Field
 
 
 def add_ipc(
-    builder: MessageBuilder, studies: Sequence[OrderedStudy], number: str, accession: str, target: OutboundTarget
+    builder: MessageBuilder,
+    request: Json,
+    studies: Sequence[OrderedStudy],
+    number: str,
+    accession: str,
+    target: OutboundTarget,
 ) -> None:
     """Add IPC of each study; the number of the order stands for the procedure that nobody else has numbered.
 
-    IPC-1 to IPC-4 are EI and required (chapter 4.5.6): accession number, requested procedure, study, scheduled step.
+    IPC-1 to IPC-4 are EI and required (chapter 4.5.6): accession number, requested procedure, study, scheduled step. The
+    last is known by its modality where the order has several steps.
     """
     name = target.sending_application
+    procedure = _step_number(request, "requested-procedure") or number
     for study in studies:
         builder.segment(
             "IPC",
             {
                 1: [study.accession or accession or number, name],
-                2: [number, name],
+                2: [procedure, name],
                 3: [study.uid, name],
-                4: [number, name],
+                4: [_step_number(request, "scheduled-step", study.modality) or number, name],
                 5: [study.modality, "", "DCM"] if study.modality else None,
             },
         )
+
+
+def _step_number(request: Json, kind: str, modality: str = "") -> str:
+    """Return the number of *kind* that the placer gave (IPC-2, IPC-4), the step of *modality* first; empty where none fits.
+
+    Of several numbers none is taken that may be another study's.
+    """
+    found = [one for one in request.get("identifier", ()) if str(one.get("system", "")).rpartition("/")[2] == kind]
+    fitting = [
+        one
+        for one in found
+        if modality and any(extension.get("valueString") == modality for extension in one.get("extension", ()))
+    ]
+    chosen = fitting or [one for one in found if not one.get("extension")]
+    return str(chosen[0]["value"]) if len(chosen) == 1 else ""
 
 
 def add_zds(builder: MessageBuilder, studies: Sequence[OrderedStudy], target: OutboundTarget) -> None:

@@ -89,7 +89,7 @@ def orm_o01(
     if form == "OML^O21" and has_spm:
         spm.add_specimens(builder, specimens, target)
     if form == "OMI^O23":
-        add_ipc(builder, studies, placer, accession, target)
+        add_ipc(builder, request, studies, placer, accession, target)
     elif with_zds:
         add_zds(builder, studies, target)
     return builder.to_text()

@@ -157,3 +157,25 @@ def test_an_answer_says_which_message_it_answers_and_what_became_of_the_order(
     assert (sent.get("ORC-1"), sent.get("ORC-2"), sent.get("ORC-16.2")) == (answer, "KN20250611001", "设备检修")
     (event,) = translate(parse(text), context("KN")).workflow_events
     assert (event.kind, event.placer_number, event.reason) == (kind, "KN20250611001", "设备检修")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "modality", "expected"),
+    [
+        ((("requested-procedure", "RP1", ""), ("scheduled-step", "SPS1", "")), "CT", ("RP1", "SPS1")),
+        ((("scheduled-step", "SPS1", "CT"), ("scheduled-step", "SPS2", "PT")), "PT", ("KN20250611001", "SPS2")),
+        ((("scheduled-step", "SPS1", "CT"), ("scheduled-step", "SPS2", "PT")), "MR", ("KN20250611001",) * 2),
+        ((("scheduled-step", "SPS1", ""), ("scheduled-step", "SPS2", "")), "CT", ("KN20250611001",) * 2),
+    ],
+)
+def test_procedure_and_step_have_the_placers_numbers_where_these_are_known(
+    numbers: tuple[tuple[str, str, str], ...], modality: str, expected: tuple[str, str]
+) -> None:
+    given = []
+    for kind, value, step in numbers:
+        one = s.identifier("KN", kind, value)
+        given.append({**one, "extension": [{"valueString": step}]} if step else one)
+    request = {**s.REQUEST, "identifier": [*s.REQUEST["identifier"], *given]}
+    study = OrderedStudy(uid="1.2.3", accession="A1", modality=modality)
+    omi = parse(s.order(target("2.5"), request, form="OMI^O23", studies=[study]))
+    assert (omi.get("IPC-2.1"), omi.get("IPC-4.1")) == expected
