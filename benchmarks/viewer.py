@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import ct
+from benchmarks.browser import Browser
 from benchmarks.cstore import send
 from benchmarks.measure import Row, Spread, Target
 from benchmarks.processes import hub, until
@@ -30,17 +30,13 @@ FLAGS = [
 ]
 SLICES = 100
 #: Cornerstone, which paints for OHIF, says on its element that it has a new image, and then that it has painted.
-_SAID = "first image after ms:"
-_WATCH = f"""
-(() => {{
-  let there = false, said = false;
-  document.addEventListener("CORNERSTONE_STACK_NEW_IMAGE", () => {{ there = true; }}, true);
-  document.addEventListener("CORNERSTONE_IMAGE_RENDERED", () => {{
-    if (there && !said) {{ said = true; console.info("{_SAID}", performance.now()); }}
-  }}, true);
-}})();
+_WATCH = """
+window.firstImage = new Promise((resolve) => {
+  let there = false;
+  document.addEventListener("CORNERSTONE_STACK_NEW_IMAGE", () => { there = true; }, true);
+  document.addEventListener("CORNERSTONE_IMAGE_RENDERED", () => { if (there) resolve(performance.now()); }, true);
+});
 """
-_DEADLINE_MS = 60_000
 
 
 def is_here() -> bool:
@@ -55,33 +51,15 @@ def address(port: int, study: str) -> str:
 
 def visits(page: str, token: str, cold: int, warm: int) -> tuple[list[float], list[float]]:
     """Return the seconds to the first painted slice of first visits, and of later ones."""
-    from playwright.sync_api import sync_playwright
-
-    first: list[float] = []
-    later: list[float] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            for number in range(cold):
-                context = browser.new_context(viewport={"width": 1280, "height": 800})
-                context.add_init_script(_WATCH)
-                first.append(_visit(context, page, token))
-                # The last of them stays, with what it has in its cache.
-                for _ in range(warm if number == cold - 1 else 0):
-                    later.append(_visit(context, page, token))
-                context.close()
-        finally:
-            browser.close()
-    return first, later
-
-
-def _visit(context: Any, page: str, token: str) -> float:
-    tab = context.new_page()
-    with tab.expect_console_message(lambda said: said.text.startswith(_SAID), timeout=_DEADLINE_MS) as heard:
-        tab.goto(f"{page}#token={token}", wait_until="commit")
-    taken = float(heard.value.text.removeprefix(_SAID)) / 1000
-    tab.close()
-    return taken
+    entrance = f"{page}#token={token}"
+    with Browser(CHROMIUM, FLAGS) as browser:
+        # The very first one also starts the browser's own parts.
+        browser.visit(browser.context(), entrance, _WATCH, "window.firstImage")
+        first = [browser.visit(browser.context(), entrance, _WATCH, "window.firstImage") for _ in range(cold)]
+        visitor = browser.context()
+        browser.visit(visitor, entrance, _WATCH, "window.firstImage")
+        later = [browser.visit(visitor, entrance, _WATCH, "window.firstImage") for _ in range(warm)]
+    return [one / 1000 for one in first], [one / 1000 for one in later]
 
 
 def _row(key: str, work: str, seconds: Sequence[float], target: Target, scale: Scale, slices: int) -> Row:
@@ -114,7 +92,7 @@ def run(scale: Scale, folder: Path) -> list[Row]:
             return fetch(port, path, token=token, Accept="application/dicom+json")[0] == 200
 
         until(kept, what="the study can be read")
-        cold, warm = visits(address(port, study), token, min(3, scale.rounds), scale.rounds)
+        cold, warm = visits(address(port, study), token, scale.rounds, scale.rounds)
     return [
         _row("viewer-cold", "first visit", cold, Target(), scale, slices),
         _row("viewer", "program in the browser's cache", warm, Target(at_most=2.0), scale, slices),
