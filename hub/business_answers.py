@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fhir_mappings.errors import MappingError
 from fhir_mappings.hl7v2.charset import decode_message
 from fhir_mappings.hl7v2.tokenizer import Message, parse
+from fhir_mappings.hl7v2.translate import MESSAGES
 
 if TYPE_CHECKING:
     from hub.directory import Directory
@@ -40,6 +41,14 @@ def has_business(message: Message) -> bool:
     return message.get("MSH-9.1").strip().upper().partition("_")[0] in RESPONSES and any(
         one.name not in _FRAME for one in message.segments
     )
+
+
+def states_nothing(message: Message | None) -> bool:
+    """Return whether *message* is a response of a type that the hub does not read, such as SRR to a booking or RSP."""
+    if message is None:
+        return False
+    kind = message.get("MSH-9.1").strip().upper().partition("_")[0]
+    return kind in RESPONSES and kind not in MESSAGES
 
 
 def answers(raw: bytes, *, control_id: str, endpoint: MemberEndpoint) -> bool:

@@ -32,7 +32,7 @@ from hub.actor import Actor
 from hub.applying import Applying, log_fault, outcome_of
 from hub.arrival import Arrival, read_arrival
 from hub.batches import receive_batch
-from hub.business_answers import ANSWER_PEER, answers, has_business
+from hub.business_answers import ANSWER_PEER, answers, has_business, states_nothing
 from hub.certificates import Line
 from hub.errors import HubError
 from hub.order_queries import OrderQueries
@@ -205,6 +205,9 @@ class MessageService:
         answer: Answer = self._acknowledger.answer(arrival, said, self._services.clock())
         self._keep_body(arrival)
         state = "failed" if accepted or verdict is FAULT else "refused"
+        if states_nothing(arrival.message) and arrival.is_answer and arrival.endpoint is not None:
+            # MSA has settled the delivery that it answers, and nobody could mend anything.
+            state = "done"
         kept: list[str] = []
 
         def work(tx: Tx) -> bytes | None:

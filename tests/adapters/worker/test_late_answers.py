@@ -114,3 +114,32 @@ def test_a_business_answer_that_came_late_is_received_and_settles_its_delivery(h
     assert states(hub, "referral") == {"rejected"}
     [one] = sent(hub, "YL/mllp")
     assert (one.state, codes(one.ack)) == ("sent", [b"CA", b"AA"])
+
+
+@pytest.mark.parametrize("event", ["SRR^S12^SRR_S01", "RSP^K22^RSP_K21"])
+def test_a_response_that_the_hub_does_not_read_settles_the_delivery_and_is_no_refused_message(
+    hub: Services, event: str
+) -> None:
+    def spoken(raw: bytes) -> bytes:
+        return said(raw, event, "QAK|T1|OK", msh="HIS|YLYY", number="S1")
+
+    with at(hub, "yl-mllp", spoken):
+        taken(hub, REFERRAL)
+        deliver(hub)
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)) == ("sent", [b"AA"])
+    [entry] = journal(hub, event[:3])
+    # It says that nothing of it was applied, and why.
+    assert (entry.state, entry.outcome[:3], entry.ack) == ("done", "200", None)
+
+
+@pytest.mark.parametrize("event", ["SRR^S12^SRR_S01", "RSP^K22^RSP_K21"])
+def test_a_response_that_nobody_asked_for_is_refused_with_the_reason(hub: Services, event: str) -> None:
+    place(hub, "yl-mllp", "urn:none")
+    header = f"MSH|^~\\&|HIS|YLYY|YIXIE|HUB|20260612120000||{event}|S1|P|2.4||||||UNICODE UTF-8"
+    told = taken(hub, f"{header}\rMSA|AA|NOBODY\rQAK|T1|OK\r".encode())
+    assert told is not None
+    assert fields(told, b"MSA")[1:3] == [b"AR", b"S1"]
+    assert fields(told, b"MSA")[3]
+    [entry] = journal(hub, event[:3])
+    assert (entry.state, entry.outcome[:3]) == ("refused", "200")
