@@ -53,8 +53,6 @@ def visits(page: str, token: str, cold: int, warm: int) -> tuple[list[float], li
     """Return the seconds to the first painted slice of first visits, and of later ones."""
     entrance = f"{page}#token={token}"
     with Browser(CHROMIUM, FLAGS) as browser:
-        # The very first one also starts the browser's own parts.
-        browser.visit(browser.context(), entrance, _WATCH, "window.firstImage")
         first = [browser.visit(browser.context(), entrance, _WATCH, "window.firstImage") for _ in range(cold)]
         visitor = browser.context()
         browser.visit(visitor, entrance, _WATCH, "window.firstImage")
