@@ -369,7 +369,7 @@ def dialect_of(
             where=f"endpoint {endpoint.id if endpoint else ''}",
             remedy=f"Use one of {', '.join(sorted(DIALECTS))}.",
         )
-    names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone")
+    names = ("charset_in", "charset_out", "msh_18_out", "version_out", "time_zone", "dates")
     changes = {name: settings[key] for name in names if (key := name.replace("_", "-")) in settings}
     if "z-fields" in settings:
         changes["z_fields"] = z_table(settings["z-fields"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
+from fhir_mappings.hl7v2.context import DateForm
 from fhir_mappings.hl7v2.dialects import DIALECTS
 from fhir_mappings.hl7v2.profile import is_profile
 from fhir_mappings.hl7v2.zfields import is_table as is_z_table
@@ -154,6 +155,16 @@ SETTINGS: tuple[Setting, ...] = (
         fits=is_z_table,
         words="rows like ZPI-3=Patient.maritalStatus, with spaces between",
         meaning="自定义段（Z 段）字段对应的 FHIR 元素 / which FHIR element each field of its own segments is",
+    ),
+    Setting(
+        name="dates",
+        kinds=("mllp",),
+        fits=get_args(DateForm).__contains__,
+        words=" or ".join(get_args(DateForm)),
+        meaning=(
+            "对方日期的写法：`compact` 为标准写法（缺省），`separated` 亦读 `1948-02-12`、`2025/6/13 8:30:00` /"
+            " `compact` is the standard's form (default); `separated` also reads dates with dashes or slashes"
+        ),
     ),
     Setting(
         name="time-zone",

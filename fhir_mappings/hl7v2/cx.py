@@ -108,7 +108,7 @@ def cx_identifier(repetition: Repetition, ctx: MappingContext, *, kind: str | No
         repetition.component(4), repetition.component(4, 2), repetition.component(4, 3), kind, ctx
     )
     identifier["value"] = value
-    start, end = dtm_date(repetition.component(7)), dtm_date(repetition.component(8))
+    start, end = (dtm_date(repetition.component(number), ctx) for number in (7, 8))
     if start or end:
         identifier["period"] = {**({"start": start} if start else {}), **({"end": end} if end else {})}
     return identifier

@@ -23,9 +23,11 @@ from fhir_mappings.hl7v2.cx import (
     visit_identifier,
 )
 from fhir_mappings.hl7v2.quantities import (
+    as_dtm,
     dtm_date,
     dtm_datetime,
     dtm_instant,
+    is_separated,
     nm_quantity,
     nm_value,
     reference_range,
@@ -46,6 +48,7 @@ from fhir_mappings.identifiers import patient_key
 from fhir_mappings.text import has_han
 
 __all__ = [
+    "as_dtm",
     "cwe_codeable_concept",
     "cx_identifier",
     "cx_key",
@@ -55,6 +58,7 @@ __all__ = [
     "dtm_instant",
     "ei_identifier",
     "hd_system",
+    "is_separated",
     "kind_concept",
     "national_id_identifier",
     "ndl_practitioner",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from fhir_mappings.hl7v2.context import Dialect
+from fhir_mappings.hl7v2.context import DateForm, Dialect
 from fhir_mappings.hl7v2.zfields import z_field
 
 #: HL7 table 0203 as far as it names numbers of patients and visits.
@@ -93,11 +93,13 @@ def dialect_from(data: Mapping[str, Any]) -> Dialect:
 
 
 def checked(dialect: Dialect) -> Dialect:
-    """Return *dialect* if every row of its table of Z-fields can work.
+    """Return *dialect* if the form of its dates is one and every row of its table of Z-fields can work.
 
     Raises:
-        ValueError: a row cannot.
+        ValueError: the form is none, or a row cannot.
     """
+    if dialect.dates not in get_args(DateForm):
+        raise ValueError(f"There is no form of dates {dialect.dates!r}; there are {', '.join(get_args(DateForm))}.")
     for place, target in dialect.z_fields.items():
         z_field(place, target)
     return dialect

@@ -19,6 +19,12 @@ _DTM = re.compile(
     r"(?P<year>[0-9]{4})(?:(?P<month>[0-9]{2})(?:(?P<day>[0-9]{2})(?:(?P<hour>[0-9]{2})(?:(?P<minute>[0-9]{2})"
     r"(?:(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?)?)?)?)?)?(?P<offset>[+-][0-9]{4})?"
 )
+#: A date as databases and screens write it, never by the standard; the year stands first, so that its order is certain.
+_SEPARATED = re.compile(
+    r"(?P<year>[0-9]{4})(?P<mark>[-/])(?P<month>[0-9]{1,2})(?:(?P=mark)(?P<day>[0-9]{1,2})"
+    r"(?:(?: +|T)(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:\.[0-9]{1,9})?))?"
+    r" ?(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?)?)?"
+)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MAX_DIGITS = 64
 #: What stands behind the exponent is a unit of its own kind: ``/L``, ``个/L``, nothing; a letter alone would be a name.
@@ -26,9 +32,12 @@ _POWER_OF_TEN = re.compile(r"[xX×*]?\s*10\^[+-]?[0-9]{1,2}(?:\s*[^\s0-9A-Za-z][
 _UCUM = "http://unitsofmeasure.org"
 
 
-def dtm_date(value: str) -> str | None:
-    """Return a FHIR date with the precision of *value*; a time after the day is dropped, an impossible day is ``None``."""
-    match = _match(value)
+def dtm_date(value: str, ctx: MappingContext | None = None) -> str | None:
+    """Return a FHIR date with the precision of *value*; a time after the day is dropped, an impossible day is ``None``.
+
+    Without *ctx* only what the standard allows is a date; with it, also what the sender's dialect reads.
+    """
+    match = _match(value, ctx)
     if match is None:
         return None
     year, month, day = match["year"], match["month"], match["day"]
@@ -42,11 +51,11 @@ def dtm_datetime(value: str, ctx: MappingContext) -> str | None:
 
     FHIR has no times of hours alone, so missing minutes and seconds become zero; a date stays a date.
     """
-    match = _match(value)
+    match = _match(value, ctx)
     if match is None:
         return None
     if match["hour"] is None:
-        return dtm_date(value)
+        return dtm_date(value, ctx)
     moment = _moment(match, ctx)
     if moment is None:
         return None
@@ -57,12 +66,27 @@ def dtm_datetime(value: str, ctx: MappingContext) -> str | None:
 
 def dtm_instant(value: str, ctx: MappingContext) -> datetime | None:
     """Return the aware moment that *value* names, the start of its day, month or year where it is only partial."""
-    match = _match(value)
+    match = _match(value, ctx)
     return _moment(match, ctx) if match is not None else None
 
 
-def _match(value: str) -> re.Match[str] | None:
-    match = _DTM.fullmatch(value.strip())
+def as_dtm(value: str, ctx: MappingContext) -> str:
+    """Return *value* as a DTM of chapter 2A.22 where the sender's dialect has it with separators; else as it is, trimmed."""
+    text = value.strip()
+    if ctx.dialect.dates != "separated" or (found := _SEPARATED.fullmatch(text)) is None:
+        return text
+    parts = [part.rjust(2, "0") for name in ("month", "day", "hour", "minute", "second") if (part := found[name])]
+    offset = (found["offset"] or "").replace("Z", "+0000").replace(":", "")
+    return f"{found['year']}{''.join(parts)}{offset}"
+
+
+def is_separated(value: str) -> bool:
+    """Return whether *value* is a date or time with dashes or slashes, be there such a day or not."""
+    return _SEPARATED.fullmatch(value.strip()) is not None
+
+
+def _match(value: str, ctx: MappingContext | None) -> re.Match[str] | None:
+    match = _DTM.fullmatch(value.strip() if ctx is None else as_dtm(value, ctx))
     if match is None:
         return None
     try:

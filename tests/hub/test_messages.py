@@ -187,6 +187,23 @@ def test_times_are_in_the_zone_agreed_with_the_sender_and_keep_their_precision(s
     assert {one["effectiveDateTime"] for one in hub.all("Observation")} == set(moments.values())
 
 
+@pytest.mark.parametrize(
+    ("settings", "read"),
+    # Where OBX-14 cannot be read, the result has the time of its OBR.
+    [({"dates": "separated"}, "2025-06-10T08:30:00+08:00"), ({}, "2025-06-11T07:00:00+08:00")],
+    ids=["agreed", "not agreed"],
+)
+def test_times_with_dashes_are_read_where_it_is_agreed_with_the_sender(
+    sqlite_database: Database, settings: dict[str, str], read: str
+) -> None:
+    hub = V2Hub(sqlite_database, **settings)
+    result = "OBX|1|NM|K^钾||4.1|mmol/L|||||F|||2025-06-10 08:30:00"
+    assert hub.code(oru("1", "F", "", at="20250611090000", obx=result)) == "AA"
+    assert hub.one("Observation")["effectiveDateTime"] == read
+    # Whoever is not read hears of the place and of what to do.
+    assert ("dates=separated" in hub.journal()[0].outcome) == (not settings)
+
+
 def test_the_character_set_agreed_with_the_sender_wins(sqlite_database: Database) -> None:
     hub = V2Hub(sqlite_database, **{"charset-in": "BIG5"})
     text = adt("A01", "1", name="陳東")

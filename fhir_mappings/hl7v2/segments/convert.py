@@ -122,10 +122,17 @@ def concepts(content: Field, place: Place) -> list[Json]:
 def date(content: Field, place: Place) -> str | None:
     """A date; a birth date padded with zeros to a time stays a date."""
     text = content.component(1).strip()
-    made = datatypes.dtm_date(text)
+    made = datatypes.dtm_date(text, place.ctx)
     if made is None and text:
-        place.warn("The date does not exist or is not YYYY[MM[DD]]; it was left out.")
+        place.warn(f"The date does not exist or is not YYYY[MM[DD]]; it was left out.{_hint(text, place)}")
     return made
+
+
+def _hint(text: str, place: Place) -> str:
+    """What to do about a date that only another form of the sender's dates would read; empty where that would not help."""
+    if datatypes.is_separated(text) and place.ctx.dialect.dates == "compact":
+        return " If this sender writes dashes or slashes, set dates=separated at its endpoint."
+    return ""
 
 
 def moment_text(text: str, place: Place) -> str | None:
@@ -135,7 +142,7 @@ def moment_text(text: str, place: Place) -> str | None:
         return None
     made = datatypes.dtm_datetime(text, place.ctx)
     if made is None:
-        place.warn("The time does not exist or is not YYYY[MM[DD[HHMM[SS]]]]; it was left out.")
+        place.warn(f"The time does not exist or is not YYYY[MM[DD[HHMM[SS]]]]; it was left out.{_hint(text, place)}")
     return made
 
 

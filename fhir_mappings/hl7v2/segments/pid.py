@@ -40,7 +40,7 @@ def _birth(content: Field, place: Place) -> dict[str, Any] | None:
     if date is None:
         return None
     born: dict[str, Any] = {"birthDate": date}
-    raw = content.repetitions[0].component(1)
+    raw = datatypes.as_dtm(content.repetitions[0].component(1), place.ctx)
     # Chinese HIS pad the day with zeros to fourteen digits; only a time that says something becomes birthTime.
     if len(raw) >= 12 and raw[8:].strip("0") and raw[8:12].isdigit():
         moment = datatypes.dtm_datetime(raw, place.ctx)

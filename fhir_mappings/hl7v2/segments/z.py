@@ -48,7 +48,7 @@ def _decimal(text: str, place: Place) -> Any:
 
 
 def _date(text: str, place: Place) -> str | None:
-    made = datatypes.dtm_date(text)
+    made = datatypes.dtm_date(text, place.ctx)
     if made is None:
         place.warn("The date does not exist or is not YYYY[MM[DD]]; it was left out.")
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ def context(institution: str) -> MappingContext:
     )
 
 
+def context_of(path: Path) -> MappingContext:
+    """How a sample is read: as its sender's dialect says, with the form of dates that ``separated`` in its name asks for."""
+    made = context(institution_of(path))
+    form = "separated" if "separated" in path.stem else "compact"
+    return replace(made, dialect=made.dialect.varied({"dates": form}))
+
+
 def institution_of(path: Path) -> str:
     """The member that sends a sample: the letters before the first underscore of its name."""
     return path.name.partition("_")[0].upper()
@@ -45,11 +53,11 @@ def institution_of(path: Path) -> str:
 
 def translation_of(path: Path) -> Translation:
     decoded = decode_message(path.read_bytes())
-    return translate(parse(decoded.text), context(institution_of(path)))
+    return translate(parse(decoded.text), context_of(path))
 
 
 def bundle_of(path: Path) -> dict[str, Any]:
-    return to_bundle(translation_of(path), context(institution_of(path)))
+    return to_bundle(translation_of(path), context_of(path))
 
 
 def pretty(bundle: dict[str, Any]) -> bytes:

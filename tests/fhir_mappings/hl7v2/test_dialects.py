@@ -32,6 +32,8 @@ def test_configuration_lays_its_changes_over_a_base() -> None:
 def test_a_wrong_key_base_or_type_is_named() -> None:
     with pytest.raises(ValueError, match="charset_inn"):
         dialect_from({"charset_inn": "GBK"})
+    with pytest.raises(ValueError, match="separted"):
+        dialect_from({"dates": "separted"})
     with pytest.raises(ValueError, match="klingon"):
         dialect_from({"base": "klingon"})
     with pytest.raises(TypeError, match="cx_types"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -56,6 +57,36 @@ def rep(raw: str) -> Repetition:
 def test_dates_and_times_keep_their_precision(written: str, date: str | None, moment: str | None) -> None:
     assert dtm_date(written) == date
     assert dtm_datetime(written, CTX) == moment
+
+
+@pytest.mark.parametrize(
+    ("written", "date", "moment"),
+    [
+        ("1948-02-12", "1948-02-12", "1948-02-12"),
+        ("1948/02/12", "1948-02-12", "1948-02-12"),
+        ("1948/2/2", "1948-02-02", "1948-02-02"),
+        ("1948-02", "1948-02", "1948-02"),
+        ("2025-06-13 08:30:00", "2025-06-13", "2025-06-13T08:30:00+08:00"),
+        ("2025/6/13 8:30", "2025-06-13", "2025-06-13T08:30:00+08:00"),
+        ("2025-06-13T08:30:00.250", "2025-06-13", "2025-06-13T08:30:00.250+08:00"),
+        ("2025-06-13T00:30:00Z", "2025-06-13", "2025-06-13T00:30:00+00:00"),
+        ("2025-06-13T08:30:00+09:00", "2025-06-13", "2025-06-13T08:30:00+09:00"),
+        ("20250613083000", "2025-06-13", "2025-06-13T08:30:00+08:00"),
+        ("1948-02-30", None, None),
+        ("1948-02/12", None, None),
+        ("12/02/1948", None, None),
+        ("1948-02-12 08", None, None),
+        ("0000-00-00", None, None),
+        ("１９４８-02-12", None, None),
+    ],
+)
+def test_dates_with_separators_are_read_where_the_dialect_says_so(
+    written: str, date: str | None, moment: str | None
+) -> None:
+    separated = replace(CTX, dialect=HIS_CN.varied({"dates": "separated"}))
+    assert (dtm_date(written, separated), dtm_datetime(written, separated)) == (date, moment)
+    if written[4] in "-/":
+        assert (dtm_date(written, CTX), dtm_datetime(written, CTX)) == (None, None)
 
 
 def test_impossible_times_are_not_said() -> None:

@@ -17,9 +17,8 @@ from fhir_mappings.hl7v2.tokenizer import parse
 from fhir_mappings.hl7v2.translate import VERSIONS, supported_events, translate
 from tests.fhir_mappings.hl7v2.golden import (
     bundle_of,
-    context,
+    context_of,
     expected_path,
-    institution_of,
     pretty,
     samples,
     translation_of,
@@ -57,7 +56,7 @@ def test_every_version_of_hl7_says_the_same(path: Path) -> None:
     """One table reads all versions: what MSH-12 says, and that MSH-9.3 is missing before v2.3.1, changes no element."""
     head, rest = decode_message(path.read_bytes()).text.split("\r", 1)
     fields = head.split("|")
-    ctx = context(institution_of(path))
+    ctx = context_of(path)
     expected = bundle_of(path)
     fields[8] = "^".join(fields[8].split("^")[:2])
     for version in sorted(VERSIONS):
