@@ -18,6 +18,8 @@ CANONICAL_BASE = "https://yixiehub.example/fhir"
 #: Namespace of every id that the hub makes from a business key.
 NAMESPACE = uuid5(NAMESPACE_URL, CANONICAL_BASE)
 _NAMESPACE_OCTETS = NAMESPACE.bytes
+#: Longest PatientID (LO, PS3.5 table 6.2-1).
+_LO_CHARS = 64
 
 RESIDENT_ID = "urn:oid:2.16.156.10011.1.3"
 HEALTH_CARD = "urn:oid:2.16.156.10011.1.19"
@@ -139,6 +141,18 @@ def patient_key(value: str) -> str:
     """Return the key under which a patient number is the same at every door: ``0000010086`` and ``10086`` meet."""
     key = value.strip()
     return key.lstrip("0") or "0" if key.isascii() and key.isdigit() else key
+
+
+def spellings(value: str) -> list[str]:
+    """Return the ways in which a record may carry the patient number *value*, itself first.
+
+    A HIS may write zeros before the number that a modality leaves out.
+    """
+    key = patient_key(value)
+    padded = (
+        [key.zfill(length) for length in range(len(key), _LO_CHARS + 1)] if key.isascii() and key.isdigit() else [key]
+    )
+    return list(dict.fromkeys([value, *padded]))
 
 
 def resource_id(institution: str, authority: str, resource_type: str, value: str) -> str:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pydicom.datadict import keyword_for_tag
 
 from fhir_mappings.dicom import workitem as mapping
-from fhir_mappings.identifiers import patient_key
+from fhir_mappings.identifiers import spellings
 from fhir_mappings.json import loads
 from hub.access import scope_of
 from hub.actor import Actor
@@ -25,7 +25,7 @@ from hub.attribute_matching import Match, fits, parse_as
 from hub.errors import Category, HubError
 from hub.ports import AuditLine
 from hub.search import Query, parse
-from hub.search.values import MAX_VALUES
+from hub.search.values import MAX_VALUES, escape
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -52,8 +52,6 @@ _STATUS = {
     mapping.COMPLETED: "completed",
     mapping.CANCELED: "cancelled",
 }
-#: Longest PatientID (LO, PS3.5 table 6.2-1).
-_LO_CHARS = 64
 _PATIENT_ID, _ACCESSION, _STUDY = ("00100020",), (mapping.REQUESTS, "00080050"), ("0020000D",)
 
 
@@ -220,11 +218,11 @@ class WorkitemSearch:
             elif one.path == (mapping.INSTANCE_UID,):
                 pairs.append(("identifier", ",".join("|".join(mapping.identifier_of(uid)) for uid in values)))
             elif one.path in {_ACCESSION, _STUDY}:
-                pairs.append(("identifier", ",".join(map(_escaped, values))))
+                pairs.append(("identifier", ",".join(map(escape, values))))
             elif one.path == _PATIENT_ID:
-                spellings = list(dict.fromkeys(spelling for value in values for spelling in _spellings(value)))
-                if len(spellings) <= MAX_VALUES:
-                    pairs.append(("patient.identifier", ",".join(map(_escaped, spellings))))
+                spelt = list(dict.fromkeys(spelling for value in values for spelling in spellings(value)))
+                if len(spelt) <= MAX_VALUES:
+                    pairs.append(("patient.identifier", ",".join(map(escape, spelt))))
         return parse("Task", pairs, base_urls=[base])
 
     def _fits(self, attributes: Json) -> bool:
@@ -248,21 +246,6 @@ class WorkitemSearch:
             correlation_id=self._correlation_id,
         )
         self._services.database.write(lambda tx: tx.audit.write(line))
-
-
-def _spellings(number: str) -> Iterator[str]:
-    """Yield the ways in which a Patient may carry *number*: its HIS may write zeros before it that a modality leaves out."""
-    yield number
-    key = patient_key(number)
-    if key.isascii() and key.isdigit():
-        yield from (key.zfill(length) for length in range(len(key), _LO_CHARS + 1))
-    else:
-        yield key
-
-
-def _escaped(value: str) -> str:
-    """Return *value* for a search parameter (https://hl7.org/fhir/R4/search.html#escaping)."""
-    return "".join(f"\\{char}" if char in "\\|,$" else char for char in value)
 
 
 # --- moments -----------------------------------------------------------------------------------------------------

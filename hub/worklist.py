@@ -1,8 +1,8 @@
 """The Modality Worklist: imaging orders that wait for a modality of the asking institution (PS3.4 annex K).
 
 An order is on the list of the institution that is to do it: the one that its performer names, else the one that wrote it.
-It leaves the list when it is no longer active, and when a complete study or a completed performed step is based on it. Orders come page by page, with
-the asker's scope and an audit line for each page, as answers of queries do (:mod:`hub.query`).
+It leaves the list when it is no longer active, and when a complete study or a completed performed step is based on it.
+Orders come page by page, with the asker's scope and an audit line for each page, as answers of queries do (:mod:`hub.query`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 from pydicom.datadict import keyword_for_tag
 
 from fhir_mappings.dicom.worklist import Around, item, modality
+from fhir_mappings.identifiers import spellings
 from fhir_mappings.json import loads
 from hub.access import Scope, scope_of
 from hub.actor import Actor
 from hub.attribute_matching import Match, fits, parse_as
+from hub.identity_numbers import fulfils
 from hub.ports import AuditLine, Stored, Tx
 from hub.search import Query, parse
+from hub.search.values import escape
+from hub.wanted_attributes import selected, supported
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -31,11 +35,12 @@ Json = dict[str, Any]
 PAGE_ORDERS = 100
 _MANY = 1000
 _STEP, _STATION, _DAY, _HOUR, _MODALITY = "00400100", "00400001", "00400002", "00400003", "00080060"
+_PATIENT_ID = ("00100020",)
 #: Keys that an index of the orders answers.
 _IDENTIFIERS: Mapping[tuple[str, ...], str] = {
     ("00080050",): "identifier",
     ("00402016",): "identifier",
-    ("00100020",): "patient.identifier",
+    _PATIENT_ID: "patient.identifier",
 }
 _PREGNANCY = "http://loinc.org|82810-3"
 
@@ -75,7 +80,7 @@ def read_identifier(attributes: Mapping[str, Json], *, fuzzy: bool = False) -> A
     """
     keys = list(_keys(attributes, (), fuzzy=fuzzy))
     found = {key.path: key.match for key in keys}
-    asked = Asked(keys=tuple(keys), wanted=attributes, partly=not _supported(attributes, TEMPLATE))
+    asked = Asked(keys=tuple(keys), wanted=attributes, partly=not supported(attributes, TEMPLATE))
     day, hour = found.get((_STEP, _DAY)), found.get((_STEP, _HOUR))
     if day is not None:
         low, high = day.values
@@ -145,7 +150,7 @@ class Worklist:
                 if items:
                     self._audit(patients, len(items))
                     said = True
-                    yield [_selected(one, self.asked.wanted) for one in items]
+                    yield [selected(one, self.asked.wanted) for one in items]
                 if following is None:
                     break
         if not said:
@@ -155,9 +160,10 @@ class Worklist:
         """Yield the searches whose orders are candidates: planned in the days asked for, and else written then."""
         pairs = [("status", "active"), ("_sort", "_id"), ("_count", str(PAGE_ORDERS))]
         for key in self.asked.keys:
-            name = _IDENTIFIERS.get(key.path)
-            if name is not None and _single(key.match):
-                pairs.append((name, _escaped(_single(key.match))))
+            name, value = _IDENTIFIERS.get(key.path), _single(key.match)
+            if name is not None and value:
+                spelt = spellings(value) if key.path == _PATIENT_ID else [value]
+                pairs.append((name, ",".join(map(escape, spelt))))
         low, high = (_day(text, by) for text, by in zip(self.asked.days, (-1, 1), strict=True))
         bounds = [prefix + day for prefix, day in (("ge", low), ("le", high)) if day]
         found = [pairs]
@@ -287,7 +293,7 @@ class Worklist:
         return tag in self.asked.wanted
 
     def _matches(self, made: Json) -> bool:
-        if not all(fits(key.match, _values(made, key.path)) for key in self.asked.keys):
+        if not all(_fits(key, made) for key in self.asked.keys):
             return False
         if self.asked.moments is None:
             return True
@@ -320,11 +326,6 @@ def naming(base: str) -> str:
     return f"{base}/NamingSystem/member"
 
 
-def _escaped(value: str) -> str:
-    """Return *value* for a search parameter (https://hl7.org/fhir/R4/search.html#escaping)."""
-    return "".join(f"\\{char}" if char in "\\|,$" else char for char in value)
-
-
 def _day(text: str, by: int) -> str:
     """Return the date *by* days from *text*; a day of one time zone is parts of two of another."""
     if not text:
@@ -353,6 +354,12 @@ def _references(order: Json) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _fits(key: _Key, made: Json) -> bool:
+    values = _values(made, key.path)
+    # Zeros before a patient's number make no other number: who scans the card may not write those that the HIS does.
+    return any(fulfils(key.match, value) for value in values) if key.path == _PATIENT_ID else fits(key.match, values)
+
+
 def _values(dataset: Mapping[str, Any], path: Sequence[str]) -> Iterator[str]:
     """Yield the values at *path* in every item, as text."""
     for value in dataset.get(path[0], {}).get("Value") or ():
@@ -362,35 +369,6 @@ def _values(dataset: Mapping[str, Any], path: Sequence[str]) -> Iterator[str]:
             yield from (str(group) for group in value.values())
         elif value is not None:
             yield str(value)
-
-
-def _selected(made: Mapping[str, Json], wanted: Mapping[str, Json]) -> Json:
-    """Return of *made* what is wanted; an empty sequence, or an empty item, asks for all of it."""
-    found: Json = {}
-    for tag, asked in wanted.items():
-        element = made.get(tag)
-        if element is None:
-            continue
-        inner = (
-            next((one for one in asked.get("Value") or () if isinstance(one, dict)), {})
-            if asked.get("vr") == "SQ"
-            else {}
-        )
-        if inner and element["vr"] == "SQ":
-            element = {"vr": "SQ", "Value": [_selected(one, inner) for one in element.get("Value") or ()]}
-        found[tag] = element
-    return found
-
-
-def _supported(wanted: Mapping[str, Json], known: Mapping[str, Any]) -> bool:
-    for tag, asked in wanted.items():
-        if tag not in known:
-            return False
-        if asked.get("vr") == "SQ" and known[tag].get("Value"):
-            inner = [one for one in asked.get("Value") or () if isinstance(one, dict)]
-            if not all(_supported(one, known[tag]["Value"][0]) for one in inner):
-                return False
-    return True
 
 
 #: An item of an order that says nothing: all that is supported.

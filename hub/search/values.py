@@ -118,6 +118,11 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(r"\1", text)
 
 
+def escape(text: str) -> str:
+    """Return *text* as one value of a search parameter (https://hl7.org/fhir/R4/search.html#escaping)."""
+    return "".join(f"\\{char}" if char in "\\|,$" else char for char in text)
+
+
 def read(parameter: SearchParameter, modifier: str, text: str, context: Context) -> PlainFilter:
     """Return the filter of one parameter.
 

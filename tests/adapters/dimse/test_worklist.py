@@ -181,6 +181,15 @@ def test_keys_are_matched(
     assert found.pending == ({PENDING} if count else set())
 
 
+@pytest.mark.parametrize("known_as", ["10086", "0000010086"])
+def test_a_patient_is_found_however_the_his_pads_the_number(services: Services, door: Door, known_as: str) -> None:
+    put(services, patient(number=known_as), order())
+    for number, count in (("10086", 1), ("0000010086", 1), ("*10086", 1), ("1008600", 0), ("10087", 0)):
+        assert len(asked(door, PatientID=number).answers) == count, number
+    (answer,) = asked(door, PatientID="10086").answers
+    assert plain(answer)["PatientID"] == known_as
+
+
 def test_an_order_for_no_station_is_the_askers(services: Services, door: Door) -> None:
     put(services, patient(), order())
     (answer,) = asked(door).answers
