@@ -48,6 +48,18 @@ _SIGNERS = {
 _DE = "2.16.156.10011.2.2.1"
 _ICD10, _ICD9 = "2.16.156.10011.2.3.3.11", "2.16.156.10011.2.3.3.12"
 _LOINC = "2.16.840.1.113883.6.1"
+#: Day of June 2025 on which a document was written, where what it tells fixes it: a consent precedes its operation, a report follows it.
+_DAYS = {
+    **dict.fromkeys(("C0003", "C0004"), 11),
+    **dict.fromkeys(
+        ("C0005", "C0010", "C0014", "C0023", "C0026", "C0027", "C0030", "C0034", "C0035", "C0037", "C0046", "C0047"), 12
+    ),
+    **dict.fromkeys(("C0011", "C0012", "C0015", "C0019", "C0036", "C0044", "C0045", "C0048", "C0050"), 13),
+    **dict.fromkeys(("C0016", "C0038"), 14),
+    "C0041": 15,
+    **dict.fromkeys(("C0025", "C0032", "C0033", "C0049", "C0053"), 19),
+    "C0043": 26,
+}
 #: A picture of one point.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -83,7 +95,7 @@ def _encoding(code: str, kind: Kind) -> str:
 def document(code: str, kind: Kind) -> str:
     """Return the text of one document, its XML declaration left out."""
     title = NAMES[code]
-    written = f"202506{12 + int(code[1:]) % 8:02d}1{int(code[1:]) % 10}3000"
+    written = f"202506{_DAYS.get(code, 12 + int(code[1:]) % 8):02d}1{int(code[1:]) % 10}3000"
     parent = f"{kind.house}-{code}-0" if kind.replaces else ""
     return "".join(
         (

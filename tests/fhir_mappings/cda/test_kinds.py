@@ -43,6 +43,16 @@ def headings(sections: list[dict[str, Any]]) -> list[Any]:
     return [(one["title"], headings(one.get("section", []))) for one in sections]
 
 
+def moment_of(element: ET.Element) -> str:
+    """The time that stands directly in *element*, to the second."""
+    return next(one.get("value", "") for one in element if one.tag == f"{_V3}effectiveTime")
+
+
+def procedures(root: ET.Element, mood: str) -> list[str]:
+    """When each procedure of the body was done (EVN) or is planned (RQO)."""
+    return [moment_of(one) for one in root.iter(f"{_V3}procedure") if one.get("moodCode") == mood]
+
+
 def test_there_is_a_sample_of_every_kind() -> None:
     assert [path.parent.name for path in samples()] == list(types.NAMES)
 
@@ -63,6 +73,30 @@ def test_every_resident_number_of_the_samples_is_valid() -> None:
     found = {number for path in samples() for number in clinical_of(path).target.resident_ids}
     assert found >= {make.resident_number(person) for person in ("zheng", "li", "zhou", "sun", "wu")}
     assert all(check_resident_id(number).status == "ok" and number.startswith("990001") for number in found)
+
+
+@pytest.mark.parametrize("path", _PATHS)
+def test_a_sample_tells_what_was_done_before_it_was_written_and_plans_what_comes_after(path: Path) -> None:
+    root = tree(path)
+    written = moment_of(root)
+    # What is said in words to the minute: a birth, a death.
+    told = [
+        "".join(one) + "00" for one in re.findall(r"(2025)-(\d\d)-(\d\d) (\d\d):(\d\d)", ET.tostring(root, "unicode"))
+    ]
+    assert [one for one in (*procedures(root, "EVN"), *told) if one > written] == []
+    assert [one for one in procedures(root, "RQO") if one < written] == []
+
+
+def test_nobody_is_prescribed_what_another_sample_says_they_do_not_stand() -> None:
+    observed, prescribed = (
+        (make.HERE / name).read_bytes().decode("gb18030")
+        for name in ("C0003/kn_observation.xml", "C0004/kn_western_prescription.xml")
+    )
+    assert "青霉素皮试阳性" in observed
+    assert make.resident_number("zheng") in observed
+    assert make.resident_number("zheng") in prescribed
+    # Every penicillin is called so: 阿莫西林, 氨苄西林, 哌拉西林, 青霉素 itself.
+    assert not re.search("西林|青霉素", prescribed)
 
 
 @pytest.mark.parametrize("path", _PATHS)

@@ -154,11 +154,11 @@ def test_the_service_that_is_documented_is_the_event_of_the_composition() -> Non
 def test_a_medicine_keeps_its_name_dose_route_and_frequency() -> None:
     sections = {one["title"]: one for one in of(PRESCRIPTION).composition["section"]}
     first = {part["url"]: part for part in sections["用药"]["extension"][0]["extension"]}
-    assert first["code"]["valueCodeableConcept"] == {"text": "阿莫西林胶囊"}
+    assert first["code"]["valueCodeableConcept"] == {"text": "阿奇霉素片"}
     assert (str(first["dose"]["valueQuantity"]["value"]), first["dose"]["valueQuantity"]["unit"]) == ("0.5", "g")
     assert first["route"]["valueCodeableConcept"]["coding"][0]["display"] == "口服"
-    assert first["frequency"]["valueCodeableConcept"] == {"text": "每日三次"}
-    assert "<th>阿莫西林胶囊</th><td>0.5 g 口服 每日三次</td>" in sections["用药"]["text"]["div"]
+    assert first["frequency"]["valueCodeableConcept"] == {"text": "每日一次"}
+    assert "<th>阿奇霉素片</th><td>0.5 g 口服 每日一次</td>" in sections["用药"]["text"]["div"]
     assert "38.60 元" in sections["费用"]["text"]["div"]
 
 
