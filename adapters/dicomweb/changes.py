@@ -40,7 +40,7 @@ class Changes:
         """Answer what is behind ``since``."""
         given = _parameters(request, QUERY)
         since = _number(given, "since", 0, most=_MOST)
-        limit = _number(given, "limit", _DEFAULT_LIMIT, most=MAX_CHANGES)
+        limit = _number(given, "limit", _DEFAULT_LIMIT, least=1, most=MAX_CHANGES)
         metadata = _flag(given)
 
         def work() -> Feed:
@@ -87,13 +87,13 @@ def _parameters(request: Request, known: Collection[str]) -> Mapping[str, str]:
     return request.query_params
 
 
-def _number(given: Mapping[str, str], name: str, otherwise: int, *, most: int) -> int:
+def _number(given: Mapping[str, str], name: str, otherwise: int, *, least: int = 0, most: int) -> int:
     text = given.get(name)
     if text is None:
         return otherwise
     # The length comes first: Python refuses to convert very long ones.
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
-        raise _wrong(name, f"Send a number up to {most}.")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise _wrong(name, f"Send a number from {least} to {most}.")
     return int(text)
 
 

@@ -67,7 +67,8 @@ def test_who_sees_nothing_is_told_nothing(hub: Services, http: httpx.Client) -> 
 
 
 @pytest.mark.parametrize(
-    "query", ["since=-1", "since=" + "9" * 40, "since=x", "limit=1001", "limit=1_0", "includemetadata=1", "offset=3"]
+    "query",
+    ["since=-1", f"since={'9' * 40}", "since=x", "limit=0", "limit=1001", "limit=1_0", "includemetadata=1", "offset=3"],
 )
 def test_parameters_that_cannot_be_used_are_named(http: httpx.Client, query: str) -> None:
     answer = http.get(f"/changefeed?{query}")
