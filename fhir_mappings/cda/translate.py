@@ -42,6 +42,10 @@ class Clinical:
         composition: its Composition.
         people: the Practitioners it names.
         target: its patient.
+        document: its DocumentReference.
+        visit: its Encounter.
+        inside: Attachments of what it carries inside: pictures, and a body that is not XML.
+        parts: the changes that keep the bytes of *inside*.
     """
 
     translation: Translation
@@ -49,10 +53,16 @@ class Clinical:
     composition: Json
     people: tuple[Json, ...]
     target: RecordTarget
+    document: Json
+    visit: Json | None
+    inside: tuple[Json, ...]
+    parts: tuple[Change, ...]
 
 
-def translate(raw: bytes, ctx: MappingContext) -> Clinical:
+def translate(raw: bytes, ctx: MappingContext, *, keeper: str = "") -> Clinical:
     """Return what the clinical document *raw* says. Pure and repeatable.
+
+    *keeper* is the DocumentReference (``DocumentReference/id``) that its bytes belong to, where that is not its own.
 
     Raises:
         MalformedError: it cannot be read (102), or lacks a part of the header that it must have (100, 101).
@@ -71,7 +81,7 @@ def translate(raw: bytes, ctx: MappingContext) -> Clinical:
     visit = participants.encounter(root, target.resource["id"], ctx)
     composition = _composition(root, key, kind, people, ctx, issues)
     composition |= {"subject": subject, **({"encounter": {"reference": f"Encounter/{visit['id']}"}} if visit else {})}
-    original, copies = _attachments(raw, root, reference, ctx, issues)
+    original, copies = _attachments(raw, root, keeper or reference, ctx, issues)
     document = _document(root, reference, composition, target, visit, ctx)
     document["content"] = [{"attachment": one} for one in (original, *copies[1])]
     changes: list[Change] = [Upsert(resource=target.resource, create_only=True)]
@@ -101,6 +111,10 @@ def translate(raw: bytes, ctx: MappingContext) -> Clinical:
         composition=composition,
         people=tuple(people.resources.values()),
         target=target,
+        document=document,
+        visit=visit,
+        inside=tuple(copies[1]),
+        parts=tuple(copies[0][1:]),
     )
 
 
@@ -219,7 +233,9 @@ def _composition(
         made["extension"] = told
     if done := participants.events(root, ctx):
         made["event"] = done
-    turning = Sections(ctx, media=frozenset(one.name for one in embedded.of(root)))
+    # What has no name, or could not be decoded, is no attachment that a text could name.
+    shown = frozenset(one.name for one in embedded.of(root) if one.name and one.data is not None)
+    turning = Sections(ctx, media=shown)
     sections = turning.of(root)
     issues += turning.issues
     if sections:

@@ -95,13 +95,10 @@ def translate(assembly: Assembly, trigger: str) -> None:
     relations = _relations(segment, trigger, identity, assembly)
     if relations:
         document["relatesTo"] = relations
-    content, compositions = _content(f"DocumentReference/{identity}", encounter, assembly)
+    content, clinical = _content(f"DocumentReference/{identity}", encounter, assembly)
     if content:
         document["content"] = content
     related = _orders(segment, assembly)
-    related += [{"reference": f"Composition/{one['id']}"} for one in compositions]
-    if compositions and "type" not in document:
-        document["type"] = compositions[0]["type"]
     context: dict[str, Any] = {}
     if encounter:
         context["encounter"] = [{"reference": encounter}]
@@ -109,6 +106,8 @@ def translate(assembly: Assembly, trigger: str) -> None:
         context["related"] = related
     if context:
         document["context"] = context
+    for one in clinical:
+        cda.complete(document, one, filled.cleared, assembly)
     reference = assembly.upsert(
         document,
         cleared=filled.open_clears(),
@@ -164,16 +163,14 @@ def _orders(segment: Segment, assembly: Assembly) -> list[dict[str, Any]]:
     ]
 
 
-def _content(
-    document: str, encounter: str | None, assembly: Assembly
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _content(document: str, encounter: str | None, assembly: Assembly) -> tuple[list[dict[str, Any]], list[cda.Inside]]:
     """The OBX in order: text lines as one plain attachment, each encapsulated object as one of its own.
 
-    Returned with the Compositions of those that are clinical documents.
+    A clinical document is followed by what it carries inside. Returned with those that are clinical documents.
     """
     lines: list[str] = []
     attachments: list[dict[str, Any]] = []
-    compositions: list[dict[str, Any]] = []
+    clinical: list[cda.Inside] = []
     textual: Segment | None = None
     for segment in assembly.message.all("OBX"):
         kind = segment.get(2).strip().upper()
@@ -181,9 +178,10 @@ def _content(
             made = ed.attachment(segment, document, assembly)
             kept = assembly.changes[-1]
             assert isinstance(kept, Attachment)
-            if cda.is_document(kept.data):
-                compositions += filter(None, [cda.composition(kept.data, segment, encounter, assembly)])
             attachments.append({"attachment": made})
+            if cda.is_document(kept.data) and (found := cda.read(kept.data, segment, document, encounter, assembly)):
+                clinical.append(found)
+                attachments += [{"attachment": one} for one in found.clinical.inside]
         elif kind == "RP":
             pointer = ed.pointer(segment, assembly)
             if pointer:
@@ -203,7 +201,9 @@ def _content(
         if textual is not None and cda.is_document(raw):
             # Some systems put the XML itself where text stands.
             content_type = f"{cda.CONTENT_TYPE}; charset=utf-8"
-            compositions += filter(None, [cda.composition(raw, textual, encounter, assembly)])
+            if found := cda.read(raw, textual, document, encounter, assembly):
+                clinical.append(found)
+                attachments += [{"attachment": one} for one in found.clinical.inside]
         data = base64.b64encode(raw).decode()
         attachments.insert(0, {"attachment": {"contentType": content_type, "data": data}})
-    return attachments, compositions
+    return attachments, clinical
