@@ -148,8 +148,8 @@ class Assembly:
     changes: list[Change] = field(default_factory=list)
     workflow_events: list[WorkflowEvent] = field(default_factory=list)
     patient_id: str | None = None
-    #: References already made in this message; a shared resource is stated once.
-    interned: set[str] = field(default_factory=set)
+    #: Shared resources already made in this message, by reference; each is stated once.
+    interned: dict[str, Upsert] = field(default_factory=dict)
     unmapped: set[str] = field(default_factory=set)
     unmapped_codes: dict[UnmappedCode, None] = field(default_factory=dict)
 
@@ -179,7 +179,7 @@ class Assembly:
         """State a shared resource once, only for the case that it is not known yet; return its reference."""
         change = Upsert(resource=resource, create_only=True)
         if change.reference not in self.interned:
-            self.interned.add(change.reference)
+            self.interned[change.reference] = change
             self.changes.append(change)
         return change.reference
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly, Place, fill
-from fhir_mappings.hl7v2.base import Upsert
 from fhir_mappings.hl7v2.messages.result_groups import Group
 from fhir_mappings.hl7v2.segments import convert, obr, orc, pid
 from fhir_mappings.hl7v2.tokenizer import Segment
@@ -64,6 +63,4 @@ def reported(request: str, around: Segment | None, status: str, assembly: Assemb
     order_status = around.get(5).strip().upper() if around is not None else ""
     if status in _DONE and order_status in {"", "CM"}:
         return
-    for change in assembly.changes:
-        if isinstance(change, Upsert) and change.create_only and change.reference == request:
-            change.resource["status"] = "active"
+    assembly.interned[request].resource["status"] = "active"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_mappings.errors import MalformedError
-from fhir_mappings.hl7v2.base import Attachment
+from fhir_mappings.hl7v2.base import Attachment, Upsert
 from tests.fhir_mappings.hl7v2.test_translate import PID, only, said, upserts
 
 P = PID.strip()
@@ -297,3 +297,25 @@ def test_notes_between_the_texts_of_a_report_are_read_where_they_stand() -> None
     )  # fmt: skip
     text = base64.b64decode(only(made, "DiagnosticReport")["presentedForm"][0]["data"]).decode()
     assert text == "所见：\n右肺结节\n与前片比较\n\n印象：\n随访"
+
+
+def test_reports_of_one_message_do_not_look_at_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    name_of, asked = Upsert.reference.fget, 0
+    assert name_of is not None
+
+    def counted(change: Upsert) -> str:
+        nonlocal asked
+        asked += 1
+        return str(name_of(change))
+
+    monkeypatch.setattr(Upsert, "reference", property(counted))
+
+    def looks(count: int) -> int:
+        nonlocal asked
+        asked = 0
+        reports = [row("OBR", f2=f"P{i}", f3=f"F{i}", f4="R", f25="P") for i in range(count)]
+        assert {one["status"] for one in resources(said("ORU^R01", P, *reports), "ServiceRequest")} == {"active"}
+        return asked
+
+    few = looks(20)
+    assert looks(40) <= 2 * few
