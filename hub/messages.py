@@ -163,12 +163,12 @@ class MessageService:
             received_at=self._services.clock(),
             institution_hint=endpoint.member,
         )
-        if arrival.endpoint is not None and arrival.message is not None and not has_business(arrival.message):
-            self._keep_acknowledgement(arrival)
+        if arrival.message is not None and not has_business(arrival.message):
+            # As of an answer that comes at once, the connection says whose it is, whatever names it bears.
+            self._keep_acknowledgement(replace(arrival, endpoint=arrival.endpoint or endpoint))
             return
         self.receive(raw, peer, institution_hint=endpoint.member)
-        if arrival.endpoint is not None:
-            self._services.database.write(lambda tx: self._settle(tx, arrival))
+        self._services.database.write(lambda tx: self._settle(tx, arrival))
 
     def refuse(self, head: bytes, peer: str, reason: str, *, door: str = "mllp") -> bytes | None:
         """Return the refusal (AR or CR) of a message of which only *head* arrived, ``None`` if its MSH is unreadable."""
@@ -327,11 +327,11 @@ class MessageService:
     def _settle(self, tx: Tx, arrival: Arrival) -> None:
         """Write what an acknowledgement says to the delivery that it answers."""
         endpoint, number, now = arrival.endpoint, arrival.field("MSA-2"), self._services.clock()
+        if arrival.is_answer:
+            # It came on the connection of the endpoint that was asked, whichever names it bears.
+            endpoint = self._services.directory.endpoint(arrival.peer.removeprefix(ANSWER_PEER)) or endpoint
         if endpoint is None or not number or arrival.message is None:
             return
-        if arrival.is_answer:
-            # It came on the connection of the endpoint that was asked, whichever of its member's names it bears.
-            endpoint = self._services.directory.endpoint(arrival.peer.removeprefix(ANSWER_PEER)) or endpoint
         refused = refuses(arrival.message)
         awaited = refused or awaited_s(endpoint) > 0
         if awaited and tx.outbox.answered(endpoint.id, number, ack=arrival.raw, now=now, refuses=refused):

@@ -84,20 +84,22 @@ class MllpClient:
             self.close()
             return None
 
-    def post(self, payload: bytes) -> None:
+    def post(self, payload: bytes, *, stray: Stray = _no_stray) -> None:
         """Send *payload*, to which no answer is due; returns once the kernel has it.
+
+        What came before it is looked at as by :meth:`exchange`.
 
         Raises:
             NoAnswer: the peer cannot be reached or takes nothing; the connection is closed.
             HubError: incorrect, when *payload* cannot be framed.
         """
-        self._send(payload, answered=False)
+        self._send(payload, answered=False, stray=stray)
 
-    def _send(self, payload: bytes, *, answered: bool, stray: Stray = _no_stray) -> bytes:
+    def _send(self, payload: bytes, *, answered: bool, stray: Stray) -> bytes:
         framed = encode_frame(payload)
         deadline = time.monotonic() + self._timeout_s
         try:
-            connection = self._connected(stray)
+            connection = self._connected(deadline, stray)
             connection.settimeout(_left(deadline))
             connection.sendall(framed)
             return self._answer(connection, deadline, stray) if answered else b""
@@ -119,8 +121,8 @@ class MllpClient:
             self._socket = None
             self.line = OPEN_LINE
 
-    def _connected(self, stray: Stray) -> socket.socket:
-        if self._socket is not None and not self._is_of_use(self._socket, stray):
+    def _connected(self, deadline: float, stray: Stray) -> socket.socket:
+        if self._socket is not None and not self._is_of_use(self._socket, deadline, stray):
             # Closed by the peer meanwhile, or a late answer to a message long given up.
             self.close()
         if self._socket is None:
@@ -138,7 +140,7 @@ class MllpClient:
             self.line = line_of(self._socket)
         return self._socket
 
-    def _is_of_use(self, connection: socket.socket, stray: Stray) -> bool:
+    def _is_of_use(self, connection: socket.socket, deadline: float, stray: Stray) -> bool:
         """Return whether the next message may go on *connection*, having read what came on it since the last answer."""
         try:
             connection.setblocking(False)
@@ -148,6 +150,8 @@ class MllpClient:
                         return False
                 if not _speaks_unasked(connection):
                     return True
+                # Who says answers faster than they are read could else keep the lane for ever.
+                _left(deadline)
                 data = connection.recv(READ_BYTES)
                 if not data:
                     return False

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import structlog
 
-from adapters.mllp.client import MllpClient, Stray
+from adapters.mllp.client import ANSWER_MAX_BYTES, MllpClient, Stray
 from hub.acknowledged import answered_number, answers_wanted, both, is_receipt, judge, wait_s
 from hub.errors import HubError
 from hub.ports import Delivery, MemberEndpoint, SendResult
@@ -39,6 +39,7 @@ class LaterAnswers:
         self._lock = threading.Lock()
         self._sent: dict[str, None] = {}
         self._unheard: deque[bytes] = deque()
+        self._unheard_bytes = 0
         #: Whether a wait is worth while.
         self._here = True
 
@@ -51,8 +52,14 @@ class LaterAnswers:
                 if number == control_id or number not in self._sent:
                     return False
                 self._here = True
-                if not is_receipt(frame):
-                    self._unheard.append(frame)
+                if is_receipt(frame):
+                    return True
+                if self._unheard_bytes + len(frame) > ANSWER_MAX_BYTES:
+                    # It repeats itself, or nothing can be kept now; either way the connection is replaced.
+                    log.warning("late_answer_lost", destination=endpoint.id, why="too many wait")
+                    return False
+                self._unheard.append(frame)
+                self._unheard_bytes += len(frame)
                 return True
 
         return take
@@ -86,16 +93,26 @@ class LaterAnswers:
         return first
 
     def tell(self, endpoint: MemberEndpoint) -> None:
-        """Hand over to the intake what came for earlier messages; what it cannot take now is kept for the next time."""
+        """Hand over to the intake what came for earlier messages; what it cannot take now is kept for the next time.
+
+        Never fails, because the message that was sent last has its own answer. What can never be kept is let go.
+        """
         while self._hear is not None:
             with self._lock:
                 if not self._unheard:
                     return
                 frame = self._unheard.popleft()
+                self._unheard_bytes -= len(frame)
             try:
                 self._hear(frame, endpoint)
             except HubError as error:
+                if not (error.transient or error.fatal):
+                    log.error("late_answer_lost", destination=endpoint.id, why=error.message)  # noqa: TRY400 - no fault
+                    continue
                 with self._lock:
                     self._unheard.appendleft(frame)
+                    self._unheard_bytes += len(frame)
                 log.warning("late_answer_waits", destination=endpoint.id, category=error.category.value)
                 return
+            except Exception:  # whatever an answer to an earlier message meets, this one is delivered
+                log.exception("late_answer_lost", destination=endpoint.id)

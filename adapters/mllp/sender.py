@@ -79,13 +79,14 @@ class MllpSender:
             line.later.tell(endpoint)
 
     def _exchange(self, line: _Line, delivery: Delivery, endpoint: MemberEndpoint) -> SendResult:
+        stray = line.later.stray(delivery.control_id, endpoint)
         with line.client() as client:
             try:
                 if UNANSWERED in delivery.headers:
                     # An application acknowledgement is never acknowledged: handing it to TCP is all there is.
-                    client.post(delivery.payload)
+                    client.post(delivery.payload, stray=stray)
                     return SendResult()
-                answer = client.exchange(delivery.payload, stray=line.later.stray(delivery.control_id, endpoint))
+                answer = client.exchange(delivery.payload, stray=stray)
             except NoAnswer as error:
                 return SendResult(error=str(error), reached=error.reached)
             except HubError as error:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from adapters.mllp.client import MllpClient
+from adapters.mllp.client import ANSWER_MAX_BYTES, MllpClient, NoAnswer
 from adapters.mllp.later import KEPT, LaterAnswers
 from adapters.mllp.sender import MllpSender
+from hub.acknowledge import UNANSWERED
 from hub.acknowledged import is_receipt, parts
 from hub.config import Settings
 from hub.errors import Category, HubError
 from hub.ports import Delivery, MemberEndpoint, SendResult
 from tests.adapters.mllp.test_sender import Partner, ack, endpoint, framed, partner
-from tests.support.mllp import PATIENCE_S
+from tests.support.mllp import PATIENCE_S, listening
 
 #: Longer than the test may take, so that whoever waits for nothing is found out.
 LONG = {"answer-wait-s": "300"}
@@ -27,10 +31,13 @@ class Told:
     def __init__(self) -> None:
         self.heard: list[bytes] = []
         self.away = False
+        self.never: set[bytes] = set()
 
     def __call__(self, raw: bytes, _: MemberEndpoint) -> None:
         if self.away:
             raise HubError(Category.UNAVAILABLE, "The database is away.")
+        if raw in self.never:
+            raise HubError(Category.INCORRECT, "The database takes no such text.")
         self.heard.append(raw)
 
 
@@ -122,6 +129,27 @@ def test_a_late_answer_that_cannot_be_kept_now_is_kept_later(sender: MllpSender,
         assert told.heard == [ack("7", "AE")]
 
 
+def test_a_late_answer_that_can_never_be_kept_holds_up_none_behind_it(sender: MllpSender, told: Told) -> None:
+    late = {"8": framed("7", "AE"), "9": framed("8", "AE")}
+    told.never.add(ack("7", "AE"))
+
+    with partner(lambda control_id: late.get(control_id, b"") + framed(control_id, "CA")) as there:
+        quiet = endpoint(there.address, **{"answer-wait-s": "0"})
+        assert [sender.send(request(name), quiet).error for name in ("7", "8", "9")] == ["", "", ""]
+        assert told.heard == [ack("8", "AE")]
+
+
+def test_a_late_answer_is_found_before_an_acknowledgement_too(sender: MllpSender, told: Told) -> None:
+    with partner(lambda control_id: framed(control_id, "CA") if control_id == "7" else None) as there:
+        quiet = endpoint(there.address, **{"answer-wait-s": "0"})
+        assert sender.send(request("7"), quiet).error == ""
+        say(there, framed("7", "AE"))
+        # It is never acknowledged itself, so that nothing else is read on its way.
+        assert sender.send(replace(request("8"), headers={UNANSWERED: "1"}), quiet) == SendResult()
+        assert told.heard == [ack("7", "AE")]
+        assert there.connections == 1
+
+
 def test_what_waits_in_the_socket_is_read_before_the_next_message(sender: MllpSender, told: Told) -> None:
     with partner(lambda control_id: framed(control_id, "CA")) as there:
         quiet = endpoint(there.address, **{"answer-wait-s": "0"})
@@ -138,11 +166,49 @@ def say(there: Partner, frame: bytes) -> None:
     connection.sendall(frame)
 
 
-def test_the_numbers_of_old_messages_are_bounded() -> None:
-    class Silent(MllpClient):
-        def more(self, wait_s: float, **_: object) -> None:
-            assert wait_s == 0
+class Silent(MllpClient):
+    """A partner that has said the receipt and says no more."""
 
+    def more(self, wait_s: float, **_: object) -> None:
+        assert wait_s == 0
+
+
+def test_late_answers_that_wait_to_be_told_are_bounded(told: Told) -> None:
+    later, kn = LaterAnswers(told), endpoint("192.0.2.1:1")
+    later.outcome(Silent("192.0.2.1", 1, timeout_s=1), request("7", "AL|NE"), kn, SendResult(ack=ack("7", "CA")))
+    take, long = later.stray("next", kn), ack("7") + b"NTE|1||" + b"x" * (ANSWER_MAX_BYTES // 4)
+    taken = [take(long) for _ in range(8)]
+    assert taken == [True] * taken.count(True) + [False] * taken.count(False)
+    assert 0 < taken.count(True) * len(long) <= ANSWER_MAX_BYTES
+    later.tell(kn)
+    assert len(told.heard) == taken.count(True)
+    # Told ones are not counted any more.
+    assert take(long)
+
+
+def test_a_partner_that_never_stops_talking_does_not_keep_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, frames = 0.0, 0
+
+    def stray(_: bytes) -> bool:
+        nonlocal now, frames
+        now, frames = now + 1, frames + 1
+        assert frames < 100, "The lane hangs."
+        there.sendall(framed("7", "CA"))
+        return True
+
+    with listening() as listener:
+        host, port = listener.getsockname()
+        client = MllpClient(host, port, timeout_s=10)
+        client.post(request("7").payload)
+        there, _ = listener.accept()
+        with there, closing(client):
+            there.sendall(framed("7", "CA"))
+            monkeypatch.setattr("adapters.mllp.client.time", SimpleNamespace(monotonic=lambda: now))
+            with pytest.raises(NoAnswer, match="in time"):
+                client.exchange(request("8").payload, stray=stray)
+
+
+def test_the_numbers_of_old_messages_are_bounded() -> None:
     later, kn = LaterAnswers(None), endpoint("192.0.2.1:1")
     client = Silent("192.0.2.1", 1, timeout_s=1)
     for number in range(KEPT + 1):

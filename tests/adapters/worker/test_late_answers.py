@@ -108,6 +108,18 @@ def test_what_came_late_on_the_hubs_connection_settles_the_delivery_that_it_answ
     assert codes(one.ack)[-1] == code.encode()
 
 
+@pytest.mark.parametrize("names", ["YIXIE|HUB", "LIS|ELSEWHERE"])
+def test_a_late_refusal_under_names_that_nobody_has_is_the_partners_all_the_same(hub: Services, names: str) -> None:
+    got = refer(hub, wait="0")
+    # Some partners send back the names as they came; the connection says whose answer it is.
+    hub.messages.receive_later(said(got, "ACK", msh=names, code="AR", number="A1"), endpoint_of(hub))
+    deliver(hub)
+    [one] = sent(hub, "YL/mllp")
+    assert (one.state, codes(one.ack)[-1]) == ("dead", b"AR")
+    [entry] = journal(hub, "ACK")
+    assert (entry.institution, entry.state) == ("YL", "done")
+
+
 def test_a_business_answer_that_came_late_is_received_and_settles_its_delivery(hub: Services) -> None:
     got = refer(hub, wait="0")
     hub.messages.receive_later(referral_answer(got, "R"), endpoint_of(hub))
