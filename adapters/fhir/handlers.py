@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters._http import FHIR_JSON, Workers, actor_of, correlation_id, echo_headers, media_type, peer_of, read_body
+from fhir_mappings import media_types
 from hub.answer import Answer, location
 from hub.bundles import parse_pairs, version_of
 from hub.envelope import Envelope
@@ -233,4 +234,6 @@ def _dressed(request: Request, answer: Answer, *, conditional: bool = False) -> 
             return Response(status_code=304, headers=headers)
     if not answer.body:
         return Response(status_code=answer.status, headers=headers)
-    return Response(answer.body, status_code=answer.status, headers=headers, media_type=answer.media_type or FHIR_JSON)
+    # The label of a Binary is its sender's word, and a header of ours.
+    given = media_types.media_type(answer.media_type) if answer.media_type else FHIR_JSON
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type=given)

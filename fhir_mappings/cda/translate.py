@@ -25,6 +25,7 @@ from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.datatypes import dtm_datetime
 from fhir_mappings.hl7v2.quantities import dtm_instant
 from fhir_mappings.markup import Element
+from fhir_mappings.media_types import media_type
 
 Json = dict[str, Any]
 
@@ -357,6 +358,7 @@ def keep(
 
     The digest is part of the id, so that a corrected document is a new object and the old one stays what it was.
     """
+    content_type = media_type(content_type)
     digest = hashlib.sha256(data).hexdigest()
     identity = ctx.id("Binary", "attachment", f"{context}|{digest}")
     changes.append(Attachment(binary_id=identity, content_type=content_type, data=data, context=context))

@@ -16,6 +16,7 @@ from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2.assembly import Assembly, Place, where
 from fhir_mappings.hl7v2.base import Attachment
 from fhir_mappings.hl7v2.tokenizer import Segment
+from fhir_mappings.media_types import OCTETS, media_type
 
 _SPACE = re.compile(r"\s+")
 #: What ``\s`` means among the ASCII characters.
@@ -177,9 +178,9 @@ def _content_type(data: bytes, kind: str, subtype: str) -> str:
             return content_type
     for label in (subtype, kind):
         if "/" in label:
-            return label.lower()
+            return media_type(label.lower())
         if label.upper() in _BY_LABEL:
             return _BY_LABEL[label.upper()]
     if kind and subtype and kind.lower() in {"application", "image", "text", "audio", "video"}:
-        return f"{kind.lower()}/{subtype.lower()}"
-    return "application/octet-stream"
+        return media_type(f"{kind.lower()}/{subtype.lower()}")
+    return OCTETS

@@ -220,6 +220,17 @@ def test_a_broken_picture_is_told_and_costs_nothing_else() -> None:
     assert len(document(clinical)["content"]) == 1
 
 
+def test_the_text_names_no_attachment_that_is_not_there() -> None:
+    said = "<text>见图。<renderMultiMedia{}/></text>"
+    for shown, media in (
+        (' referencedObject="p"', _MEDIA.format("§")),
+        (' referencedObject="q"', _MEDIA.format("iVBORw==")),
+        ("", _MEDIA.replace(' ID="p"', "").format("iVBORw==")),
+    ):
+        (section,) = with_section(said.format(shown) + media).composition["section"]
+        assert section["text"]["div"] == '<div xmlns="http://www.w3.org/1999/xhtml">见图。</div>'
+
+
 def test_the_caption_of_a_picture_brings_no_markup() -> None:
     hostile = _SHOWN.replace("曲线", "&lt;script&gt;x&lt;/script&gt;")
     (section,) = with_section(hostile + _MEDIA.format("iVBORw==")).composition["section"]
