@@ -15,6 +15,7 @@ from io import BytesIO
 from typing import Any
 
 from fhir_mappings.dicom.charset import choose_decoder
+from fhir_mappings.dicom.code_extensions import GB2312_LABEL, in_gb2312, reads_gb2312, write_gb2312
 from fhir_mappings.dicom.elements import LONG_VRS
 from fhir_mappings.dicom.json_model import JsonModel, text_values
 from fhir_mappings.dicom.scanner import ScanLimits, scan
@@ -82,7 +83,7 @@ def write(attributes: Mapping[str, Any], transfer_syntax: str, *, character_set:
 
     Args:
         character_set: the label the reader asked for; UTF-8 is written where it is empty and the text is not ASCII,
-            where the hub does not know it, and where it cannot hold the text.
+            where the hub does not write it, and where it cannot hold the text. Of code extensions GB 2312 is written.
     """
     content = {tag: element for tag, element in attributes.items() if tag != _CHARACTER_SET}
     label = _label(list(_texts(content)), character_set)
@@ -91,7 +92,8 @@ def write(attributes: Mapping[str, Any], transfer_syntax: str, *, character_set:
     writer = _Writer(
         mark=">" if transfer_syntax == EXPLICIT_BIG else "<",
         implicit=transfer_syntax == IMPLICIT,
-        codec=(codec_for(label) if label else None) or "ascii",
+        codec=(codec_for(label) if label and label != GB2312_LABEL else None) or "ascii",
+        extended=label == GB2312_LABEL,
     )
     return writer.dataset(content)
 
@@ -103,6 +105,8 @@ class _Writer:
     mark: str
     implicit: bool
     codec: str
+    #: Whether text beyond ASCII is GB 2312 behind its escape.
+    extended: bool = False
 
     def dataset(self, attributes: Mapping[str, Any]) -> bytes:
         """Return the elements of *attributes* in the order of their tags."""
@@ -133,6 +137,8 @@ class _Writer:
         if vr == "AT":
             return b"".join([struct.pack(self.mark + "HH", int(one[:4], 16), int(one[4:], 16)) for one in values])
         text = "\\".join([_text(value) for value in values])
+        if self.extended and vr in _TEXT_VRS:
+            return write_gb2312(text, name=vr == "PN")
         return text.encode(self.codec if vr in _TEXT_VRS else "ascii", "replace")
 
     def _item(self, data: bytes) -> bytes:
@@ -146,12 +152,18 @@ def _text(value: Any) -> str:
 
 
 def _label(texts: list[str], wanted: str) -> str:
+    extended = reads_gb2312(wanted)
     if all(text.isascii() for text in texts):
+        if extended:
+            # The default repertoire is the first value of that label, and needs no escape.
+            return GB2312_LABEL
         # Text without a special character needs no label, and ASCII is in every set (PS3.3 C.12.1.1.2).
         return wanted if wanted and "\\" not in wanted and codec_for(wanted) else ""
+    if extended:
+        return GB2312_LABEL if all(in_gb2312(text) for text in texts) else UTF8
     codec = codec_for(wanted) if wanted and "\\" not in wanted else None
     if codec is None or wanted.startswith("ISO 2022"):
-        # Code extensions are read but not written: UTF-8 holds all of it without switching.
+        # Other code extensions are read but not written: UTF-8 holds all of it without switching.
         return UTF8
     try:
         "".join(texts).encode(codec)

@@ -633,6 +633,27 @@ def test_findscu_reads_the_answers(
     assert {str(one.SpecificCharacterSet) for one in answers} == {"GB18030"}
 
 
+@pytest.mark.tool("findscu")
+def test_findscu_reads_answers_in_gb_2312_by_code_extension(
+    reading: Door, dcmtk: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    command = dcmtk(
+        "findscu", "-S", "-X", "-od", tmp_path, "-aet", "KN_PACS", "-aec", "YIXIE", "-k", "QueryRetrieveLevel=STUDY",
+        "-k", "PatientID=10086", "-k", "PatientName", "-k", "SpecificCharacterSet=\\ISO 2022 IR 58",
+        "127.0.0.1", reading.port,
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    paths = sorted(tmp_path.glob("rsp*.dcm"))
+    assert len(paths) == 2
+    name = b"ZHENG^WEI=\x1b$)A" + "郑".encode("gb2312") + b"^\x1b$)A" + "伟".encode("gb2312")
+    for path in paths:
+        assert b"\\ISO 2022 IR 58" in path.read_bytes()
+        assert name in path.read_bytes()
+        shown = subprocess.run(dcmtk("dcmdump", "+U8", path), capture_output=True, timeout=60, check=True).stdout
+        assert "[ZHENG^WEI=郑^伟]" in shown.decode()
+
+
 def test_the_moment_of_the_audit_line_is_the_hubs(filled: Services, door: Door) -> None:
     asked(door, keys("STUDY", PatientID="10086"))
     assert filled.clock().astimezone(dt.UTC).isoformat()[:16] in str(audited(filled)[-1])

@@ -32,7 +32,10 @@ ANSWER: dict[str, Any] = {
         ("GBK", "GBK"),
         ("ISO_IR 192", "ISO_IR 192"),
         ("ISO_IR 100", "ISO_IR 192"),
-        ("\\ISO 2022 IR 58", "ISO_IR 192"),
+        ("ISO 2022 IR 58", "\\ISO 2022 IR 58"),
+        ("\\ISO 2022 IR 58", "\\ISO 2022 IR 58"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 58", "\\ISO 2022 IR 58"),
+        ("\\ISO 2022 IR 87", "ISO_IR 192"),
         ("no such set", "ISO_IR 192"),
     ],
 )
@@ -53,6 +56,45 @@ def test_the_library_reads_what_is_written() -> None:
     assert str(dataset.PatientName) == "Zheng^Wei=郑^伟"
     assert "郑".encode("gb18030") in data
     assert dataset["ScheduledProcedureStepSequence"].value[0].ScheduledStationAETitle == "CT1"
+
+
+def test_gb_2312_is_designated_anew_in_each_component_line_and_value() -> None:
+    answer: dict[str, Any] = {
+        "00081030": {"vr": "LO", "Value": ["胸部 CT^平扫", "头"]},
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Zheng^Wei", "Ideographic": "郑^伟"}]},
+        "001021B0": {"vr": "LT", "Value": ["第一行\r\nline two\r\n第三行=末"]},
+    }
+    data = write(answer, EXPLICIT, character_set="\\ISO 2022 IR 58")
+    on = b"\x1b$)A"
+
+    def gb(text: str) -> bytes:
+        return text.encode("gb2312")
+
+    assert b"Zheng^Wei=" + on + gb("郑") + b"^" + on + gb("伟") in data
+    assert on + gb("胸部 CT^平扫") + b"\\" + on + gb("头") in data
+    assert on + gb("第一行") + b"\r\nline two\r\n" + on + gb("第三行=末") in data
+    dataset = dcmread(BytesIO(data), force=True)
+    assert list(dataset.SpecificCharacterSet) == ["", "ISO 2022 IR 58"]
+    # The library reads the characters and leaves this one escape in the text.
+    shown = on.decode()
+    assert str(dataset.PatientName).replace(shown, "") == "Zheng^Wei=郑^伟"
+    assert [one.replace(shown, "") for one in dataset.StudyDescription] == ["胸部 CT^平扫", "头"]
+    assert dataset.AdditionalPatientHistory.replace(shown, "") == "第一行\r\nline two\r\n第三行=末"
+    assert read(data, EXPLICIT).attributes == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "held"), [("䶮", False), ("朱镕基", False), ("€", False), ("阿依古丽·买买提", True), ("zhāng", True)]
+)
+def test_a_character_that_gb_2312_lacks_makes_the_answer_utf_8(name: str, held: bool) -> None:
+    answer: dict[str, Any] = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "X", "Ideographic": name}]}}
+    answered = read(write(answer, EXPLICIT, character_set="\\ISO 2022 IR 58"), EXPLICIT)
+    assert answered == Identifier(attributes=answer, character_set="\\ISO 2022 IR 58" if held else "ISO_IR 192")
+
+
+def test_the_dot_and_the_dash_stand_where_gb_2312_has_them() -> None:
+    answer: dict[str, Any] = {"00081030": {"vr": "LO", "Value": ["·—"]}}
+    assert b"\x1b$)A\xa1\xa4\xa1\xaa" in write(answer, EXPLICIT, character_set="ISO 2022 IR 58")
 
 
 def test_a_name_in_gbk_without_a_label_is_read() -> None:
