@@ -12,7 +12,6 @@ one ends its tokens with the next statement. Every attempt and every retrieval l
 from __future__ import annotations
 
 import secrets
-import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from argon2.exceptions import InvalidHashError, VerificationError
-
 from hub.access import Scope
 from hub.actor import HUB, Actor
 from hub.directory import NOBODY, PASSWORDS, token_hash
 from hub.errors import Category, HubError
 from hub.ports import AuditLine, StudyKey, Tx
 from hub.ports.sharing import Limits, Share
+from hub.share_password import is_right
 
 if TYPE_CHECKING:
     from hub.boot import Services
@@ -39,7 +37,7 @@ _ENDERS = SHARERS | {"admin"}
 #: What the token of a link begins with, so that other doors know it without a look into the database.
 TOKEN_PREFIX = "share."  # noqa: S105 - the beginning of every such token, and no secret
 _PASSWORD_DIGITS = 6
-#: Longest text that is taken for a secret or a password; what the hub makes is shorter.
+#: Longest text that is taken for a secret; what the hub makes is shorter.
 _MAX_TEXT = 128
 _MAX_NOTE = 500
 #: Studies of one link. A person with more has the earlier ones left out.
@@ -287,7 +285,7 @@ class SharingService:
             self._note(share, "closed" if tried.closed else "locked", address, correlation_id)
             return Opening(outcome=Outcome.CLOSED if tried.closed else Outcome.LOCKED, until=tried.locked_until)
         # A link that nobody made costs the same time as a wrong password.
-        if not _verified(share.password_hash if share is not None else NOBODY, password) or share is None:
+        if not is_right(share.password_hash if share is not None else NOBODY, password) or share is None:
             self._note(share, "wrong password", address, correlation_id)
             return Opening(outcome=Outcome.WRONG)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
@@ -394,12 +392,3 @@ def _link(digest: str) -> str:
 
 def _address(address: str) -> str:
     return f"address:{address}"
-
-
-def _verified(hashed: str, password: str) -> bool:
-    # Phones with a Chinese keyboard write full-width digits.
-    plain = unicodedata.normalize("NFKC", password[:_MAX_TEXT]).strip()
-    try:
-        return PASSWORDS.verify(hashed, plain)
-    except (VerificationError, InvalidHashError):
-        return False

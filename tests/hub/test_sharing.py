@@ -252,6 +252,13 @@ def test_a_password_typed_on_a_chinese_keyboard_is_the_same(services: Services) 
     assert opened(services, made, f" {wide} ").outcome is Outcome.OPENED
 
 
+@pytest.mark.parametrize("between", [" ", "\u3000", "\u00a0", "-"])
+def test_a_password_typed_in_two_groups_is_the_same(services: Services, between: str) -> None:
+    made = make(services)
+
+    assert opened(services, made, f"{made.password[:3]}{between}{made.password[3:]}").outcome is Outcome.OPENED
+
+
 def test_a_share_knows_when_it_is_open(services: Services, clock: FakeClock) -> None:
     share: Share = make(services, days=2).share
 
