@@ -24,7 +24,8 @@ FAILURE_REASONS = {
     Category.FAULT: 0x0110,
 }
 WRONG_STUDY = 0xA900
-#: (0008,1196) Warning Reason: stored beside other bytes of the same SOP Instance UID, which stay current.
+#: (0008,1196) Warning Reason: stored, but shown to nobody until a person has decided. The reasons of PS3.18 table I.2-2
+#: are of data sets that the server changed or that break their SOP class, and neither is the case.
 KEPT_BESIDE = 0xB00E
 
 

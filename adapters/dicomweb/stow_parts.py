@@ -34,6 +34,11 @@ _OCTETS = "application/octet-stream"
 _MAX_PARTS = 50_000
 #: Reasons of one answer that are told in words, and the length of each; proxies take headers of 4 KiB in all.
 _MAX_REASONS, _REASON_CHARACTERS = 5, 300
+#: What became of an instance that was kept and is not shown (hub.imaging), in words for its sender.
+_NOT_SHOWN = {
+    "conflict": "Other bytes are kept under this SOP Instance UID. These are kept beside them, until a person decides.",
+    "held": "The instance names another patient than its study. It is kept and shown to nobody until a person decides.",
+}
 
 
 @dataclass
@@ -192,9 +197,10 @@ class Taken:
             f"/series/{header.SeriesInstanceUID}/instances/{header.SOPInstanceUID}"
         )
         item["00081190"] = {"vr": "UR", "Value": [url]}
-        if outcome == "conflict":
+        if outcome in _NOT_SHOWN:
             self.warned = True
             item["00081196"] = {"vr": "US", "Value": [KEPT_BESIDE]}
+            self._say(_NOT_SHOWN[outcome])
         self.stored.append(item)
 
     def failed(self, error: HubError, identity: Mapping[str, Any] | None = None) -> None:
@@ -205,14 +211,17 @@ class Taken:
         self.only_transient = self.only_transient and error.transient
         item = _referenced(self._header) if self._header is not None else identity or {}
         self.failures.append({**item, "00081197": {"vr": "US", "Value": [reason]}})
-        if len(self._reasons) < _MAX_REASONS:
-            where = f" ({error.where})" if error.where else ""
-            self._reasons[f"{error.message.rstrip('.')}{where}. {error.remedy}".strip()] = None
+        where = f" ({error.where})" if error.where else ""
+        self._say(f"{error.message.rstrip('.')}{where}. {error.remedy}".strip())
         log.info("stow_refused", reason=f"{reason:04X}", why=error.message, where=error.where)
+
+    def _say(self, reason: str) -> None:
+        if len(self._reasons) < _MAX_REASONS:
+            self._reasons[reason] = None
 
     @property
     def warning(self) -> str:
-        """Why instances were refused, for people: a value of the header Warning (RFC 9111 section 5.5), or empty.
+        """Why instances were refused, or kept and not shown: a value of the header Warning (RFC 9111 section 5.5), or empty.
 
         The answer itself has codes only (PS3.18 table I.1-1).
         """

@@ -125,6 +125,19 @@ def test_the_same_again_is_success_and_other_bytes_are_a_warning(http: httpx.Cli
     assert http.get(PATH, headers={"Accept": "application/dicom"}).content == ct()
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_image_of_another_patient_than_its_study_is_a_warning(http: httpx.Client, number: int) -> None:
+    """It is kept but shown to nobody until a person has decided, which its sender must not take for plain success."""
+    stow(http, ct())
+    answer = stow(http, ct(number, PatientID="20001", PatientName="LI^NA=李^娜"))
+    assert answer.status_code == 202
+    (item,) = answer.json()["00081199"]["Value"]
+    assert item["00081155"]["Value"] == [f"{SERIES}.{number}"]
+    assert item["00081196"]["Value"] == [0xB00E]
+    assert "another patient" in answer.headers["warning"]
+    assert http.get(PATH, headers={"Accept": "application/dicom"}).content == ct()
+
+
 def test_an_instance_of_another_study_is_refused_where_the_address_names_one(http: httpx.Client) -> None:
     answer = stow(http, ct(), study=f"{ROOT}.2")
     assert answer.status_code == 409
