@@ -109,11 +109,13 @@ class Applying:
             tx, applied.changed, origin=arrival.institution, correlation_id=arrival.correlation_id
         )
         if translation.workflow_events:
-            moved = self._services.tasks.on_message_events(
+            carried_out = self._services.tasks.on_message_events(
                 tx, translation, actor=arrival.actor, correlation_id=arrival.correlation_id
             )
-            if not moved:
-                applied = replace(applied, issues=(*applied.issues, *commands.unmoved(translation)))
+            issues = carried_out.issues
+            if not carried_out.tasks:
+                issues += commands.unmoved(translation)
+            applied = replace(applied, issues=(*applied.issues, *issues))
         self._prescriptions.send(tx, arrival, verdicts, seq, applied.patient_id or "")
         if later is not None:
             tx.outbox.enqueue(later)

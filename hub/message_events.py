@@ -7,7 +7,7 @@ table has an open event for.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -58,6 +58,19 @@ _NOTES = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedOut:
+    """What a message did to Tasks.
+
+    Attributes:
+        tasks: references of those that were started or moved.
+        issues: why a result or an answer that was kept moved no Task; for the journal, without patient data.
+    """
+
+    tasks: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+
 class MessageEvents:
     """Carries the workflow events of messages to the Tasks they are about."""
 
@@ -66,13 +79,14 @@ class MessageEvents:
         self._directory = directory
         self._instances = instances
 
-    def carry_out(self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str) -> tuple[str, ...]:
-        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved.
+    def carry_out(self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str) -> CarriedOut:
+        """Move workflows by what a v2 message asks or reports.
 
         Raises:
             HubError: the message commands what the table of its Task does not take now; a result raises nothing.
         """
         touched: list[str] = []
+        issues: list[Issue] = []
         for event in translation.workflow_events:
             if event.kind in commands.UNRULED:
                 for stored in relink.tasks_of(tx, event, actor.institution):
@@ -84,8 +98,8 @@ class MessageEvents:
                 if started:
                     touched.append(started)
                     continue
-            touched += self._move(tx, event, actor, correlation_id)
-        return tuple(touched)
+            touched += self._move(tx, event, actor, correlation_id, issues)
+        return CarriedOut(tasks=tuple(touched), issues=tuple(issues))
 
     def without_refused_changes(
         self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
@@ -194,7 +208,7 @@ class MessageEvents:
         self._tasks.create(tx, task, actor, correlation_id=correlation_id, by_message=True)
         return f"Task/{task_id}"
 
-    def _move(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str) -> list[str]:
+    def _move(self, tx: Tx, event: WorkflowEvent, actor: Actor, correlation_id: str, issues: list[Issue]) -> list[str]:
         reports = [one for one in event.focus if one.startswith("DiagnosticReport/")]
         bookings = [one for one in event.focus if one.startswith("Appointment/")]
         moved: list[str] = []
@@ -247,6 +261,9 @@ class MessageEvents:
                     raise
                 # What reports is kept whatever the table says of it; the judge has written nothing yet when it refuses.
                 log.warning("report_kept_without_move", task=stored.id, workflow_event=name, why=error.message)
+                # Its sender was told that it is taken, and the one who waits for it gets nothing: the journal says why.
+                message = f"Kept, but it does not move Task/{stored.id} by '{name}': {error.message}"
+                issues.append(Issue(severity="warning", code="business-rule", message=message, where=event.kind))
                 continue
             moved.append(f"Task/{stored.id}")
         if refused and not moved and not fulfilled:

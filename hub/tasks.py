@@ -25,7 +25,7 @@ from hub.directory import Directory
 from hub.effects import Effects
 from hub.errors import Category, HubError
 from hub.instances import Instances, focus_of, persons_of
-from hub.message_events import MessageEvents
+from hub.message_events import CarriedOut, MessageEvents
 from hub.ports import AuditLine, Delivery, NewVersion, ObjectStore, Stored, Timer, Tx
 from hub.prior_requests import Move, PriorRequests
 from hub.workflows.acting import acting
@@ -287,10 +287,8 @@ class TaskService:
         found = self._messages.without_refused_changes(tx, found, actor=actor, correlation_id=correlation_id)
         return relink.left_to_workflow(tx, found, actor.institution)
 
-    def on_message_events(
-        self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
-    ) -> tuple[str, ...]:
-        """Move workflows by what a v2 message asks or reports; returns the Tasks that were started or moved.
+    def on_message_events(self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str) -> CarriedOut:
+        """Move workflows by what a v2 message asks or reports.
 
         Raises:
             HubError: the message commands what the table of its Task does not take now; a result raises nothing.

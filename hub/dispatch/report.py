@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.directory import Directory
 from hub.dispatch.related import text_of
-from hub.workflows.task import recorded, reference_in
+from hub.workflows.task import authors, recorded, reference_in
 
 if TYPE_CHECKING:
     from fhir_mappings.report_pdf import ReportPage
@@ -49,7 +49,9 @@ def page(
         return "、".join(name for name in names if name)
 
     owner = directory.member(recorded(task, "owner")[0])
-    writer, reviewer = recorded(task, "writer")[1], report.get("resultsInterpreter", [])
+    # A report of the reader's own system was written by nobody whom the workflow has recorded; it says itself by whom.
+    recorded_writer, reviewer = recorded(task, "writer")[1], report.get("resultsInterpreter", [])
+    writers = [recorded_writer] if recorded_writer else authors(report)
     identifiers = {item.get("value", "") for item in request.get("identifier", ())}
     sections = [(text_of(one.get("code")), str(one["valueString"])) for one in observations if "valueString" in one]
     if report.get("conclusion"):
@@ -68,7 +70,7 @@ def page(
         ],
         sections=sections,
         signatures=[
-            f"报告医师 Written by：{person([{'reference': writer}] if writer else [])}",
+            f"报告医师 Written by：{person([{'reference': one} for one in writers])}",
             f"审核医师 Verified by：{person(reviewer)}",
         ],
         footer="本报告供申请机构医师参考，诊疗决定权由申请机构承担。The requesting institution decides on treatment.",

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from hub.workflows.base import BASE, Case, Due, Guard, Resource
-from hub.workflows.task import code_in, expected_at, marks, moment, newest, plain, recorded, reference_in, referred
+from hub.workflows.task import (
+    authors,
+    code_in,
+    expected_at,
+    marks,
+    moment,
+    newest,
+    plain,
+    recorded,
+    reference_in,
+    referred,
+)
 
 #: Flag of a Task whose order its requester holds (HL7 v2 table 0119, HD).
 ON_HOLD = "on-hold"
@@ -131,12 +142,17 @@ def report_answers_request(case: Case) -> str | None:
     return "The report in Task.output answers another request than Task.focus."
 
 
-def two_interpreters_named(case: Case) -> str | None:
-    """The report names two different interpreters: who wrote and who reviewed."""
-    people = {reference_in(r) or str(r.get("identifier")) for r in _report(case).get("resultsInterpreter") or ()}
-    if len(people) > 1:
+def two_signatories_named(case: Case) -> str | None:
+    """The report names two different people: who reviewed as interpreter, and who wrote as interpreter or author."""
+    report = _report(case)
+    interpreters = {reference_in(r) or str(r.get("identifier")) for r in report.get("resultsInterpreter") or ()}
+    # HL7 v2 names the writer in OBR-33, which stands in DiagnosticReport.performer with the function of author.
+    if interpreters and len(interpreters.union(authors(report))) > 1:
         return None
-    return "A final report from another system must name writer and reviewer in DiagnosticReport.resultsInterpreter."
+    return (
+        "A final report from another system must name writer and reviewer in DiagnosticReport.resultsInterpreter, or the"
+        " writer in DiagnosticReport.performer as author (OBR-32 and OBR-33)."
+    )
 
 
 def cancel_was_asked(case: Case) -> str | None:

@@ -19,6 +19,7 @@ EXPECTED_AT = f"{BASE}/StructureDefinition/task-expected-at"
 ADVICE = f"{BASE}/StructureDefinition/task-advice"
 OWN_EXTENSIONS = frozenset({PARTY, MARK, EXPECTED_AT, ADVICE})
 
+_PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
 
@@ -49,6 +50,18 @@ def newest(task: Resource, element: str, *types: str) -> str:
         if reference.partition("/")[0] in types:
             found = reference
     return found
+
+
+def authors(report: Resource) -> tuple[str, ...]:
+    """Return the references in DiagnosticReport.performer whose function is author (v3-ParticipationType ``AUT``, OBR-33)."""
+    return tuple(
+        reference_in(one)
+        for one in report.get("performer") or ()
+        if reference_in(one)
+        and any(
+            code_in(item.get("valueCodeableConcept"), _PARTICIPATION) == "AUT" for item in one.get("extension") or ()
+        )
+    )
 
 
 def workflow_code(task: Resource) -> str:

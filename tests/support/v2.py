@@ -14,6 +14,7 @@ from hub.access import UNRESTRICTED
 from hub.actor import Actor
 from hub.boot import Services
 from hub.config import Settings
+from hub.message_events import CarriedOut
 from hub.messages import MessageService
 from hub.ports import Database, Entry, Member, MemberEndpoint, ObjectStore, Stored, Tx
 from hub.search.ast import Query
@@ -46,14 +47,12 @@ class TasksStub:
         """Return *translation* as it is: no message of these tests answers another institution's request."""
         return translation
 
-    def on_message_events(
-        self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str
-    ) -> tuple[str, ...]:
+    def on_message_events(self, tx: Tx, translation: Translation, *, actor: Actor, correlation_id: str) -> CarriedOut:
         """Record the events of *translation*."""
         if self.trouble is not None:
             raise self.trouble
         self.seen += [(actor.institution, event.kind) for event in translation.workflow_events]
-        return ()
+        return CarriedOut()
 
 
 MEMBERS = (
