@@ -294,7 +294,7 @@ def _has_another_issuer(tx: Tx, key: StudyKey, header: InstanceHeader) -> bool:
     # Two processes may each be about to let in the first image that names an issuer.
     tx.records.lock_condition(f"{key.owner}|{_PATIENT_TAGS['IssuerOfPatientID']}|{key.StudyInstanceUID}")
     another = False
-    for raw in tx.imaging.newest_headers(key, but=header.SOPInstanceUID):
+    for raw in tx.imaging.newest_headers(key, header.SeriesInstanceUID, but=header.SOPInstanceUID):
         attributes = loads(raw)
         if patient_key(first(attributes, _PATIENT_TAGS["PatientID"])) != patient_key(header.PatientID):
             continue

@@ -239,9 +239,9 @@ class Imaging(Protocol):
         """Return every instance of the study with its attributes, current and not, in the order of arrival."""
         ...
 
-    def newest_headers(self, key: StudyKey, *, but: str) -> Iterator[bytes]:
+    def newest_headers(self, key: StudyKey, series: str, *, but: str) -> Iterator[bytes]:
         """Yield the attributes (DICOM JSON) of the current instances of a study but one (*but*, its SOP Instance UID),
-        newest first, as far as they are asked for.
+        some of *series* before all others, else newest first, as far as they are asked for.
         """
         ...
 
