@@ -78,7 +78,7 @@ class Browser:
 
         Raises:
             RuntimeError: the browser refused a command, or the page failed.
-        TimeoutError: the page was not done within a minute.
+            TimeoutError: the browser said nothing for a minute.
         """
         target = self._call("Target.createTarget", url="about:blank", browserContextId=context, newWindow=True)
         session = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
