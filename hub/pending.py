@@ -43,7 +43,6 @@ STORED_FLAG = "stored"
 _WORKERS = 2
 #: States in which a stored message has not got its application acknowledgement yet.
 _UNTOLD = frozenset({"received", "failed"})
-_PARKED_MAX = 10_000
 #: Name of the right to process stored messages, which one node at a time has.
 _LEASE = "pending-messages"
 #: How long that right stays with a node that says nothing more.
@@ -87,7 +86,7 @@ class PendingMessages:
                 return 0
             lanes: dict[str, list[Entry]] = {}
             for entry in self._waiting(limit):
-                lanes.setdefault(_order_key(entry), []).append(entry)
+                lanes.setdefault(_order_key(entry.flags, entry.seq), []).append(entry)
             if not lanes:
                 return 0
             parked = self._parked()
@@ -183,14 +182,13 @@ class PendingMessages:
         failure = self._run_one(entry, states=None, guard=lambda tx: tx.timers.beside(_LEASE))
         if failure is not None:
             raise failure
-        key = _order_key(entry)
+        key = _order_key(entry.flags, entry.seq)
 
         def release(tx: Tx) -> str:
-            behind = [
-                one for one in tx.journal.search({"state": "failed"}, limit=_PARKED_MAX) if _order_key(one) == key
-            ]
-            for one in behind if key.startswith(STORED_FLAG) else ():
-                tx.journal.finish(one.seq, state="received", outcome="")
+            if key.startswith(STORED_FLAG):
+                behind = [flags for flags in tx.journal.failed_flags() if _order_key(flags) == key]
+                for one in tx.journal.failed_with(behind):
+                    tx.journal.finish(one, state="received", outcome="")
             again = tx.journal.get(seq)
             return again.outcome if again is not None else ""
 
@@ -214,8 +212,9 @@ class PendingMessages:
         return self._services.database.read(read)
 
     def _parked(self) -> set[str]:
-        failed = self._services.database.read(lambda tx: tx.journal.search({"state": "failed"}, limit=_PARKED_MAX))
-        return {key for entry in failed if (key := _order_key(entry)).startswith(STORED_FLAG)}
+        # However many are parked, only their flags are read: what they say is of no use here.
+        failed = self._services.database.read(lambda tx: tx.journal.failed_flags())
+        return {key for flags in failed if (key := _order_key(flags)).startswith(STORED_FLAG)}
 
     def _run_lane(self, entries: Sequence[Entry], parked: bool, guard: _Guard) -> int:
         done = 0
@@ -334,7 +333,8 @@ class PendingMessages:
         self._applying.write(work)
 
 
-def _order_key(entry: Entry) -> str:
-    flags = entry.flags.split()
-    key = next((flag for flag in flags if flag.startswith("key:")), "")
-    return f"{STORED_FLAG} {key}" if STORED_FLAG in flags else f"seq:{entry.seq}"
+def _order_key(flags: str, seq: int = 0) -> str:
+    """Return what keeps its order, by the *flags* of an entry; one that was not answered when stored is numbered *seq*."""
+    marks = flags.split()
+    key = next((mark for mark in marks if mark.startswith("key:")), "")
+    return f"{STORED_FLAG} {key}" if STORED_FLAG in marks else f"seq:{seq}"

@@ -125,6 +125,14 @@ class Journal(Protocol):
         """Return entries of *institution* in state ``received``, oldest first."""
         ...
 
+    def failed_flags(self) -> Collection[str]:
+        """Return the flags, each kind once, of all entries in state ``failed``; nothing else of them is read."""
+        ...
+
+    def failed_with(self, flags: Collection[str]) -> Sequence[int]:
+        """Return the numbers of the entries in state ``failed`` whose flags are one of *flags*, oldest first."""
+        ...
+
     def received_bytes(self, institution: str, *, since: datetime) -> int:
         """Return the sizes, summed up, of what *institution* has sent since then and the hub has stored."""
         ...

@@ -31,6 +31,7 @@ _FIELDS = tuple(name for name in NewEntry.__dataclass_fields__)
 #: The conditions of the partial indexes; SQLite uses those only when they stand in the statement word for word.
 _RECEIVED = journal.c.state == sa.literal_column("'received'")
 _NOT_DONE = journal.c.state != sa.literal_column("'done'")
+_FAILED = journal.c.state == "failed"
 #: An entry is committed within this time of its receipt, by clocks that differ by less.
 _DISORDER = timedelta(hours=1) // timedelta(microseconds=1)
 #: Columns whose value few entries share; a state other than done is one too.
@@ -169,6 +170,16 @@ class SqlJournal:
         door = journal.c.door.concat(sa.literal_column("''"))
         statement = sa.select(journal).where(_RECEIVED, journal.c.institution == institution, door.in_(list(doors)))
         return [_entry(row) for row in self._connection.execute(statement.order_by(journal.c.seq).limit(limit))]
+
+    def failed_flags(self) -> Collection[str]:
+        """Return the flags, each kind once, of all entries in state ``failed``, by the index of what is not done."""
+        statement = sa.select(journal.c.flags).where(_FAILED, _NOT_DONE).distinct()
+        return frozenset(self._connection.execute(statement).scalars())
+
+    def failed_with(self, flags: Collection[str]) -> Sequence[int]:
+        """Return the numbers of the entries in state ``failed`` whose flags are one of *flags*, oldest first."""
+        statement = sa.select(journal.c.seq).where(_FAILED, _NOT_DONE, journal.c.flags.in_(list(flags)))
+        return list(self._connection.execute(statement.order_by(journal.c.seq)).scalars())
 
     def received_bytes(self, institution: str, *, since: datetime) -> int:
         """Return the sizes, summed up, of what *institution* has sent since then and the hub has stored."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from fhir_mappings.dicom.instance import InstanceHeader
 from hub.errors import Category, HubError
@@ -266,3 +267,25 @@ def test_the_bytes_that_an_institution_sent_since_a_moment_are_summed(database: 
 
     assert (of("KN", NOW), of("KN", NOW - timedelta(days=1)), of("QH", NOW), of("YL", NOW)) == (18, 23, 13, 0)
     assert of("KN", NOW + timedelta(days=1)) == 0
+
+
+def test_what_failed_tells_its_flags_once_each_without_its_bytes(database: SqlDatabase) -> None:
+    first, second = (append(database, state="failed", flags="stored key:a", body=b"MSH") for _ in range(2))
+    append(database, state="failed", flags="stored key:b")
+    append(database, state="received", flags="stored key:c")
+    append(database, state="done", flags="stored key:a")
+    asked: list[str] = []
+
+    def read(tx: Tx) -> tuple[set[str], list[int], list[int]]:
+        engine = tx.connection.engine  # type: ignore[attr-defined]
+        listener = ("before_cursor_execute", lambda *given: asked.append(given[2]))
+        sa.event.listen(engine, *listener)
+        try:
+            flags = set(tx.journal.failed_flags())
+            return flags, list(tx.journal.failed_with(["stored key:a"])), list(tx.journal.failed_with([]))
+        finally:
+            sa.event.remove(engine, *listener)
+
+    assert database.read(read) == ({"stored key:a", "stored key:b"}, [first, second], [])
+    assert asked
+    assert not any("body" in statement for statement in asked)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from hub.actor import HUB
 from hub.ports import Database, Entry
+from storage.sql import journal
 from tests.support.v2 import MEMBERS, V2Hub, adt, endpoints
 
 
@@ -68,3 +70,31 @@ def test_everything_is_processed_in_the_end_and_each_members_in_its_order(hub: V
     done = order(hub, turns=6, batch=8)
     assert len(done) == 25
     assert hub.messages.process_pending(8) == 0
+
+
+def test_a_turn_reads_nothing_of_what_is_parked_but_whose_it_is(hub: V2Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(hub)
+    store(hub, "QH", range(30))
+    # All but one are parked; the last one has none of its own before it.
+    for one in hub.journal()[:-1]:
+        hub.database.write(lambda tx, seq=one.seq: tx.journal.finish(seq, state="failed", outcome="parked"))  # type: ignore[misc]
+    read: list[int] = []
+    whole = journal._entry
+    monkeypatch.setattr(journal, "_entry", lambda row: (read.append(row.seq), whole(row))[1])
+    assert hub.messages.process_pending(8) == 1
+    monkeypatch.undo()
+    last = hub.journal()[-1]
+    assert last.state == "done"
+    assert set(read) == {last.seq}
+
+
+def test_what_waits_behind_a_parked_message_is_released_with_it_and_nothing_else(hub: V2Hub) -> None:
+    configure(hub)
+    store(hub, "QH", range(3))
+    for number in (1, 2):
+        text = adt("A08", f"QH-again{number}", number="10000").replace("|KNYY|", "|QHYY|", 1)
+        hub.raw(text.encode("gb18030"))
+    for one in hub.journal():
+        hub.database.write(lambda tx, seq=one.seq: tx.journal.finish(seq, state="failed", outcome="parked"))  # type: ignore[misc]
+    hub.messages.replay(hub.journal()[0].seq, HUB)
+    assert [one.state for one in hub.journal()] == ["done", "failed", "failed", "received", "received"]
