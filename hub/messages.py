@@ -206,7 +206,7 @@ class MessageService:
         self._keep_body(arrival)
         state = "failed" if accepted or verdict is FAULT else "refused"
         if states_nothing(arrival.message) and arrival.is_answer and arrival.endpoint is not None:
-            # MSA has settled the delivery that it answers, and nobody could mend anything.
+            # MSA has settled the delivery that it answers, and nobody could mend anything: nothing is refused.
             state = "done"
         kept: list[str] = []
 
@@ -218,13 +218,14 @@ class MessageService:
             kept.append(state)
             if answer.later is not None:
                 tx.outbox.enqueue(answer.later)
-            self._applying.audit(tx, arrival, Applied(), outcome="8" if verdict is FAULT else "4")
+            failure = "8" if verdict is FAULT else "4"
+            self._applying.audit(tx, arrival, Applied(), outcome="0" if state == "done" else failure)
             return answer.immediate
 
         told = self._services.database.write(work)
         feed_figures.committed(arrival, kept, self._services)
-        log.warning(
-            "message_refused",
+        (log.info if state == "done" else log.warning)(
+            "response_kept" if state == "done" else "message_refused",
             institution=arrival.institution,
             message_type=arrival.event,
             peer=arrival.peer,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from hub.acknowledged import parts
 from hub.boot import Services
@@ -135,12 +136,16 @@ def test_a_response_that_the_hub_does_not_read_settles_the_delivery_and_is_no_re
     def spoken(raw: bytes) -> bytes:
         return said(raw, event, "QAK|T1|OK", msh="HIS|YLYY", number="S1")
 
-    with at(hub, "yl-mllp", spoken):
+    with at(hub, "yl-mllp", spoken), capture_logs() as logged:
         taken(hub, REFERRAL)
         deliver(hub)
     [one] = sent(hub, "YL/mllp")
     assert (one.state, codes(one.ack)) == ("sent", [b"AA"])
     [entry] = journal(hub, event[:3])
+    said_of_it = [line["event"] for line in logged if line.get("message_type", "").startswith(event[:3])]
+    assert said_of_it == ["response_kept"]
+    lines = hub.database.read(lambda tx: tx.audit.search({}, institution="YL", limit=100, before=None))
+    assert [line["outcome"] for line in lines if line["subtype"][0]["code"].startswith(event[:3])] == ["0"]
     # It says that nothing of it was applied, and why.
     assert (entry.state, entry.outcome[:3], entry.ack) == ("done", "200", None)
 
