@@ -66,6 +66,8 @@ def relinked(tx: Tx, translation: Translation, sender: str) -> Translation:
     patient_to = renames.get(f"Patient/{translation.patient_id}")
     return replace(
         translation,
+        # The number is the other side's; an order that the sender has under the same one is another.
+        endings=(),
         changes=tuple(
             _renamed_change(one, renames)
             for one in translation.changes
@@ -108,6 +110,7 @@ def left_to_workflow(tx: Tx, translation: Translation, sender: str) -> Translati
         return translation
     return replace(
         translation,
+        endings=(),
         changes=tuple(
             replace(one, resource={name: value for name, value in one.resource.items() if name != "status"})
             if isinstance(one, Upsert) and one.reference in ruled

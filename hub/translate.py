@@ -80,7 +80,7 @@ def apply(tx: Tx, translation: Translation, context: Context, attachments: Mappi
     work.follow_replacements()
     if work.hold():
         return work.write(held=True)
-    for change in translation.changes:
+    for change in (*translation.endings, *translation.changes):
         match change:
             case Upsert():
                 work.upsert(change)
@@ -101,7 +101,7 @@ def _references(translation: Translation) -> list[str]:
     wanted: dict[str, None] = {}
     if translation.patient_id:
         wanted[f"Patient/{translation.patient_id}"] = None
-    for change in translation.changes:
+    for change in (*translation.endings, *translation.changes):
         match change:
             case Upsert():
                 wanted[change.reference] = None

@@ -146,6 +146,7 @@ class Assembly:
     asserted_at: datetime
     issues: list[Issue] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    endings: list[Upsert] = field(default_factory=list)
     workflow_events: list[WorkflowEvent] = field(default_factory=list)
     patient_id: str | None = None
     #: Shared resources already made in this message, by reference; each is stated once.
@@ -263,6 +264,7 @@ class Assembly:
             changes=changes,
             patient_id=self.patient_id,
             issues=tuple(self.issues),
+            endings=tuple(self.endings),
             workflow_events=tuple(self.workflow_events),
             unmapped=tuple({**self.unmapped_codes, **coder.unmapped}),
         )

@@ -194,6 +194,8 @@ class Translation:
         changes: in the order to apply them, all in one commit, because resources may refer to one another both ways.
         patient_id: FHIR id of the patient the message is about, if it is about one.
         issues: what could not be carried over, with its place.
+        endings: orders that its final reports end where they are stored; applied before *changes*, whose stand-ins for
+            orders that never came are none of them.
         workflow_events: in the order the message states them.
         unmapped: the sender's own codes that nothing standard stands beside, each once.
     """
@@ -203,5 +205,6 @@ class Translation:
     changes: tuple[Change, ...] = ()
     patient_id: str | None = None
     issues: tuple[Issue, ...] = ()
+    endings: tuple[Upsert, ...] = ()
     workflow_events: tuple[WorkflowEvent, ...] = ()
     unmapped: tuple[UnmappedCode, ...] = ()

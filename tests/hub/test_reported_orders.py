@@ -67,6 +67,53 @@ def test_a_final_report_ends_its_order(
     assert status(hub) == expected
 
 
+SEVERAL = ("ORC|NW|P1", *(f"OBR|{n}|P1||{code}^{code}^L" for n, code in enumerate(("GLU", "K", "NA"), 1)))
+
+
+def panel(control_id: str, **services: str) -> str:
+    """A result with an OBR of each of *services* under the one number; the values are OBR-25."""
+    groups = [
+        segment
+        for code, told in services.items()
+        for segment in (
+            "ORC|RE|P1|F1",
+            f"OBR|1|P1|F1|{code}^{code}^L{'|' * 18}20250611090000|||{told}",
+            f"OBX|1|NM|{code}^{code}^L||4.1|mmol/L|||||{told}",
+        )
+    ]
+    return "\r".join([msh("ORU^R01", control_id, sent="20250611090000", f12="2.4"), pid(), *groups, ""])
+
+
+def states(hub: V2Hub) -> dict[str, str]:
+    return {one["code"]["coding"][0]["code"]: one["status"] for one in hub.all("ServiceRequest")}
+
+
+@pytest.mark.parametrize(
+    ("reports", "ended"),
+    [
+        ([{"GLU": "F", "K": "F", "NA": "F"}], {"GLU", "K", "NA"}),
+        ([{"K": "F"}, {"NA": "F"}], {"K", "NA"}),
+        ([{"NA": "F", "GLU": "F"}], {"GLU", "NA"}),
+        ([{"GLU": "F", "K": "P"}], {"GLU"}),
+        ([{"K": "P", "GLU": "F"}, {"K": "F"}], {"GLU", "K"}),
+        ([{"CA": "F"}], set()),
+    ],
+)
+def test_of_several_orders_under_one_number_those_end_whose_report_is_final(
+    hub: V2Hub, reports: list[dict[str, str]], ended: set[str]
+) -> None:
+    assert hub.code(order(*SEVERAL)) == "AA"
+    assert states(hub) == dict.fromkeys(("GLU", "K", "NA"), "active")
+    for n, services in enumerate(reports):
+        assert hub.code(panel(f"R{n}", **services)) == "AA"
+    assert states(hub) == {code: "completed" if code in ended else "active" for code in ("GLU", "K", "NA")}
+
+
+def test_results_without_orders_make_one_order_of_their_number(hub: V2Hub) -> None:
+    assert hub.code(panel("R1", GLU="F", K="P")) == "AA"
+    assert states(hub) == {"GLU": "active"}
+
+
 @pytest.mark.parametrize("arrival", list(permutations(("order", "P", "F"))), ids="-".join)
 def test_an_order_ends_the_same_whatever_comes_first(hub: V2Hub, arrival: tuple[str, ...]) -> None:
     for step in arrival:

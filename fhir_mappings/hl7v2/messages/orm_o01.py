@@ -141,11 +141,9 @@ def request_id(numbers: orc.OrderNumbers, repeated: Segment | None, assembly: As
 
     Some systems send several OBR under one number; from the second on (*repeated*) OBR-4 tells them apart.
     """
-    assert numbers.key is not None
-    authority, number = numbers.key
-    if repeated is not None:
-        number = f"{number}|{obx.code_of(repeated.field(4))}"
-    return assembly.ctx.id("ServiceRequest", authority, number)
+    key = numbers.key if repeated is None else numbers.repeated_key(obx.code_of(repeated.field(4)))
+    assert key is not None
+    return assembly.ctx.id("ServiceRequest", *key)
 
 
 def _request(

@@ -123,7 +123,7 @@ def _report(
     status = obr.report_status(group.obr, results.statuses, assembly)
     report["status"] = status
     if request:
-        reported_order.reported(request, group.orc, status, assembly)
+        reported_order.reported(request, group, numbers, status, assembly)
     report.update(filled.elements)
     report["subject"] = pid.patient_reference(assembly)
     if encounter:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_mappings.hl7v2.assembly import Assembly, Place, fill
+from fhir_mappings.hl7v2.base import Upsert
 from fhir_mappings.hl7v2.messages.result_groups import Group
-from fhir_mappings.hl7v2.segments import convert, obr, orc, pid
+from fhir_mappings.hl7v2.segments import convert, obr, obx, orc, pid
 from fhir_mappings.hl7v2.tokenizer import Segment
 
 #: Of OBR, what a result says about the order as the order itself would; times and numbers in it are of the result.
@@ -55,12 +56,26 @@ def requester(around: Segment | None, request: Segment | None, assembly: Assembl
     return None
 
 
-def reported(request: str, around: Segment | None, status: str, assembly: Assembly) -> None:
-    """Take back that the work of the stand-in *request* is done, where a report under its number says so by *status*.
+def reported(request: str, group: Group, numbers: orc.OrderNumbers, status: str, assembly: Assembly) -> None:
+    """Say what the report of *group* in *status* means for the orders under its number, of which *request* is the first.
 
-    ORC-5 (table 0038) has the last word where it is valued: A and IP mean that more is to come.
+    A final one ends the order for its own service, if that came by itself; one that is not takes back that the work of the
+    stand-in is done. ORC-5 (table 0038) has the last word where it is valued: A and IP mean that more is to come.
     """
-    order_status = around.get(5).strip().upper() if around is not None else ""
+    order_status = group.orc.get(5).strip().upper() if group.orc is not None else ""
     if status in _DONE and order_status in {"", "CM"}:
-        return
-    assembly.interned[request].resource["status"] = "active"
+        assembly.endings += _endings(group, numbers, assembly)
+    else:
+        assembly.interned[request].resource["status"] = "active"
+
+
+def _endings(group: Group, numbers: orc.OrderNumbers, assembly: Assembly) -> list[Upsert]:
+    """Changes that end the stored order for the service of *group*: the first one under the number, or a further one."""
+    concept = convert.concept(group.obr.field(4), Place(assembly, group.obr, 4))
+    made: list[Upsert] = []
+    for key in (numbers.key, numbers.repeated_key(obx.code_of(group.obr.field(4)))):
+        if key is not None and concept is not None:
+            identity = assembly.ctx.id("ServiceRequest", *key)
+            ended = {"resourceType": "ServiceRequest", "id": identity, "status": "completed", "code": concept}
+            made.append(Upsert(resource=ended, create_only=True, update_only=True))
+    return made

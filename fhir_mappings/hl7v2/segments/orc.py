@@ -114,6 +114,10 @@ class OrderNumbers:
             return "filler-order", self.filler
         return None
 
+    def repeated_key(self, service: str) -> tuple[str, str] | None:
+        """(authority, number) of an order for *service* (OBR-4) that is not the first one sent under this number."""
+        return None if self.key is None else (self.key[0], f"{self.key[1]}|{service}")
+
     @property
     def filler_key(self) -> tuple[str, str] | None:
         """(authority, number) that names the report: the number of the side that made it, else the other."""
