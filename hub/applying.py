@@ -15,7 +15,7 @@ import structlog
 from fhir_mappings.hl7v2.base import Translation
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.translate import translate
-from hub import commands, prescriptions
+from hub import commands, prescriptions, uncarried_orders
 from hub.access import scope_of
 from hub.arrival import Arrival
 from hub.dispatch.prescription_answers import PrescriptionAnswers
@@ -85,6 +85,7 @@ class Applying:
             tx, ready.translation, arrival.actor, correlation_id=arrival.correlation_id
         )
         translation, verdicts = prescriptions.judged(tx, translation, scope_of(arrival.actor))
+        translation = uncarried_orders.withdrawn(tx, translation, scope_of(arrival.actor))
         applied = apply(
             tx,
             translation,
