@@ -24,7 +24,7 @@ from fhir_mappings.hl7v2.queries.osq import is_order_query
 from fhir_mappings.hl7v2.queries.qbp import is_query
 from fhir_mappings.hl7v2.queries.ref_i15 import is_referral_query
 from fhir_mappings.hl7v2.translate import check_header
-from fhir_mappings.hl7v2.wrapping import wrapped_batch
+from fhir_mappings.hl7v2.wrapping import why_not_unwrapped, wrapped_batch
 from hub import feed_figures, feed_validation
 from hub.acknowledge import FAULT, STORED, UNANSWERED, Acknowledger, Answer, Verdict, keeps_failures, refused
 from hub.acknowledged import awaited_s, refuses
@@ -237,15 +237,15 @@ class MessageService:
     def turn_away(self, arrival: Arrival) -> bytes | None:
         """Refuse a stranger: journal, audit and log name who it said to be, and nothing is translated."""
         if arrival.message is None:
+            # Who writes rows or envelopes has never seen an MSH; what is wrong with those is said.
+            if (wrong := why_not_unwrapped(arrival.raw)) is not None:
+                return self.refuse_arrival(arrival, refused(wrong))
             error = AckError(location="MSH", code=100, text="The message does not start with a readable MSH segment.")
         else:
             text = "MSH-3 and MSH-4 name no member that may send from this address. Ask the operator to register it."
             if arrival.message.get("MSH-3").strip() == row.APPLICATION:
                 # Who pushes rows has never seen an MSH; what the operator has to register is said as well.
-                text = (
-                    "orgCode 未登记为本机构的推送接口 / orgCode names no feed of rows of this institution. Ask the operator for an "
-                    "Endpoint whose sending-facility is the orgCode and whose sending-application is empty or ROW."
-                )
+                text = row.UNKNOWN_FEED
             error = AckError(location="MSH-4 of segment 1", code=204, text=text)
         return self.refuse_arrival(arrival, Verdict(outcome="refused", errors=(error,)))
 

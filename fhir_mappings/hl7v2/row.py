@@ -18,6 +18,11 @@ from fhir_mappings.prescan import JsonLimits, prescan
 
 #: MSH-3 of the messages made here; MSH-4 is the row's ``orgCode``.
 APPLICATION = "ROW"
+#: What a sender of rows whose ``orgCode`` is not known is told.
+UNKNOWN_FEED = (
+    "orgCode 未登记为本机构的推送接口 / orgCode names no feed of rows of this institution. Ask the operator for an "
+    "Endpoint whose sending-facility is the orgCode and whose sending-application is empty or ROW."
+)
 #: Without these a row is refused; of the numbers of the study one is enough.
 REQUIRED = ("orgCode", "patientId", "patientName", "patientSex", "modality", "state", "updateTime")
 NUMBERS = ("studyUid", "accessionNumber")

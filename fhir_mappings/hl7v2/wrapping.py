@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fhir_mappings import markup
-from fhir_mappings.errors import MalformedError
+from fhir_mappings.errors import MalformedError, MappingError
 from fhir_mappings.hl7v2 import row, xml_encoding
 from fhir_mappings.hl7v2.tokenizer import parse
 from fhir_mappings.markup import Element, escape
@@ -86,6 +86,16 @@ def unwrap(raw: bytes) -> Wrapped:
         )
     form, text, path = found[0]
     return Wrapped(text=text, decoded=decoded, kind="xml", form=form, soap=soap, path=path)
+
+
+def why_not_unwrapped(raw: bytes) -> MappingError | None:
+    """Return what is wrong with the wrapping or the row *raw*; ``None`` where nothing is, or where it has no wrapping."""
+    try:
+        if kind_of(raw):
+            unwrap(raw)
+    except MappingError as error:
+        return error
+    return None
 
 
 def wrapped_batch(raw: bytes) -> Wrapped | None:

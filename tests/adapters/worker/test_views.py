@@ -319,3 +319,13 @@ def test_beyond_the_members_quota_rows_stay_in_the_view_and_come_later(services:
     clock.now += 10
     loop.turn()
     assert numbers(services) == ["1", "2", "3"]
+
+
+def test_the_journal_says_what_is_wrong_with_a_row_that_cannot_be_read(services: Services, ris: Ris) -> None:
+    ris.add(1, name="")
+    ris.add(2, state="?")
+    ViewLoop(services, Clock()).turn()
+    said = {one.outcome.partition(" ")[0]: one.outcome for one in journal(services)}
+    assert set(said) == {"101", "102"}
+    assert "patientName" in said["101"]
+    assert "state" in said["102"]
