@@ -82,6 +82,7 @@ def record_target(root: Element, ctx: MappingContext) -> RecordTarget:
     identifiers: list[Json] = []
     own: list[tuple[str, str]] = []
     residents: set[str] = set()
+    seen: set[tuple[str, str, str]] = set()
     for element in (*children(role, "id"), *children(person, "id")):
         found = datatypes.ii(element)
         if found is None or not found[1]:
@@ -90,8 +91,10 @@ def record_target(root: Element, ctx: MappingContext) -> RecordTarget:
             others.append(datatypes.identifier(*found))
             continue
         kind, authority, made = _number(*found, ctx)
-        if made in identifiers:
+        # One by one among all before it would cost the square of what a document may hold.
+        if (kind, made["system"], made["value"]) in seen:
             continue
+        seen.add((kind, made["system"], made["value"]))
         identifiers.append(made)
         if kind == "resident-id":
             checked = check_resident_id(found[1])

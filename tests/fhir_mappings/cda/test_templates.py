@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_mappings.cda import record_target
 from fhir_mappings.cda.translate import Clinical, translate
 from fhir_mappings.errors import MalformedError
 from fhir_mappings.hl7v2.base import Attachment, Upsert
@@ -87,6 +88,33 @@ def test_the_number_of_the_record_names_the_patient_where_there_is_none_of_the_v
     )
     assert of(both).target.resource["id"] == KN.id("Patient", "inpatient-no", "ZY1")
     assert of(record).target.resource["id"] not in {of(both).target.resource["id"], of(SUMMARY).target.resource["id"]}
+
+
+def test_numbers_of_a_patient_are_not_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    class Counted(dict[str, Any]):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return dict.__eq__(self, other)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    number = record_target._number
+
+    def counted(*given: Any) -> tuple[str, str, dict[str, Any]]:
+        kind, authority, made = number(*given)
+        return kind, authority, Counted(made)
+
+    monkeypatch.setattr(record_target, "_number", counted)
+    ids = "".join(f'<id root="1.2.{one % 300}" extension="{one % 300}"/>' for one in range(600))
+    made = of(SUMMARY.replace('<patientRole classCode="PAT">', f'<patientRole classCode="PAT">{ids}', 1)).target
+    assert len({(one["system"], one["value"]) for one in made.resource["identifier"]}) == len(
+        made.resource["identifier"]
+    )
+    assert len(made.resource["identifier"]) >= 300
+    assert compared < 600
 
 
 def test_an_unknown_number_is_nobodys() -> None:
