@@ -14,6 +14,7 @@ from fhir_mappings.identifiers import CANONICAL_BASE, naming_system, resource_id
 
 NameForm = Literal["family-given", "whole-or-pinyin"]
 LocationForm = Literal["standard", "ward-department"]
+SpecimenForm = Literal["standard", "code-name"]
 DateForm = Literal["compact", "separated"]
 
 
@@ -26,6 +27,7 @@ class Dialect:
         default_cx_kind: the kind of a CX without a type.
         name_form: ``whole-or-pinyin`` reads XPN.1 alone as the whole name and ``PINYIN^汉字`` as two spellings of it.
         location_form: ``ward-department`` reads PL.4 and PL.5 as code and name of the department.
+        specimen_form: ``code-name`` reads OBR-15.2, where the standard has the additive, as the name of the code before it.
         dates: ``separated`` also reads dates and times with dashes, slashes and colons (``1948-02-12 08:30``).
         time_zone: the zone of times written without an offset.
         charset_in: character set that wins over the evidence of the bytes; ``None`` lets the bytes decide.
@@ -42,6 +44,7 @@ class Dialect:
     default_cx_kind: str = "patient-id"
     name_form: NameForm = "family-given"
     location_form: LocationForm = "standard"
+    specimen_form: SpecimenForm = "standard"
     dates: DateForm = "compact"
     time_zone: str = "Asia/Shanghai"
     charset_in: str | None = None

@@ -72,6 +72,7 @@ HIS_CN = Dialect(
     cx_types={**_TABLE_0203, **_CHINESE_TYPES, "IDCard": "patient-id", "IDCARD": "patient-id"},
     name_form="whole-or-pinyin",
     location_form="ward-department",
+    specimen_form="code-name",
     charset_out="gb18030",
     msh_18_out="",
     code_systems=_CODE_SYSTEMS,

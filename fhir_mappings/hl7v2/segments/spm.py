@@ -193,6 +193,8 @@ def _container(segment: Segment, assembly: Assembly) -> dict[str, Any]:
 def _from_obr(obr: Segment, assembly: Assembly, order_key: str) -> str | None:
     """OBR-15 (SPS) has the source in component 1 with code and text as subcomponents; it became SPM with v2.7."""
     code, text = obr.get(15, 1, 1).strip(), obr.get(15, 1, 2).strip()
+    if assembly.ctx.dialect.specimen_form == "code-name":
+        text = text or obr.get(15, 2).strip()
     received = convert.moment(obr.field(14), Place(assembly, obr, 14))
     if not (code or text or received):
         return None
