@@ -60,8 +60,8 @@ class Match:
     """One key of a query.
 
     Attributes:
-        kind: ``any`` (equal to one of ``values``), ``wildcard`` (``values[0]`` with ``*`` and ``?``), ``range``
-            (``values`` = low and high, either may be empty) or ``fuzzy`` (each of ``values`` starts a part of a name).
+        kind: ``any`` (equal to one of ``values``), ``wildcard`` (one of ``values``, of which one or more have ``*`` or
+            ``?``), ``range`` (``values`` = low and high, either may be empty) or ``fuzzy`` (each of ``values`` starts a part of a name).
     """
 
     keyword: str
@@ -112,8 +112,11 @@ def parse_as(keyword: str, vr: str, value: str, *, fuzzy: bool = False) -> Match
     if vr == "UI":
         return _uids(keyword, text)
     values = _split(text, r"[\\,]" if vr == "CS" else r"\\")
-    if len(values) == 1 and ("*" in text or "?" in text):
-        return Match(keyword=keyword, vr=vr, kind="wildcard", values=(text,))
+    if any(set(one) == {"*"} for one in values):
+        # One value of the list that everything matches makes the list match everything.
+        return None
+    if any(map(starred, values)):
+        return Match(keyword=keyword, vr=vr, kind="wildcard", values=values)
     return Match(keyword=keyword, vr=vr, kind="any", values=values)
 
 
@@ -232,9 +235,22 @@ def _fits(match: Match, value: str) -> bool:
         ways = name_search(value, "").replace("~", "")
         return all(f" {word}" in ways for word in match.values)
     if match.kind == "wildcard":
-        pattern = "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in match.values[0])
-        return re.fullmatch(pattern, value, re.IGNORECASE | re.DOTALL) is not None
-    return value in (tuple(one.lower() for one in match.values) if match.vr == "PN" else match.values)
+        return any(_alike(one, value) for one in match.values if starred(one)) or value in _plain(match)
+    return value in _plain(match)
+
+
+def starred(value: str) -> bool:
+    """Return whether *value* has a wildcard character (PS3.4 section C.2.2.2.4)."""
+    return "*" in value or "?" in value
+
+
+def _alike(pattern: str, value: str) -> bool:
+    expression = "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
+    return re.fullmatch(expression, value, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _plain(match: Match) -> tuple[str, ...]:
+    return tuple(one.lower() for one in match.values) if match.vr == "PN" else match.values
 
 
 def name_search(name: str, alphabetic: str) -> str:

@@ -5,7 +5,6 @@ PS3.3 C.7.1.1 (Patient ID, Issuer of Patient ID, Other Patient IDs Sequence). Wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from fhir_mappings.identifiers import patient_key
 from hub.access import Scope, scope_of
 from hub.actor import Actor
-from hub.attribute_matching import Match
+from hub.attribute_matching import Match, fits, starred
 from hub.imaging_ids import number_record_id
 from hub.ports import Tx
 from hub.ports.identity import Person
@@ -76,11 +75,10 @@ def joined(tx: Tx, actor: Actor, patients: Sequence[str], matches: Sequence[Matc
 
 
 def fulfils(match: Match, value: str) -> bool:
-    if match.kind == "wildcard":
-        pattern = "".join(".*" if one == "*" else "." if one == "?" else re.escape(one) for one in match.values[0])
-        return re.fullmatch(pattern, value, re.IGNORECASE | re.DOTALL) is not None
+    if match.kind == "wildcard" and fits(match, [value]):
+        return True
     same: Callable[[str], str] = patient_key if match.keyword == "PatientID" else str
-    return any(same(one) == same(value) for one in match.values)
+    return any(same(one) == same(value) for one in match.values if match.kind != "wildcard" or not starred(one))
 
 
 def renumbered(answer: Json, number: str, institution: str, owner: str) -> Json:

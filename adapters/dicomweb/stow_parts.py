@@ -221,7 +221,7 @@ class Taken:
 
     @property
     def warning(self) -> str:
-        """Why instances were refused, or kept and not shown: a value of the header Warning (RFC 9111 section 5.5), or empty.
+        """Why instances were refused, or are not shown: a value of the header Warning (RFC 9111 section 5.5), or empty.
 
         The answer itself has codes only (PS3.18 table I.1-1).
         """

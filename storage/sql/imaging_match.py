@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from fhir_mappings.text import fold
 from hub.access import Scope
-from hub.attribute_matching import INSTANCE_KEYS, STUDY_KEYS, Level, Match
+from hub.attribute_matching import INSTANCE_KEYS, STUDY_KEYS, Level, Match, starred
 from hub.identity_numbers import issuer_fits, plain
 from storage.sql.access import study_visible, visible
 from storage.sql.identity import linked_records
@@ -38,8 +38,8 @@ def matching(
     linked = _linked(connection, scope, filters)
     for match in filters:
         condition = _condition(match)
-        if match.keyword == "PatientID" and match.kind == "any" and not scope.directory_only:
-            merged = merged_records(connection, match.values, lambda table: visible(table, scope, now_us))
+        if match.keyword == "PatientID" and (numbers := _unstarred(match)) and not scope.directory_only:
+            merged = merged_records(connection, numbers, lambda table: visible(table, scope, now_us))
             if merged or linked:
                 condition = _either(condition, _study.c.patient_id.in_([*merged, *linked]))
         elif match.keyword == "IssuerOfPatientID" and linked:
@@ -68,7 +68,7 @@ def _has_images(series: Any) -> sa.ColumnElement[bool]:
 
 def _linked(connection: Connection, scope: Scope, filters: Sequence[Match]) -> list[str]:
     """Return the Patients of other institutions that *filters* mean by a number of the asker's own."""
-    numbers = [value for one in filters if one.keyword == "PatientID" and one.kind == "any" for value in one.values]
+    numbers = [value for one in filters if one.keyword == "PatientID" for value in _unstarred(one)]
     if not numbers or not plain(scope) or not issuer_fits(filters, scope.institution):
         return []
     return linked_records(connection, scope.institution, numbers)
@@ -120,13 +120,24 @@ def _compare(column: sa.ColumnElement[Any], match: Match) -> sa.ColumnElement[bo
     if match.kind == "range":
         return _range(column, match)
     if match.kind == "wildcard":
-        return column.ilike(_like(match.values[0]), escape="\\")
+        likes = [column.ilike(_like(one), escape="\\") for one in match.values if starred(one)]
+        rest = _unstarred(match)
+        return sa.or_(*likes, _equal(column, match.vr, rest)) if rest else sa.or_(*likes)
     if match.kind == "fuzzy":
         return sa.and_(*(column.ilike(f"%{_escaped(value)}%", escape="\\") for value in match.values))
-    if match.vr == "PN":
+    return _equal(column, match.vr, match.values)
+
+
+def _equal(column: sa.ColumnElement[Any], vr: str, values: Sequence[str]) -> sa.ColumnElement[bool]:
+    if vr == "PN":
         # Matching of names need not look at case (PS3.4 C.2.2.2.1).
-        return sa.func.lower(column).in_([value.lower() for value in match.values])
-    return column.in_(match.values) if len(match.values) > 1 else column == match.values[0]
+        return sa.func.lower(column).in_([value.lower() for value in values])
+    return column.in_(values) if len(values) > 1 else column == values[0]
+
+
+def _unstarred(match: Match) -> tuple[str, ...]:
+    """Return the values of *match* that are meant letter by letter."""
+    return tuple(one for one in match.values if match.kind == "any" or (match.kind == "wildcard" and not starred(one)))
 
 
 def _range(column: sa.ColumnElement[Any], match: Match) -> sa.ColumnElement[bool]:

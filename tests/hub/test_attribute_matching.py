@@ -24,6 +24,7 @@ def test_empty_values_and_stars_match_everything(value: str) -> None:
         ("ModalitiesInStudy", "CT,MR", "any", ("CT", "MR")),
         ("StudyInstanceUID", "1.2,1.3\\1.4", "any", ("1.2", "1.3", "1.4")),
         ("AccessionNumber", "A*", "wildcard", ("A*",)),
+        ("AccessionNumber", "A*\\B1", "wildcard", ("A*", "B1")),
     ],
 )
 def test_values_are_read_as_ps3_4_says(keyword: str, value: str, kind: str, values: tuple[str, ...]) -> None:
@@ -131,6 +132,19 @@ def test_values_can_be_compared_outside_a_store(vr: str, asked: str, value: str,
     match = parse_as("Key", vr, asked)
     assert match is not None
     assert fits(match, [value]) is fit
+
+
+@pytest.mark.parametrize(
+    ("value", "fit"), [("A17", True), ("a17", True), ("B1", True), ("C05", True), ("B12", False), ("C5", False)]
+)
+def test_each_value_of_a_list_is_matched_by_its_own_wildcards(value: str, fit: bool) -> None:
+    match = parse("AccessionNumber", "A*\\B1\\C?5", level="study")
+    assert match is not None
+    assert fits(match, [value]) is fit
+
+
+def test_a_list_with_a_value_that_all_match_matches_everything() -> None:
+    assert parse("AccessionNumber", "A1\\*", level="study") is None
 
 
 @pytest.mark.parametrize("asked", ["wei", "zheng", "郑", "zhengw", "zw"])

@@ -293,6 +293,29 @@ def test_the_study_list_of_a_common_viewer_is_answered(http: httpx.Client, hub: 
     assert answer.headers["content-type"] == "application/dicom+json"
 
 
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("AccessionNumber=A*\\B1", {"A7", "B1"}),
+        ("AccessionNumber=C*\\?1", {"B1"}),
+        ("AccessionNumber=C*\\B", set()),
+        ("AccessionNumber=A7\\B*\\A7", {"A7", "B1"}),
+        ("PatientID=1008?\\2*", {"A7", "B1"}),
+        ("PatientID=10086\\X*", {"A7"}),
+        ("PatientName=zheng*\\l?x", {"A7"}),
+    ],
+)
+def test_each_value_of_a_list_is_matched_by_its_wildcards(
+    http: httpx.Client, hub: Services, clock: FakeClock, key: str, found: set[str]
+) -> None:
+    receive(hub, ct(AccessionNumber="A7"))
+    receive(hub, ct(study=f"{ROOT}.2", AccessionNumber="B1", PatientID="20001", PatientName="LI^NA=李^娜"))
+    complete(hub, clock)
+    name, _, value = key.partition("=")
+    answer = http.get("/studies", params={name: value})
+    assert {one["00080050"]["Value"][0] for one in (answer.json() if answer.content else [])} == found
+
+
 def test_series_and_instances_have_their_required_attributes(http: httpx.Client, hub: Services) -> None:
     item = pydicom.Dataset()
     item.ScheduledProcedureStepID, item.RequestedProcedureID, item.CommentsOnThePerformedProcedureStep = "S1", "R1", "x"
