@@ -19,6 +19,8 @@ from hub.certificates import OPEN_LINE, Line
 
 READ_BYTES = 1 << 16
 ANSWER_MAX_BYTES = 16 << 20
+#: How long one who says frames faster than they are read is listened to when the connection is closed.
+_LEAVE_S = 1.0
 
 #: Takes a frame that answers an earlier message and returns True; False for a frame that is none of that kind.
 Stray = Callable[[bytes], bool]
@@ -112,6 +114,12 @@ class MllpClient:
         except OSError as error:
             self.close()
             raise NoAnswer(f"The connection failed: {error.strerror or type(error).__name__}.") from error
+
+    def leave(self, *, stray: Stray) -> None:
+        """Close the connection, having given *stray* what had come on it; waits for nothing more."""
+        if self._socket is not None:
+            self._is_of_use(self._socket, time.monotonic() + _LEAVE_S, stray)
+            self.close()
 
     def close(self) -> None:
         """Close the connection; the next exchange opens another."""

@@ -3,8 +3,8 @@
 In enhanced mode two answers follow a message: the receipt (CA), and what its application makes of it (AA, AE, AR). Where the
 second was asked for (MSH-16 AL), the sender waits for it a bounded time, and a partner that gave none has the message all
 the same. Many send it on a connection of their own, or after hours; so one wait that was for nothing ends the waiting, until
-such an answer is seen on this way. What comes later still is found before the next message is sent, and told to the intake:
-it is never the answer to another message.
+such an answer is seen on this way. What comes later still is found before the next message is sent or the connection is
+closed, and told to the intake: it is never the answer to another message.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ class LaterAnswers:
             with self._lock:
                 self._here = False
         return first
+
+    def unheard(self) -> int:
+        """Return how many answers came and are not handed over."""
+        with self._lock:
+            return len(self._unheard)
 
     def tell(self, endpoint: MemberEndpoint) -> None:
         """Hand over to the intake what came for earlier messages; what it cannot take now is kept for the next time.

@@ -119,18 +119,23 @@ class MllpSender:
         return SendResult(error=f"Not sent (validate-out): {'; '.join(found[:20])}", permanent=True)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, having handed over what had come on them."""
         with self._lock:
             lines = list(self._lines.values())
             self._lines.clear()
         for line in lines:
             line.close()
+            line.later.tell(line.endpoint)
+            if lost := line.later.unheard():
+                log.error("late_answer_lost", destination=line.endpoint.id, why="the hub stops", count=lost)
 
     def _line(self, endpoint: MemberEndpoint) -> _Line:
         with self._lock:
             line = self._lines.get(endpoint.id)
             if line is None or (line.address, line.connections) != (endpoint.address, connections_of(endpoint)):
-                fresh = _Line(endpoint.address, self._settings, connections_of(endpoint), LaterAnswers(self._hear))
+                # What came for earlier messages is the endpoint's, wherever it is reached now.
+                later = LaterAnswers(self._hear) if line is None else line.later
+                fresh = _Line(endpoint, self._settings, later)
                 if line is not None:
                     line.close()
                 line = self._lines[endpoint.id] = fresh
@@ -140,11 +145,12 @@ class MllpSender:
 class _Line:
     """The connections to one endpoint, each for one message at a time."""
 
-    def __init__(self, address: str, settings: Settings, connections: int, later: LaterAnswers) -> None:
+    def __init__(self, endpoint: MemberEndpoint, settings: Settings, later: LaterAnswers) -> None:
+        self.endpoint = endpoint
         self.later = later
-        self.address = address
-        self.connections = connections
-        scheme, _, rest = address.rpartition("://")
+        self.address = endpoint.address
+        self.connections = connections_of(endpoint)
+        scheme, _, rest = self.address.rpartition("://")
         if scheme not in {"", "mllp", "mllps"}:
             raise ValueError("write host:port, mllp://host:port or mllps://host:port")
         host, _, port = rest.rstrip("/").rpartition(":")
@@ -152,9 +158,11 @@ class _Line:
             raise ValueError("write host:port, mllp://host:port or mllps://host:port")
         tls = client_context(settings) if scheme == "mllps" else None
         self._new = partial(MllpClient, host.strip("[]"), int(port), timeout_s=settings.delivery_timeout_s, tls=tls)
-        self._free = threading.BoundedSemaphore(connections)
+        self._free = threading.BoundedSemaphore(self.connections)
         self._lock = threading.Lock()
         self._idle: list[MllpClient] = []
+        #: No message is in flight where it is asked.
+        self._stray = later.stray("", endpoint)
         self._closed = False
 
     @contextlib.contextmanager
@@ -169,11 +177,11 @@ class _Line:
                 with self._lock:
                     self._idle.append(client)
                     if self._closed:
-                        client.close()
+                        client.leave(stray=self._stray)
 
     def close(self) -> None:
-        """Close the connections, those in use when they are given back."""
+        """Close the connections, those in use when they are given back; what had come on them waits to be told."""
         with self._lock:
             self._closed = True
             for client in self._idle:
-                client.close()
+                client.leave(stray=self._stray)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import select
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.mllp.client import ANSWER_MAX_BYTES, MllpClient, NoAnswer
 from adapters.mllp.later import KEPT, LaterAnswers
@@ -159,6 +161,52 @@ def test_what_waits_in_the_socket_is_read_before_the_next_message(sender: MllpSe
         assert sender.send(request("9"), quiet).ack == ack("9", "CA")
         assert told.heard == [ack("7", "AA")]
         assert there.connections == 1
+
+
+def test_what_waits_in_the_socket_is_told_when_the_sender_closes(sender: MllpSender, told: Told) -> None:
+    with partner(lambda control_id: framed(control_id, "CA")) as there:
+        assert sender.send(request("7"), endpoint(there.address, **{"answer-wait-s": "0"})).error == ""
+        say(there, framed("7", "AE"))
+        arrived(sender)
+        sender.close()
+        assert told.heard == [ack("7", "AE")]
+
+
+def test_answers_that_wait_to_be_told_outlast_another_address_of_the_endpoint(sender: MllpSender, told: Told) -> None:
+    def late(control_id: str) -> bytes:
+        return (framed("7", "AE") if control_id == "8" else b"") + framed(control_id, "CA")
+
+    quiet = {"answer-wait-s": "0"}
+    with partner(late) as old, partner(lambda control_id: framed(control_id, "CA")) as new:
+        told.away = True
+        assert [sender.send(request(name), endpoint(old.address, **quiet)).error for name in ("7", "8")] == ["", ""]
+        # One is held already, and one more waits in the socket that is given up.
+        say(old, framed("8", "AR"))
+        arrived(sender)
+        told.away = False
+        assert sender.send(request("9"), endpoint(new.address, **quiet)).error == ""
+        assert told.heard == [ack("7", "AE"), ack("8", "AR")]
+
+
+def test_answers_that_nobody_could_take_when_the_hub_stops_are_counted_in_the_log(
+    sender: MllpSender, told: Told
+) -> None:
+    with partner(lambda control_id: framed(control_id, "CA")) as there, capture_logs() as logged:
+        assert sender.send(request("7"), endpoint(there.address, **{"answer-wait-s": "0"})).error == ""
+        say(there, framed("7", "AE"))
+        arrived(sender)
+        told.away = True
+        sender.close()
+    assert [line["count"] for line in logged if line["event"] == "late_answer_lost"] == [1]
+
+
+def arrived(sender: MllpSender) -> None:
+    """Return once something can be read on the one connection of *sender*; the network may take its time."""
+    [client] = sender._lines["KN/mllp"]._idle
+    assert client._socket is not None
+    poll = select.poll()
+    poll.register(client._socket, select.POLLIN)
+    assert poll.poll(PATIENCE_S * 1000)
 
 
 def say(there: Partner, frame: bytes) -> None:
