@@ -6,7 +6,9 @@ studies and history carries. Outside the scope means absent: the answer is the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hub.actor import Actor
 
@@ -25,6 +27,23 @@ DIRECTORY_TYPES = frozenset(
         "Slot",
     }
 )
+
+
+#: https://terminology.hl7.org/CodeSystem/v3-Confidentiality, and its codes for what is more than ordinarily confidential.
+CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+_RESTRICTED = frozenset({"R", "V"})
+
+
+def is_restricted(resource: Mapping[str, Any]) -> bool:
+    """Return whether *resource* is labelled restricted (R) or very restricted (V).
+
+    PV2-22, ORC-28 and the label of a document say so (https://hl7.org/fhir/R4/security-labels.html). A grant for a
+    patient's whole record does not reach what is labelled so; a Task that names it does.
+    """
+    labels = list(resource.get("meta", {}).get("security", ()))
+    if resource.get("resourceType") == "DocumentReference":
+        labels += [coding for one in resource.get("securityLabel", ()) for coding in one.get("coding", ())]
+    return any(one.get("system") == CONFIDENTIALITY and one.get("code") in _RESTRICTED for one in labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,8 @@ class NewVersion:
         resource: the whole resource; the store sets ``id``, ``meta.versionId`` and ``meta.lastUpdated``.
         expected_version: refuse with conflict (412) unless this is the current version; 0 = must not exist yet;
             ``None`` = whatever is current.
-        visibility: ``institution`` or ``consortium`` (directory data).
+        visibility: ``institution`` or ``consortium`` (directory data). What is the institution's and labelled restricted
+            (:func:`hub.access.is_restricted`) is stored as ``restricted``, with all its earlier versions.
         asserted_at: the sender's own time of the statement, kept for the guard against older news.
     """
 

@@ -27,6 +27,11 @@ _RECORDS = tuple(sa.literal_column(f"'{one}'", sa.String) for one in (WHOLE_RECO
 _OPERATOR_TYPES = ("Communication", "Task")
 
 
+#: ``visibility`` of what :func:`hub.access.is_restricted` says a grant for a whole record does not reach.
+RESTRICTED = "restricted"
+_RESTRICTED = sa.literal_column(f"'{RESTRICTED}'", sa.String)
+
+
 def _granted(institution: Any, now_us: Any, target_types: Sequence[Any], target_id: Any) -> sa.ColumnElement[bool]:
     grant = access_grant.alias()
     of_type = grant.c.target_type.in_(target_types) if len(target_types) > 1 else grant.c.target_type == target_types[0]
@@ -66,7 +71,11 @@ def visible(table: Any, scope: Scope, now_us: Any, *, institution: Any = None) -
         table.c.owner == who,
         directory,
         _granted(who, now_us, [table.c.type], table.c.id),
-        sa.and_(table.c.patient_id != "", _granted(who, now_us, _RECORDS, table.c.patient_id)),
+        sa.and_(
+            table.c.patient_id != "",
+            table.c.visibility != _RESTRICTED,
+            _granted(who, now_us, _RECORDS, table.c.patient_id),
+        ),
     )
 
 
@@ -109,6 +118,7 @@ def ways(table: Any, scope: Scope, now_us: Any, resource_type: str) -> tuple[sa.
         grant.c.target_type.in_(_RECORDS),
         grant.c.target_id == target.c.patient_id,
         target.c.patient_id != sa.literal_column("''"),
+        target.c.visibility != _RESTRICTED,
     )
     # The type stands inside only: named outside too, it would invite SQLite to walk the type and not the list.
     lent = sa.and_(
@@ -132,7 +142,20 @@ def study_visible(scope: Scope, now_us: Any, table: Any = imaging_study) -> sa.C
     return sa.or_(
         table.c.owner == scope.institution,
         _granted(scope.institution, now_us, [sa.literal("ImagingStudy")], table.c.resource_id),
-        _granted(scope.institution, now_us, _RECORDS, table.c.patient_id),
+        sa.and_(
+            _granted(scope.institution, now_us, _RECORDS, table.c.patient_id), sa.not_(_is_restricted_study(table))
+        ),
+    )
+
+
+def _is_restricted_study(table: Any) -> sa.ColumnElement[bool]:
+    study = record.alias()
+    return sa.exists(
+        sa.select(sa.literal(1)).where(
+            study.c.type == sa.literal("ImagingStudy"),
+            study.c.id == table.c.resource_id,
+            study.c.visibility == _RESTRICTED,
+        )
     )
 
 

@@ -14,11 +14,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from fhir_mappings.definitions.compartments import patient_of
 from fhir_mappings.json import dumps, loads
+from hub.access import is_restricted
 from hub.clock import from_us, instant, to_us
 from hub.errors import Category, HubError
 from hub.ports import NewVersion, Stored
 from storage.sql import index
 from storage.sql._dialect import insert
+from storage.sql.access import RESTRICTED
 from storage.sql.prepared import Prepared
 from storage.sql.record_rows import COLUMNS, CURRENT, stored
 from storage.sql.schema import condition_lock, record, record_history
@@ -117,6 +119,7 @@ class RecordWriting:
         updates: list[dict[str, Any]] = []
         past: list[dict[str, Any]] = []
         confirmed: list[dict[str, Any]] = []
+        narrowed: list[tuple[str, str]] = []
         indexed: list[tuple[tuple[str, str], dict[str, Any]]] = []
         rids: dict[tuple[str, str], int] = {}
         for one in versions:
@@ -138,7 +141,7 @@ class RecordWriting:
                 "id": key[1],
                 "version": version,
                 "owner": one.owner,
-                "visibility": one.visibility,
+                "visibility": _visibility(one),
                 "patient_id": (patient_of(resource) or "").removeprefix("Patient/"),
                 "deleted": False,
                 "method": "PUT" if row is not None and one.method == "POST" else one.method,
@@ -150,6 +153,9 @@ class RecordWriting:
                 inserts.append(values)
             else:
                 past.append({name: getattr(row, name) for name in COLUMNS})
+                if values["visibility"] == RESTRICTED != row.visibility:
+                    past[-1]["visibility"] = RESTRICTED
+                    narrowed.append(key)
                 updates.append({**values, "b_rid": row.rid})
                 rids[key] = row.rid
             indexed.append((key, resource))
@@ -166,6 +172,10 @@ class RecordWriting:
         if past:
             _INSERT_PAST.run_many(self._connection, past)
             _UPDATE.run_many(self._connection, updates)
+        for type_, id_ in narrowed:
+            # Who may not see what the resource says now must not read it in what it said before the label.
+            older = sa.and_(record_history.c.type == type_, record_history.c.id == id_)
+            self._connection.execute(sa.update(record_history).where(older).values(visibility=RESTRICTED))
         if indexed:
             index.replace(
                 self._connection,
@@ -255,8 +265,12 @@ def _without_stamp(resource: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "meta": meta} if meta else rest
 
 
+def _visibility(one: NewVersion) -> str:
+    return RESTRICTED if one.visibility == "institution" and is_restricted(one.resource) else one.visibility
+
+
 def _unchanged(row: Any, one: NewVersion) -> bool:
-    if row.deleted or row.visibility != one.visibility:
+    if row.deleted or row.visibility != _visibility(one):
         return False
     return _same(loads(bytes(row.body)), one.resource)
 
