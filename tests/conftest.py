@@ -14,7 +14,13 @@ from functools import cache
 
 import pytest
 
-pytest_plugins = ["tests.support.databases", "tests.support.hub", "tests.support.mariadb", "tests.support.seaweedfs"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.hub",
+    "tests.support.mariadb",
+    "tests.support.reactor",
+    "tests.support.seaweedfs",
+]
 
 
 @cache
