@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fhir_mappings.errors import MappingError
-from fhir_mappings.hl7v2.ack import AckCode, AckError, build_ack, copied, error_of, v2_time
-from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
+from fhir_mappings.hl7v2.ack import AckCode, AckError, copied, error_of, v2_time
+from fhir_mappings.hl7v2.builder import FieldValue
 from fhir_mappings.hl7v2.context import MappingContext
 from fhir_mappings.hl7v2.messages.mfn import Record, records
-from fhir_mappings.hl7v2.tokenizer import Message, parse
+from fhir_mappings.hl7v2.queries.head import begin
+from fhir_mappings.hl7v2.tokenizer import Message
 
 
 def is_master_file(message: Message | None) -> bool:
@@ -41,27 +42,17 @@ def build(
     failed = [one.error for one in judged if one.error is not None]
     if failed:
         code, errors = "AE", [error_of(one) for one in failed[:10]]
-    head = parse(
-        build_ack(
-            original,
-            code=code,
-            control_id=control_id,
-            now=now,
-            errors=errors,
-            application=application,
-            facility=facility,
-        )
+    builder = begin(
+        original,
+        # One structure answers every master file (table 0354).
+        ["MFK", original.get("MSH-9.2").strip().upper(), "MFK_M01"],
+        code=code,
+        errors=errors,
+        application=application,
+        facility=facility,
+        control_id=control_id,
+        now=now,
     )
-    builder = MessageBuilder(original.delimiters)
-    for segment in head.segments:
-        cells: dict[int, FieldValue] = {
-            number: copied(segment.field(number))
-            for number in range(3 if segment.name == "MSH" else 1, segment.field_count + 1)
-        }
-        if segment.name == "MSH":
-            # One structure answers every master file (table 0354).
-            cells[9] = ["MFK", original.get("MSH-9.2").strip().upper(), "MFK_M01"]
-        builder.segment(segment.name, cells)
     mfi = original.first("MFI")
     if mfi is not None:
         builder.segment("MFI", {number: copied(mfi.field(number)) for number in range(1, mfi.field_count + 1)})

@@ -1,4 +1,7 @@
-"""The beginning that every answer to a query has: MSH, MSA and ERR of an acknowledgement under a name of its own (chapter 5.4)."""
+"""The beginning of every answer that says more than an acknowledgement: its MSH, MSA and ERR under a name of its own.
+
+HL7 v2 chapter 5.4 for queries, 8.4.1 for master files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from datetime import datetime
 
 from fhir_mappings.hl7v2.ack import AckCode, AckError, build_ack, copied
 from fhir_mappings.hl7v2.builder import FieldValue, MessageBuilder
-from fhir_mappings.hl7v2.outbound.target import OutboundTarget
 from fhir_mappings.hl7v2.tokenizer import Message, parse
 
 
@@ -17,7 +19,8 @@ def begin(
     *,
     code: AckCode,
     errors: Sequence[AckError],
-    target: OutboundTarget,
+    application: str,
+    facility: str,
     control_id: str,
     now: datetime,
 ) -> MessageBuilder:
@@ -27,6 +30,7 @@ def begin(
         kind: MSH-9 of the answer.
         code: MSA-1.
         errors: one ERR each.
+        application: MSH-3 of the answer; *facility* its MSH-4.
     """
     head = parse(
         build_ack(
@@ -35,8 +39,8 @@ def begin(
             control_id=control_id,
             now=now,
             errors=errors,
-            application=target.sending_application,
-            facility=target.sending_facility,
+            application=application,
+            facility=facility,
         )
     )
     builder = MessageBuilder(original.delimiters)

@@ -124,7 +124,14 @@ def build(original: Message, response: OrderResponse, *, target: OutboundTarget,
     # MSH-9.3 came with v2.3.1.
     kind = ["OSR", "Q06"] if original.get("MSH-12").strip() == "2.3" else ["OSR", "Q06", "OSR_Q06"]
     builder = begin(
-        original, kind, code=response.status, errors=response.errors, target=target, control_id=control_id, now=now
+        original,
+        kind,
+        code=response.status,
+        errors=response.errors,
+        application=target.sending_application,
+        facility=target.sending_facility,
+        control_id=control_id,
+        now=now,
     )
     for name in ("QRD", "QRF"):
         asked = original.first(name)

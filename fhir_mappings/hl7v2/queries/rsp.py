@@ -113,7 +113,8 @@ def build(original: Message, response: Response, *, target: OutboundTarget, cont
         ["RSP", event, structure],
         code=code,
         errors=response.errors,
-        target=target,
+        application=target.sending_application,
+        facility=target.sending_facility,
         control_id=control_id,
         now=now,
     )
